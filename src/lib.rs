@@ -1,0 +1,42 @@
+//! dvcfs mounts a DVC data registry as folders, at any git revision.
+//!
+//! Eight nouns carry everything: a *Revision* resolves to a commit, a commit gives a *Tree*, a
+//! file in a Tree names its content by *`BlobId`*, a *Remote* is where blobs live for everyone, the
+//! *`BlobCache`* is where they live on this disk, *Blobs* joins the two, an *Overlay* takes writes
+//! above a Tree, and the *Vfs* answers file-system questions from them.
+//!
+//! Modules in floor order; each uses lower floors only (a test holds this):
+//!
+//! | floor | modules |
+//! |---|---|
+//! | 0 words | [`id`], [`path`], [`stats`] |
+//! | 1 formats | [`dvc`], [`atomic`] |
+//! | 2 stores | [`git`], [`remote`], [`cache`], [`sizes`] |
+//! | 3 content | [`blobs`] |
+//! | 4 namespace | [`tree`], [`registry`] |
+//! | 5 system | [`vfs`] |
+//! | 6 kernel | [`fuse`] |
+//! | 7 people | [`cli`] |
+
+pub mod id;
+pub mod path;
+pub mod stats;
+
+pub mod atomic;
+pub mod dvc;
+
+pub mod cache;
+pub mod git;
+pub mod remote;
+pub mod sizes;
+
+pub mod blobs;
+
+pub mod registry;
+pub mod tree;
+
+pub mod vfs;
+
+pub mod fuse;
+
+pub mod cli;

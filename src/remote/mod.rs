@@ -1,0 +1,82 @@
+//! Where blobs live for everyone: S3, a directory, HTTP.
+//!
+//! A [`Remote`] streams objects by [`Key`] and tells their sizes. It never verifies content, never
+//! caches and never decides whether an endpoint may be trusted; that is for the floors above.
+
+use std::{fmt, ops::Range, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+
+use crate::id::Key;
+
+/// Somewhere objects can be had from.
+///
+/// Every call ends within a deadline: no progress for 30 s is [`Cause::Unreachable`]. Retries with
+/// back-off happen inside. Dropping a future or a [`Body`] cancels its request.
+#[async_trait]
+pub trait Remote: Send + Sync + fmt::Debug {
+    /// Streams `range` of an object, or all of it.
+    ///
+    /// A range that reaches past the end is cut there; one that begins at or past the end gives an
+    /// empty body. `Body::size` is the size of the whole object in either case.
+    async fn get(&self, key: Key, range: Option<Range<u64>>) -> Result<Body, RemoteError>;
+
+    /// The size of an object in bytes.
+    async fn size(&self, key: Key) -> Result<u64, RemoteError>;
+
+    /// The URL, without credentials, for messages and as the scope of size claims.
+    fn url(&self) -> &str;
+}
+
+/// An object's bytes as they arrive.
+pub struct Body {
+    /// The size of the whole object in bytes.
+    pub size: u64,
+    /// Which bytes of it `chunks` will give; already cut at `size`.
+    pub range: Range<u64>,
+    /// The bytes in order. Ends after exactly `range`, or with an error: a body cut short by the
+    /// server is [`Cause::Unreachable`], never a silent end.
+    pub chunks: BoxStream<'static, Result<Bytes, RemoteError>>,
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Body").field("size", &self.size).field("range", &self.range).finish()
+    }
+}
+
+/// What kept a remote from answering, sorted by whose move is next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// The object is not there.
+    Missing,
+    /// No credentials, or the remote refuses them.
+    Denied,
+    /// The bucket, folder or host does not exist, or the remote's settings cannot be used.
+    Misconfigured,
+    /// The settings come from the repository and the user has not agreed to them.
+    Untrusted,
+    /// Network trouble, time-outs, throttling or server errors that outlasted the retries.
+    Unreachable,
+}
+
+/// A failed request: what was asked of which remote, and why it failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{action} {url}: {reason}")]
+pub struct RemoteError {
+    /// Whose move is next.
+    pub cause: Cause,
+    /// What was attempted, such as `get files/md5/ab/cdef from`.
+    pub action: String,
+    /// The remote's URL, without credentials.
+    pub url: String,
+    /// Why it failed, in one line, without secrets.
+    pub reason: String,
+    /// What the user could do about it.
+    pub hint: Option<String>,
+    /// The error underneath, if there is one worth keeping.
+    #[source]
+    pub source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+}
