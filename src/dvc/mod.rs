@@ -7,9 +7,13 @@
 pub mod dotfile;
 pub mod lockfile;
 pub mod output;
+pub mod pipeline;
+pub mod template;
 pub mod yaml;
 
 mod place;
+mod value;
+mod vars;
 
 use crate::path::{PathError, escape};
 
@@ -102,4 +106,7 @@ pub enum Flaw {
     /// The entry has another form than DVC writes.
     #[error("{0}")]
     Shape(&'static str),
+    /// A `${...}` of a pipeline cannot be worked out.
+    #[error(transparent)]
+    Template(#[from] template::TemplateError),
 }

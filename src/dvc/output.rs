@@ -7,6 +7,10 @@ use crate::id::{BlobId, Digest, Scheme, TreeId, parse_digest};
 use crate::path::RepoPath;
 
 /// A tracked file or folder and where its content is known by.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, none excludes another"
+)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
     /// Where it lies in the repository.
@@ -94,7 +98,7 @@ impl Output {
             size: number(entry, "size"),
             file_count: number(entry, "nfiles"),
             is_exec: flag(entry, "isexec") == Some(true),
-            remote: remote(entry),
+            remote: text(entry, "remote").map(str::to_lowercase),
             is_cached: flag(entry, "cache") != Some(false),
             is_versioned: is_versioned(entry) || entry.contains_key("files"),
             origin: Origin::Own,
@@ -109,11 +113,6 @@ impl Output {
             ..Self::read(path, &Map::new(), &mut Vec::new())
         }
     }
-}
-
-/// The name of the remote an entry is pinned to.
-pub(super) fn remote(entry: &Map) -> Option<String> {
-    text(entry, "remote").map(str::to_lowercase)
 }
 
 /// A truth value of an entry.
@@ -171,9 +170,10 @@ fn hashed(entry: &Map, scheme: Scheme) -> Result<Content, String> {
         .strip_suffix(".dir")
         .map_or((md5, false), |hash| (hash, true));
     let digest = parse_digest(hash).map_err(|error| error.to_string())?;
-    Ok(match is_tree {
-        true => Content::Tree(TreeId { digest, scheme }),
-        false => Content::Blob(BlobId { digest, scheme }),
+    Ok(if is_tree {
+        Content::Tree(TreeId { digest, scheme })
+    } else {
+        Content::Blob(BlobId { digest, scheme })
     })
 }
 
