@@ -4,8 +4,10 @@
 //! one entry that cannot be used costs only itself and is reported as a [`BadEntry`]; nothing
 //! panics, recurses without bound or grows past a limit that is a constant here.
 
+pub mod checksum;
 pub mod dotfile;
 pub mod lockfile;
+pub mod manifest;
 pub mod output;
 pub mod pipeline;
 pub mod template;

@@ -17,7 +17,8 @@ use crate::dvc::yaml::{self, Map, Node};
 use crate::dvc::{BadEntry, Flaw, FormatError, Parsed, value};
 use crate::path::RepoPath;
 
-/// How many stages, outputs and lock entries are looked at; the rest is left out.
+/// How many stages, outputs, lock entries and bits of 64 bytes of path are looked at; the rest is
+/// left out.
 const STEPS_MAX: usize = 500_000;
 /// What the values of one `foreach` or `matrix` may cost in memory, in bytes.
 const VALUES_MAX: usize = 32 << 20;
@@ -300,6 +301,7 @@ impl<'a> Pipeline<'a> {
                 found.refuse(name, Flaw::Shape("an output without path"));
                 continue;
             };
+            found.spend(path.len() / 64)?;
             match scope.text(path) {
                 Ok(path) => {
                     let entry = locked.remove(path.as_str());

@@ -487,7 +487,7 @@ mod tests {
     fn an_alias_bomb_is_stopped() {
         let mut text = "a0: &a0 [lol, lol]\n".to_owned();
         for i in 1..40 {
-            text += &format!("a{i}: &a{i} [*a{j}, *a{j}, *a{j}]\n", j = i - 1);
+            text = format!("{text}a{i}: &a{i} [*a{j}, *a{j}, *a{j}]\n", j = i - 1);
         }
         assert!(matches!(
             parse(text.as_bytes()),
@@ -498,7 +498,7 @@ mod tests {
     #[test]
     fn deep_nesting_and_recursive_aliases_are_stopped() {
         for deep in ["[".repeat(5000), "? ".repeat(5000), "- ".repeat(5000)] {
-            assert!(parse(deep.as_bytes()).is_err(), "{:.10}", deep);
+            assert!(parse(deep.as_bytes()).is_err(), "{deep:.10}");
         }
         assert!(parse(b"a: &a [*a]\n").is_err());
         assert!(parse(b"a: *missing\n").is_err());

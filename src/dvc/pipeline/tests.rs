@@ -26,8 +26,8 @@ fn read(yaml: &str, lock: Option<&str>, files: &[(&str, &str)]) -> Parsed {
 fn lock(outputs: &[(&str, &str)]) -> String {
     let mut text = "schema: '2.0'\nstages:\n".to_owned();
     for (stage, path) in outputs {
-        text += &format!(
-            "  {stage}:\n    outs:\n    - path: {path}\n      hash: md5\n      md5: {MD5}\n      size: 2\n"
+        text = format!(
+            "{text}  {stage}:\n    outs:\n    - path: {path}\n      hash: md5\n      md5: {MD5}\n      size: 2\n"
         );
     }
     text
