@@ -5,7 +5,9 @@
 //! panics, recurses without bound or grows past a limit that is a constant here.
 
 pub mod checksum;
+pub mod config;
 pub mod dotfile;
+pub mod ignore;
 pub mod lockfile;
 pub mod manifest;
 pub mod output;
