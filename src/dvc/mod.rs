@@ -1,1 +1,3 @@
-//! dvc.
+//! DVC's formats: bytes to values and back.
+
+pub mod checksum;
