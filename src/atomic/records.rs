@@ -13,8 +13,6 @@ use std::{
     path::Path,
 };
 
-use rustix::fs::{FlockOperation, flock};
-
 /// Bytes of a record taken by its check.
 pub const CHECK: usize = 2;
 
@@ -52,10 +50,10 @@ impl<const N: usize> Records<N> {
             .open(path)?;
         if file.metadata()?.len() % Self::WIDTH > 0 {
             // Two processes that both padded the same tail would shift every later record.
-            flock(&file, FlockOperation::LockExclusive)?;
+            file.lock()?;
             let excess = file.metadata()?.len() % Self::WIDTH;
             (&file).write_all(&[0; N][..((Self::WIDTH - excess) % Self::WIDTH) as usize])?;
-            flock(&file, FlockOperation::Unlock)?;
+            file.unlock()?;
         }
         Ok(Self { file })
     }
