@@ -37,13 +37,14 @@ impl Dir {
     }
 
     fn limited(&self, max_bytes: u64) -> BlobCache {
-        BlobCache::open(
-            Options {
-                max_bytes,
-                ..self.options()
-            },
-            self.stats.clone(),
-        )
+        let options = Options {
+            max_bytes,
+            ..self.options()
+        };
+        let cache = BlobCache::open(options, self.stats.clone());
+        // Waits for the first scan, which would otherwise meet the test half-way.
+        cache.shared.scan_if_older_than(Duration::MAX);
+        cache
     }
 
     fn path(&self, key: &Key) -> PathBuf {
@@ -429,13 +430,13 @@ fn a_drifted_counter_is_corrected_by_a_scan() {
 #[test]
 fn a_partial_is_resumed_and_one_that_is_owned_is_not_shared() {
     let dir = Dir::new();
-    let cache = dir.cache();
+    let (cache, other) = (dir.cache(), dir.cache());
     let content = vec![7; 3 * BLOCK as usize + 5];
     let (key, size) = (key_of(&content), content.len() as u64);
     let (first, present) = cache.partial(&key, size).unwrap();
     assert_eq!(present, BlockSet::default());
     first.write(1, &content[..2 * BLOCK as usize]).unwrap();
-    let (private, nothing) = dir.cache().partial(&key, size).unwrap();
+    let (private, nothing) = other.partial(&key, size).unwrap();
     assert_eq!(nothing, BlockSet::default());
     drop(first);
     private.write(0, &content).unwrap();
