@@ -63,6 +63,8 @@ impl BlobCache {
         let shared = &self.shared;
         let layout = shared.place_at(place);
         let path = layout.blob(key);
+        // Asked before the file is looked at: the syncer may stamp it in between.
+        let is_checked_by_us = place == 0 && shared.view.is_unsynced(key);
         let (file, found) = match open_regular(&path, false) {
             Ok(Some(opened)) => opened,
             Ok(None) => return Lookup::Miss,
@@ -72,7 +74,7 @@ impl BlobCache {
                 return Lookup::Miss;
             }
         };
-        match shared.trust(place, key, size, &found) {
+        match shared.trust(key, size, &found, is_checked_by_us, layout) {
             Trust::Good => Lookup::Hit(self.hit(place, key, file, &found)),
             Trust::Bad => Lookup::Miss,
             Trust::Unknown => Lookup::NeedsCheck(Unchecked {
@@ -126,11 +128,18 @@ impl Shared {
             .map_or(&self.layout, |neighbour| &self.neighbours[neighbour])
     }
 
-    fn trust(&self, place: usize, key: &Key, size: Option<u64>, found: &Metadata) -> Trust {
+    fn trust(
+        &self,
+        key: &Key,
+        size: Option<u64>,
+        found: &Metadata,
+        is_checked_by_us: bool,
+        layout: &Layout,
+    ) -> Trust {
         let is_size_right = size.is_none_or(|size| size == found.size());
         let is_trusted = match standing(key, found, self.user) {
-            Standing::Stamped => self.trusts_stamps(self.place_at(place)),
-            Standing::Marked => place == 0 && self.view.is_unsynced(key),
+            Standing::Stamped => self.trusts_stamps(layout),
+            Standing::Marked => is_checked_by_us,
             Standing::Foreign => false,
         };
         if is_trusted && is_size_right {
