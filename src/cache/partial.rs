@@ -158,7 +158,14 @@ impl Partial {
         self.shared.noted(|| {
             self.reserve(content.len() as u64)?;
             let io = |source| CacheError::io("write", &self.path)(source);
-            self.data.write_all_at(content, first * BLOCK).map_err(io)?;
+            let write = || self.data.write_all_at(content, first * BLOCK).map_err(io);
+            match write() {
+                Err(error) if error.is_disk_full() => {
+                    self.shared.evict(content.len() as u64, false);
+                    write()
+                }
+                other => other,
+            }?;
             let Some(map) = &self.map else { return Ok(()) };
             let blocks = blocks_of(0..content.len() as u64).end;
             map.write_all_at(&vec![1; blocks as usize], HEADER as u64 + first)
