@@ -17,7 +17,7 @@ use super::{
     target::Target,
     window::Cursor,
 };
-use crate::cache::{CachedBlob, Partial};
+use crate::cache::{BLOCK, BlockSet, CachedBlob, Partial, blocks_of};
 
 /// How often one download begins anew, because the size was wrong or the disk failed.
 const TROUBLES: u8 = 4;
@@ -50,6 +50,8 @@ pub(super) struct State {
     pub(super) life: u64,
     /// Whether the cache's disk has failed under it.
     pub(super) is_past_cache: bool,
+    /// Blocks that earlier beginnings brought.
+    pub(super) came: BlockSet,
     /// How often it began anew because of the size or the disk.
     troubles: u8,
     is_in_flight: bool,
@@ -84,6 +86,7 @@ impl Fetch {
                 size: None,
                 life: 0,
                 is_past_cache: false,
+                came: BlockSet::default(),
                 troubles: 0,
                 is_in_flight: false,
             }),
@@ -165,7 +168,11 @@ impl Fetch {
             let is_hopeless = state.troubles > TROUBLES;
             if !is_hopeless {
                 state.life += 1;
-                state.phase = Phase::First;
+                match std::mem::replace(&mut state.phase, Phase::First) {
+                    Phase::Streaming(stream) => state.came = stream.into_came(),
+                    Phase::Cached(blob) => state.came.insert(blocks_of(0..blob.size())),
+                    Phase::First | Phase::Whole | Phase::Failed(_) => {}
+                }
                 state.size = size;
                 state.is_past_cache |= is_past_cache;
             }
@@ -279,7 +286,7 @@ impl Fetch {
             (state.life, answer)
         };
         for blocks in pulls {
-            let is_ahead = blocks.start * crate::cache::BLOCK >= range.end;
+            let is_ahead = blocks.start * BLOCK >= range.end;
             self.spawn(Pull::new(self, life, blocks).run(is_ahead));
         }
         match answer {

@@ -211,8 +211,9 @@ impl Start<'_> {
                 .flatten()
         };
         let blocks = crate::cache::blocks_of(0..beginning.len() as u64);
-        let stream = Stream::new(&self.fetch.target, size, opened, blocks);
         self.fetch.with_life(self.life, |state| {
+            let came = std::mem::take(&mut state.came);
+            let stream = Stream::new(&self.fetch.target, size, opened, blocks, came);
             state.size = Some(bytes);
             state.phase = Phase::Streaming(Box::new(stream));
         });

@@ -37,8 +37,11 @@ pub(super) struct Stream {
     is_confirmed: bool,
     /// Missing where the disk failed and blocks are kept in memory.
     partial: Option<Arc<Partial>>,
-    /// Blocks that came: on disk all are still there, in memory some may be gone.
+    /// Blocks that are on disk.
     present: BlockSet,
+    /// Blocks that came, also in memory or before a new beginning: once these are all, whoever
+    /// read them has all of the content, so it must be checked whatever is still at hand.
+    came: BlockSet,
     /// Blocks that a request is under way for.
     claimed: BlockSet,
     /// Missing while a thread hashes with it, and when it has done its work.
@@ -63,22 +66,27 @@ pub(super) enum Answer {
 }
 
 impl Stream {
-    /// `coming` are the blocks that the first request brings.
+    /// `coming` are the blocks that the first request brings, `came` those of earlier beginnings.
     pub(super) fn new(
         target: &Target,
         size: Size,
         opened: Option<(Partial, BlockSet)>,
         coming: Range<u64>,
+        mut came: BlockSet,
     ) -> Self {
         let (partial, present) = opened.unzip();
+        let present = present.unwrap_or_default();
+        present.ranges().for_each(|run| came.insert(run));
         let mut claimed = BlockSet::default();
         claimed.insert(coming);
         Self {
             owner: target.context.memory.new_owner(),
             size: size.bytes,
-            is_confirmed: size.is_verified,
+            // Blocks are only ever kept after the remote has confirmed the size.
+            is_confirmed: size.is_verified || present != BlockSet::default(),
             partial: partial.map(Arc::new),
-            present: present.unwrap_or_default(),
+            present,
+            came,
             claimed,
             checker: Some(Checker::new(&target.key)),
             hashed: 0,
@@ -113,9 +121,11 @@ impl Stream {
         }
         let is_here = self.gaps(target, &wanted).is_empty();
         if self.is_complete() && !self.is_verified {
-            if self.partial.is_none() {
-                self.claim(target, self.hashed..self.hashed + HASH_FROM, known, pulls);
-            }
+            let from = self
+                .partial
+                .as_ref()
+                .map_or(self.hashed, |_| self.present.run_end(0));
+            self.claim(target, from..from + HASH_FROM, known, pulls);
             return self.failure_since(known).unwrap_or(Answer::Wait);
         }
         let ahead = match self.partial {
@@ -201,7 +211,12 @@ impl Stream {
     }
 
     fn is_complete(&self) -> bool {
-        self.present.contains(&(0..self.blocks()))
+        self.came.contains(&(0..self.blocks()))
+    }
+
+    /// All that came, for a new beginning.
+    pub(super) fn into_came(self) -> BlockSet {
+        self.came
     }
 
     /// Goes on in memory. What was hashed is hashed again: its bytes may be out of reach now.
@@ -401,6 +416,7 @@ pub(super) async fn store(fetch: &Arc<Fetch>, life: u64, first: u64, content: By
         if let Ok(true) = fetch.target.context.runtime.spawn_blocking(write).await {
             fetch.with_stream(life, |stream| {
                 stream.present.insert(blocks.clone());
+                stream.came.insert(blocks.clone());
                 stream.claimed.remove(blocks);
             });
             hash_on(fetch, life);
@@ -411,7 +427,7 @@ pub(super) async fn store(fetch: &Arc<Fetch>, life: u64, first: u64, content: By
     let target = fetch.target.clone();
     let is_good = fetch.with_stream(life, |stream| {
         let is_good = stream.take_into_memory(&target, first, &content);
-        stream.present.insert(blocks.clone());
+        stream.came.insert(blocks.clone());
         stream.claimed.remove(blocks);
         is_good.then_some(stream.is_verified.then_some(stream.size))
     });
