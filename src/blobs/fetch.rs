@@ -191,8 +191,10 @@ impl Fetch {
 
     /// Ends with an error for everybody who reads or will read through this fetch.
     pub(super) fn fail(&self, life: u64, error: BlobError) {
-        self.with_life(life, |state| state.phase = Phase::Failed(error));
-        self.landed();
+        self.with_life(life, |state| {
+            state.phase = Phase::Failed(error);
+            self.landed(state);
+        });
     }
 
     /// Ends with checked content.
@@ -200,8 +202,8 @@ impl Fetch {
         self.with_life(life, |state| {
             state.phase = phase;
             state.size = Some(size);
+            self.landed(state);
         });
-        self.landed();
     }
 
     /// Changes the state and wakes who waits for that, unless it was begun anew since `life`.
@@ -301,9 +303,8 @@ impl Fetch {
         }
     }
 
-    fn landed(&self) {
-        let was_in_flight = std::mem::take(&mut self.state.lock().is_in_flight);
-        if was_in_flight {
+    fn landed(&self, state: &mut State) {
+        if std::mem::take(&mut state.is_in_flight) {
             self.target.context.stats.in_flight.sub(1);
         }
     }
@@ -356,7 +357,7 @@ impl Fetch {
 
 impl Drop for Fetch {
     fn drop(&mut self) {
-        self.landed();
+        self.landed(&mut self.state.lock());
     }
 }
 

@@ -437,7 +437,7 @@ pub(super) async fn store(fetch: &Arc<Fetch>, life: u64, first: u64, content: By
             target
                 .context
                 .sizes
-                .record_verified(&target.key, target.scope(), size)
+                .record_verified(&target.key, target.scope(), size);
         }
         Some(Some(None)) | None => {}
     }
@@ -541,7 +541,14 @@ async fn reject(fetch: &Arc<Fetch>, life: u64) {
         .with_stream(life, |stream| stream.partial.take())
         .flatten();
     if let Some(partial) = partial {
-        partial.discard();
+        // Whether the files are gone decides nothing: nobody goes on with them here.
+        drop(
+            target
+                .context
+                .runtime
+                .spawn_blocking(move || partial.discard())
+                .await,
+        );
     }
     fetch.fail(
         life,
