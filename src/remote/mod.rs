@@ -64,7 +64,7 @@ impl fmt::Debug for Body {
         f.debug_struct("Body")
             .field("size", &self.size)
             .field("range", &self.range)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

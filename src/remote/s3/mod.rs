@@ -416,7 +416,7 @@ impl Remote for S3Remote {
             self.error(Cause::Unreachable, &size_action(key), "no answer in time")
                 .with_hint(errors::NETWORK_HINT)
         };
-        persist(self.limits(), stalled, || self.ask_size(key)).await
+        persist(self.limits(), stalled, || Box::pin(self.ask_size(key))).await
     }
 
     fn url(&self) -> &str {

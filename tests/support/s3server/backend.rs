@@ -171,13 +171,12 @@ impl S3 for Folder {
         let input = request.input;
         let (file, metadata) = self.open(&input.bucket, &input.key)?;
         let (size, etag) = (metadata.len(), etag(&metadata));
-        if let Some(wanted) = input.if_match.as_ref().and_then(|wanted| wanted.as_etag()) {
-            if *wanted != etag {
-                return Err(s3_error!(
-                    PreconditionFailed,
-                    "the object is another one now"
-                ));
-            }
+        let wanted = input.if_match.as_ref().and_then(|wanted| wanted.as_etag());
+        if wanted.is_some_and(|wanted| *wanted != etag) {
+            return Err(s3_error!(
+                PreconditionFailed,
+                "the object is another one now"
+            ));
         }
         let range = input
             .range

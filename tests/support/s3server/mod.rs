@@ -92,7 +92,9 @@ impl S3Server {
         };
         let (stop, stopped) = oneshot::channel();
         let service = serve::Service::new(root, options, state.clone());
-        let thread = std::thread::spawn(move || serve::run(listener, acceptor, service, stopped));
+        let thread = std::thread::spawn(move || {
+            serve::run(listener, acceptor.as_ref(), &service, stopped);
+        });
         Self {
             address,
             certificate,

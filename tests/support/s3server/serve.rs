@@ -68,8 +68,8 @@ pub(super) fn tls() -> (Option<String>, Option<TlsAcceptor>) {
 /// Serves until `stopped`, on a runtime of its own.
 pub(super) fn run(
     listener: TcpListener,
-    acceptor: Option<TlsAcceptor>,
-    service: Service,
+    acceptor: Option<&TlsAcceptor>,
+    service: &Service,
     stopped: oneshot::Receiver<()>,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -80,7 +80,7 @@ pub(super) fn run(
         let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
         let serve = async {
             while let Ok((stream, _)) = listener.accept().await {
-                let (service, acceptor) = (service.clone(), acceptor.clone());
+                let (service, acceptor) = (service.clone(), acceptor.cloned());
                 // Nothing is done about clients that go away.
                 drop(tokio::spawn(async move {
                     drop(stream.set_nodelay(true));
@@ -153,7 +153,7 @@ impl Service {
                 return Ok(self.counted(response));
             }
             if matches!(fault, Fault::IgnoreRange) {
-                drop(request.extensions_mut().insert(WholeObject));
+                request.extensions_mut().get_or_insert(WholeObject);
             }
         }
         if let Some(response) = self.elsewhere(&request, is_head) {
