@@ -6,7 +6,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Mount a DVC data registry as folders, at any git revision.
 #[derive(Debug, Parser)]
-#[command(name = "dvcfs", version, max_term_width = 100)]
+#[command(
+    name = "dvcfs",
+    version,
+    max_term_width = 100,
+    after_help = "Every option is also an environment variable: --cache-dir is DVCFS_CACHE_DIR."
+)]
 pub(super) struct Cli {
     #[command(flatten)]
     pub(super) common: Common,
@@ -18,7 +23,14 @@ pub(super) struct Cli {
 #[derive(Debug, Clone, Args)]
 pub(super) struct Common {
     /// Say nothing but errors
-    #[arg(short, long, global = true, env = "DVCFS_QUIET", conflicts_with = "verbose")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "DVCFS_QUIET",
+        hide_env = true,
+        conflicts_with = "verbose"
+    )]
     pub(super) quiet: bool,
     /// Say more; twice for everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
