@@ -1,1 +1,287 @@
-//! blobs.
+//! The read-through store: give me an open file for this id.
+//!
+//! [`Blobs::open`] answers at once: from the cache, where reading is a positional read without a
+//! lock, or with the one [`Fetch`] of that blob, shared by all who ask. Cache and remotes meet only
+//! here. How a fetch goes:
+//!
+//! 1. A file in the cache that nobody vouches for is hashed first ([`crate::cache`]).
+//! 2. Up to [`SMALL`] bytes: one request; the bytes are hashed as they arrive and served only once
+//!    they are right ([`first`]). Of unknown size: the first request asks for [`FIRST`] bytes and
+//!    learns the size from its answer.
+//! 3. Larger: blocks of a partial file, demanded ones first, with a window of read-ahead per reader
+//!    ([`stream`], [`window`]); hashed in order as the prefix grows, from the beginning also when a
+//!    partial was resumed. They are served unchecked until all are there; from then on every read
+//!    waits for the check.
+//! 4. Where the cache's disk fails, both go on in bounded memory ([`memory`]).
+
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, mpsc},
+};
+
+use crate::{
+    cache::{BlobCache, CachedBlob, Lookup},
+    id::{BlobId, Key},
+    remote::{Cause, Remote},
+    sizes::{Scope, SizeIndex},
+    stats::Stats,
+};
+
+mod error;
+mod fetch;
+mod first;
+mod flight;
+mod memory;
+mod stream;
+mod target;
+mod window;
+
+pub use error::{BlobError, Failure};
+pub use fetch::{Fetch, Reader};
+
+use flight::Flights;
+use memory::Memory;
+use target::{Context, Target, is_size_fixed};
+
+/// Blobs up to this size are checked before their first byte is served.
+pub const SMALL: u64 = 8 << 20;
+
+/// What the first request for a blob of unknown size asks for.
+pub const FIRST: u64 = 1 << 20;
+
+/// Sizes asked for at once.
+const SIZES_AT_ONCE: usize = 64;
+
+/// The remotes that may have an object, in the order in which they are asked.
+pub type Sources = Arc<[Arc<dyn Remote>]>;
+
+/// How much a process may do at once.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Bytes of small blobs on their way; at least [`SMALL`].
+    pub small_bytes: u64,
+    /// Bytes kept in memory where the cache's disk cannot be used.
+    pub memory_bytes: usize,
+    /// Requests to remotes at once.
+    pub requests: usize,
+    /// Learns the key of every large blob whose content turned out wrong after some of it was
+    /// served, so that the kernel's pages of it can be dropped.
+    pub invalid: mpsc::Sender<Key>,
+}
+
+impl Options {
+    /// The usual limits.
+    pub const fn new(invalid: mpsc::Sender<Key>) -> Self {
+        Self {
+            small_bytes: 128 << 20,
+            memory_bytes: 64 << 20,
+            requests: 64,
+            invalid,
+        }
+    }
+}
+
+/// The cache in front of the remotes. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Blobs {
+    context: Arc<Context>,
+    flights: Arc<Flights<(Key, Option<Scope>), Fetch>>,
+}
+
+/// The answer to an open.
+#[derive(Debug)]
+pub enum Opened {
+    /// A file without content; there is nothing to fetch.
+    Empty,
+    /// The checked content on this disk.
+    Ready(CachedBlob),
+    /// It has to be fetched, or hashed, first.
+    Fetch(Arc<Fetch>),
+}
+
+/// Content that was checked as a whole.
+#[derive(Debug)]
+pub enum Verified {
+    /// No bytes.
+    Empty,
+    /// A file of the cache.
+    Cached(Arc<CachedBlob>),
+    /// Kept past the cache, whose disk failed; what memory let go is fetched and compared again.
+    Uncached(Reader),
+}
+
+impl Blobs {
+    /// Joins a cache, the index of sizes and a runtime for downloads.
+    pub fn new(
+        cache: BlobCache,
+        sizes: Arc<SizeIndex>,
+        stats: Arc<Stats>,
+        runtime: Handle,
+        options: Options,
+    ) -> Self {
+        let small_kib = (options.small_bytes.max(SMALL) / 1024).min(1 << 24) as usize;
+        let requests = options.requests.max(2);
+        let context = Context {
+            cache,
+            sizes,
+            stats,
+            runtime,
+            memory: Memory::new(options.memory_bytes),
+            small_kib: Arc::new(Semaphore::new(small_kib)),
+            requests: Semaphore::new(requests),
+            ahead: Semaphore::new((requests * 3 / 4).max(1)),
+            invalid: options.invalid,
+        };
+        Self {
+            context: Arc::new(context),
+            flights: Arc::default(),
+        }
+    }
+
+    /// Opens an object without waiting: no hashing and no network on the calling thread.
+    pub fn open(&self, id: impl Into<Key>, sources: &Sources) -> Opened {
+        let key = id.into();
+        if is_empty(&key) {
+            return Opened::Empty;
+        }
+        if let Lookup::Hit(blob) = self.context.cache.open_blob(&key, self.verified_size(&key)) {
+            self.context.stats.hits.add(1);
+            return Opened::Ready(blob);
+        }
+        self.context.stats.misses.add(1);
+        Opened::Fetch(self.fetch(key, sources))
+    }
+
+    /// Opens an object without its cached file, which turned out to be unreadable.
+    pub fn open_past_cache(&self, id: impl Into<Key>, sources: &Sources) -> Arc<Fetch> {
+        let target = Target::new(self.context.clone(), id.into(), sources.clone());
+        let fetch = Arc::new(Fetch::new(target).past_cache());
+        fetch.begin();
+        fetch
+    }
+
+    /// Opens an object and waits until all of it is here and checked.
+    pub async fn open_verified(
+        &self,
+        id: impl Into<Key>,
+        sources: &Sources,
+    ) -> Result<Verified, BlobError> {
+        match self.open(id, sources) {
+            Opened::Empty => Ok(Verified::Empty),
+            Opened::Ready(blob) => Ok(Verified::Cached(Arc::new(blob))),
+            Opened::Fetch(fetch) => {
+                let reader = fetch.reader();
+                reader.verified().await?;
+                Ok(fetch
+                    .cached()
+                    .map_or(Verified::Uncached(reader), Verified::Cached))
+            }
+        }
+    }
+
+    /// The size of an object in bytes: what is known of it, else what its remotes say.
+    pub async fn resolve_size(
+        &self,
+        id: impl Into<Key>,
+        sources: &Sources,
+    ) -> Result<u64, BlobError> {
+        let key = id.into();
+        if is_empty(&key) {
+            return Ok(0);
+        }
+        let scope = scope_of(sources);
+        let known = scope.and_then(|scope| self.context.sizes.get(&key, scope));
+        if let Some(size) = known {
+            return Ok(size.bytes);
+        }
+        if let Lookup::Hit(blob) = self.context.cache.open_blob(&key, None) {
+            if let Some(scope) = scope {
+                self.context.sizes.record_verified(&key, scope, blob.size());
+            }
+            return Ok(blob.size());
+        }
+        match self
+            .flights
+            .find(&(key, scope))
+            .filter(|fetch| !fetch.has_failed())
+        {
+            Some(fetch) => fetch.size().await,
+            None => self.ask_size(key, sources).await,
+        }
+    }
+
+    /// [`Self::resolve_size`] for many objects, in their order, with at most 64 requests at once.
+    pub async fn resolve_sizes(
+        &self,
+        keys: &[Key],
+        sources: &Sources,
+    ) -> Vec<Result<u64, BlobError>> {
+        let sizes = keys.iter().map(|key| self.resolve_size(*key, sources));
+        futures_util::stream::iter(sizes.collect::<Vec<_>>())
+            .buffered(SIZES_AT_ONCE)
+            .collect()
+            .await
+    }
+
+    async fn ask_size(&self, key: Key, sources: &Sources) -> Result<u64, BlobError> {
+        let mut missing = None;
+        for remote in sources.iter() {
+            match remote.size(key).await {
+                Ok(bytes) => {
+                    self.context
+                        .sizes
+                        .record_claim(&key, Scope::of(sources[0].url()), bytes);
+                    return Ok(bytes);
+                }
+                Err(error) if error.cause == Cause::Missing => {
+                    missing.get_or_insert(error);
+                }
+                Err(error) => return Err(BlobError::from_remote(key, error)),
+            }
+        }
+        Err(missing.map_or_else(
+            || BlobError::unreachable(key, "nowhere", "no remote is known for it"),
+            |error| BlobError::from_remote(key, error),
+        ))
+    }
+
+    fn fetch(&self, key: Key, sources: &Sources) -> Arc<Fetch> {
+        let (fetch, is_new) = self.flights.join(
+            (key, scope_of(sources)),
+            |fetch| !fetch.has_failed(),
+            || Fetch::new(Target::new(self.context.clone(), key, sources.clone())),
+        );
+        if is_new {
+            fetch.begin();
+        }
+        fetch
+    }
+
+    /// The size that a file of the cache must have, where that is known.
+    fn verified_size(&self, key: &Key) -> Option<u64> {
+        if !is_size_fixed(key) {
+            return None;
+        }
+        let size = self.context.sizes.get(key, Scope::of(""))?;
+        size.is_verified.then_some(size.bytes)
+    }
+}
+
+fn scope_of(sources: &Sources) -> Option<Scope> {
+    sources.first().map(|remote| Scope::of(remote.url()))
+}
+
+fn is_empty(key: &Key) -> bool {
+    !key.is_manifest
+        && BlobId {
+            digest: key.digest,
+            scheme: key.scheme,
+        }
+        .is_empty_content()
+}
+
+#[cfg(test)]
+mod tests;

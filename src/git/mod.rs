@@ -1,1 +1,58 @@
-//! git.
+//! Git: where a registry lies, what its revisions are, and the objects of its commits.
+//!
+//! A [`Location`] is what the user typed. A path is opened where it lies ([`Repository::open`]); a
+//! URL is mirrored once, bare, in the state directory ([`Mirror`]) and fetched incrementally. Both
+//! give a [`Repository`], which resolves revisions and reads objects.
+//!
+//! Two rules keep untrusted repositories harmless. Objects and refs are read by libgit2, which runs
+//! no program; the user's own `git` is run for transport only, and only inside our mirrors, never
+//! inside a repository that somebody else made. So neither hooks nor `core.fsmonitor`,
+//! `core.worktree` or any other setting of such a repository has an effect. What is left: its
+//! `objects/info/alternates` and its configuration's includes may name other files that the user
+//! can read, which then count as this repository's objects or settings, seen by the user alone.
+//!
+//! Everything here blocks; callers keep it off the async runtime.
+//!
+//! # Layout of a mirror
+//!
+//! `<state>/mirrors/<name>-<hash>/` is a bare repository, `<name>-<hash>.lock` beside it is held
+//! while it is created or fetched into, `<name>-<hash>.new/` is a first fetch that has not ended.
+//! `remote.origin.url` inside says what is mirrored.
+//!
+//! | upstream | mirror |
+//! |---|---|
+//! | `refs/heads/*` | `refs/remotes/origin/*` |
+//! | `refs/tags/*` | `refs/upstream/tags/*`, moved and deleted with those of the upstream |
+//! | `HEAD` | `HEAD`, a symbolic ref to the default branch |
+//! | nothing | `refs/dvcfs/*`: ours, which no fetch touches or prunes |
+//!
+//! A mirror never collects garbage by itself: commits that were rewritten away upstream stay.
+
+mod date;
+mod error;
+mod id;
+mod leftovers;
+mod listing;
+mod location;
+mod lookup;
+mod mirror;
+mod place;
+mod process;
+mod refs;
+mod repository;
+mod resolve;
+mod revision;
+mod transport;
+
+#[cfg(test)]
+mod fixture;
+
+pub use error::GitError;
+pub use id::{CommitId, GitId, GitTreeId};
+pub use listing::{Entry, EntryKind, Listing, Refusal, RefusedEntry};
+pub use location::{Location, Url};
+pub use mirror::Mirror;
+pub use refs::{Refs, RefusedRef};
+pub use repository::{CommitInfo, Repository};
+pub use resolve::{Resolved, RevisionKind};
+pub use transport::{Progress, TransportOptions};

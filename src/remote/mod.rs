@@ -11,6 +11,24 @@ use futures_util::stream::BoxStream;
 
 use crate::id::Key;
 
+mod failing;
+mod http;
+mod local;
+mod memory;
+mod range;
+mod resume;
+mod retry;
+mod s3;
+mod transport;
+
+pub use failing::{FailingRemote, Fault};
+pub use http::{HttpAuth, HttpRemote, HttpSettings};
+pub use local::{LocalRemote, Strictness};
+pub use memory::MemoryRemote;
+pub use retry::RequestLimits;
+pub use s3::{S3Remote, S3Settings};
+pub use transport::TlsVerify;
+
 /// Somewhere objects can be had from.
 ///
 /// Every call ends within a deadline: no progress for 30 s is [`Cause::Unreachable`]. Retries with
@@ -43,7 +61,10 @@ pub struct Body {
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Body").field("size", &self.size).field("range", &self.range).finish()
+        f.debug_struct("Body")
+            .field("size", &self.size)
+            .field("range", &self.range)
+            .finish()
     }
 }
 
@@ -79,4 +100,48 @@ pub struct RemoteError {
     /// The error underneath, if there is one worth keeping.
     #[source]
     pub source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+}
+
+impl RemoteError {
+    /// An error without hint or source.
+    pub(crate) fn new(
+        cause: Cause,
+        action: impl Into<String>,
+        url: impl Into<String>,
+        reason: impl Into<String>,
+    ) -> Self {
+        Self {
+            cause,
+            action: action.into(),
+            url: url.into(),
+            reason: reason.into(),
+            hint: None,
+            source: None,
+        }
+    }
+
+    /// Adds what the user could do about it.
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds the error underneath.
+    pub(crate) fn with_source(
+        mut self,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
+        self.source = Some(Arc::new(source));
+        self
+    }
+}
+
+/// What [`RemoteError::action`] says of a download.
+pub(crate) fn get_action(key: Key) -> String {
+    format!("get {key} from")
+}
+
+/// What [`RemoteError::action`] says of a question for a size.
+pub(crate) fn size_action(key: Key) -> String {
+    format!("ask the size of {key} at")
 }

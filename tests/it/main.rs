@@ -7,4 +7,5 @@ mod registry_builder;
 mod support;
 
 mod fixtures;
+mod fuzz_corpus;
 mod layers;

@@ -1,0 +1,119 @@
+//! One function per fuzz target: feeds bytes to a parser and checks what must hold for any input.
+//!
+//! The integration tests replay the corpus through the same functions.
+#![allow(dead_code, reason = "each target uses one of them")]
+
+use std::io::BufReader;
+use std::path::Path;
+
+use dvcfs::dvc::checksum::Checker;
+use dvcfs::dvc::config::{Config, Folders, Level, RawConfig};
+use dvcfs::dvc::ignore::Ignore;
+use dvcfs::dvc::output::Content;
+use dvcfs::dvc::{Parsed, dotfile, manifest, pipeline};
+use dvcfs::id::Scheme;
+use dvcfs::path::{RepoPath, check_name};
+
+/// A `.dvc` file in a folder of a subproject.
+pub(crate) fn dotfile(data: &[u8]) {
+    let (dir, root) = (path(b"proj/sub"), path(b"proj"));
+    if let Ok(parsed) = dotfile::parse(data, &dir, &root) {
+        check_outputs(&parsed, &root);
+    }
+}
+
+/// A `dvc.yaml`, a `dvc.lock` and the `params.yaml` beside them, separated by NUL bytes.
+pub(crate) fn pipeline(data: &[u8]) {
+    let (dir, root) = (path(b"proj/sub"), path(b"proj"));
+    let mut files = data.split(|byte| *byte == 0);
+    let (yaml, lock, params) = (files.next().unwrap_or_default(), files.next(), files.next());
+    let read = |_: &RepoPath| params.map(<[u8]>::to_vec);
+    if let Ok(parsed) = pipeline::parse(yaml, lock, &dir, &root, &read) {
+        check_outputs(&parsed, &root);
+    }
+}
+
+/// A `.dir` manifest, read in one piece and byte by byte.
+pub(crate) fn manifest(data: &[u8]) {
+    let read = |capacity| {
+        let mut files = Vec::new();
+        let refused = manifest::parse(BufReader::with_capacity(capacity, data), &mut |entry| {
+            check_components(entry.relpath);
+            files.push((entry.relpath.to_vec(), entry.digest));
+        });
+        (files, refused.ok())
+    };
+    assert_eq!(read(1), read(4096));
+}
+
+/// A configuration file, taken as two levels.
+pub(crate) fn config(data: &[u8]) {
+    let folders = Folders {
+        file: Path::new("/repo/.dvc"),
+        home: None,
+    };
+    let raw = RawConfig::parse(data, folders);
+    let config = Config::merge([(Level::Local, raw.clone()), (Level::Repo, raw)]);
+    let name = config
+        .core_remote()
+        .map_or_else(|| "r".to_owned(), |setting| setting.value);
+    if let Ok(remote) = config.remote(&name) {
+        assert!(!remote.url.value.is_empty());
+    }
+}
+
+/// A `.dvcignore`, then a path after a NUL byte.
+pub(crate) fn ignore(data: &[u8]) {
+    let mut parts = data.split(|byte| *byte == 0);
+    let mut ignore = Ignore::new(RepoPath::root());
+    ignore.add(&RepoPath::root(), parts.next().unwrap_or_default());
+    let Ok(path) = RepoPath::new(parts.next().unwrap_or(b"a/b")) else {
+        return;
+    };
+    if path
+        .parent()
+        .is_some_and(|parent| ignore.is_ignored(&parent, true))
+    {
+        assert!(ignore.is_ignored(&path, false));
+    }
+}
+
+/// Content, hashed whole and in chunks of a size that its first byte gives; what follows the
+/// first two bytes is repeated to reach beyond a piece.
+pub(crate) fn checksum(data: &[u8]) {
+    let [size, times, unit @ ..] = data else {
+        return;
+    };
+    let content = unit.repeat(1 + usize::from(*times) * (8192 / (unit.len() + 1)));
+    let hash = |chunk_size: usize| {
+        let mut checker = Checker::new(Scheme::Dos2Unix, false);
+        for chunk in content.chunks(chunk_size) {
+            checker.update(chunk);
+        }
+        checker.finish()
+    };
+    assert_eq!(hash(usize::MAX), hash(1 + usize::from(*size) * 61));
+}
+
+fn path(bytes: &[u8]) -> RepoPath {
+    RepoPath::new(bytes).expect("a sound path")
+}
+
+fn check_outputs(parsed: &Parsed, root: &RepoPath) {
+    for output in &parsed.outputs {
+        let inside = output.path.strip_prefix(root).expect("inside the project");
+        check_components(inside);
+        if let Content::Files(files) = &output.content {
+            files
+                .iter()
+                .for_each(|file| check_components(file.relpath.as_bytes()));
+        }
+    }
+}
+
+fn check_components(path: &[u8]) {
+    for name in path.split(|byte| *byte == b'/') {
+        check_name(name).expect("a sound name");
+        assert!(name != b".git" && name != b".dvc");
+    }
+}

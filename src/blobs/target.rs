@@ -1,0 +1,115 @@
+//! What a download is of, and what all downloads share.
+
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, mpsc},
+};
+
+use super::{
+    BlobError, Sources,
+    memory::{Memory, Owner},
+};
+use crate::{
+    cache::BlobCache,
+    id::{Key, Scheme},
+    remote::{Body, Cause},
+    sizes::{Scope, SizeIndex},
+    stats::Stats,
+};
+
+/// What all downloads of a process share.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) cache: BlobCache,
+    pub(super) sizes: Arc<SizeIndex>,
+    pub(super) stats: Arc<Stats>,
+    pub(super) runtime: Handle,
+    pub(super) memory: Memory,
+    /// Memory for small blobs on their way, in KiB.
+    pub(super) small_kib: Arc<Semaphore>,
+    /// Requests at once.
+    pub(super) requests: Semaphore,
+    /// Those of them that may be for read-ahead, so that demand always finds some free.
+    pub(super) ahead: Semaphore,
+    pub(super) invalid: mpsc::Sender<Key>,
+}
+
+/// An object and where it may be had.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) context: Arc<Context>,
+    pub(super) key: Key,
+    /// Whose a small blob in memory is.
+    pub(super) owner: Owner,
+    sources: Sources,
+    /// The remote that had it last.
+    active: AtomicUsize,
+}
+
+impl Target {
+    pub(super) fn new(context: Arc<Context>, key: Key, sources: Sources) -> Self {
+        let owner = context.memory.new_owner();
+        Self {
+            context,
+            key,
+            owner,
+            sources,
+            active: AtomicUsize::new(0),
+        }
+    }
+
+    /// Asks the remotes in turn, beginning with the one that had it last, until one has it.
+    pub(super) async fn get(&self, range: Option<Range<u64>>) -> Result<Body, BlobError> {
+        let first = self.active.load(Ordering::Relaxed);
+        let count = self.sources.len();
+        let mut missing = None;
+        for index in (0..count).map(|step| (first + step) % count) {
+            match self.sources[index].get(self.key, range.clone()).await {
+                Ok(body) => {
+                    self.active.store(index, Ordering::Relaxed);
+                    return Ok(body);
+                }
+                Err(error) if error.cause == Cause::Missing => {
+                    missing.get_or_insert(error);
+                }
+                Err(error) => return Err(BlobError::from_remote(self.key, error)),
+            }
+        }
+        Err(missing.map_or_else(
+            || BlobError::unreachable(self.key, "nowhere", "no remote is known for it"),
+            |error| BlobError::from_remote(self.key, error),
+        ))
+    }
+
+    /// The remote that is read from.
+    pub(super) fn url(&self) -> &str {
+        self.sources
+            .get(self.active.load(Ordering::Relaxed))
+            .map_or("nowhere", |remote| remote.url())
+    }
+
+    pub(super) fn scope(&self) -> Scope {
+        Scope::of(self.url())
+    }
+
+    pub(super) fn integrity(&self, reason: impl Into<String>) -> BlobError {
+        BlobError::integrity(self.key, self.url(), reason)
+    }
+
+    pub(super) fn unreachable(&self, reason: impl Into<String>) -> BlobError {
+        BlobError::unreachable(self.key, self.url(), reason)
+    }
+}
+
+/// Whether the hash fixes the size: the twins of a legacy id differ in length.
+pub(super) fn is_size_fixed(key: &Key) -> bool {
+    key.scheme == Scheme::Md5 || key.is_manifest
+}

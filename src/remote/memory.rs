@@ -1,0 +1,89 @@
+//! A remote in memory, for tests of every floor above.
+
+use std::{collections::HashMap, ops::Range};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use parking_lot::Mutex;
+
+use super::{Body, Cause, Remote, RemoteError, get_action, range::cut, size_action};
+use crate::{id::Key, stats::Counter};
+
+/// How much comes at once, small enough that readers see several chunks.
+const CHUNK: usize = 64 << 10;
+
+/// A map from key to bytes that counts what is asked of it.
+#[derive(Debug, Default)]
+pub struct MemoryRemote {
+    objects: Mutex<HashMap<Key, Bytes>>,
+    gets: Counter,
+    sizes: Counter,
+}
+
+impl MemoryRemote {
+    /// An empty remote.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts an object, in place of the one that was there.
+    pub fn insert(&self, key: Key, bytes: impl Into<Bytes>) {
+        drop(self.objects.lock().insert(key, bytes.into()));
+    }
+
+    /// Takes an object away.
+    pub fn remove(&self, key: Key) {
+        drop(self.objects.lock().remove(&key));
+    }
+
+    /// How often [`Remote::get`] was called.
+    pub fn gets(&self) -> u64 {
+        self.gets.value()
+    }
+
+    /// How often [`Remote::size`] was called.
+    pub fn sizes(&self) -> u64 {
+        self.sizes.value()
+    }
+
+    fn find(&self, key: Key, action: String) -> Result<Bytes, RemoteError> {
+        self.objects.lock().get(&key).cloned().ok_or_else(|| {
+            RemoteError::new(
+                Cause::Missing,
+                action,
+                self.url(),
+                "there is no such object",
+            )
+        })
+    }
+}
+
+#[async_trait]
+impl Remote for MemoryRemote {
+    async fn get(&self, key: Key, range: Option<Range<u64>>) -> Result<Body, RemoteError> {
+        self.gets.add(1);
+        let object = self.find(key, get_action(key))?;
+        let size = object.len() as u64;
+        let range = cut(range, size);
+        let mut rest = object.slice(range.start as usize..range.end as usize);
+        let chunks = std::iter::from_fn(move || {
+            let chunk = rest.split_to(CHUNK.min(rest.len()));
+            (!chunk.is_empty()).then_some(Ok(chunk))
+        });
+        Ok(Body {
+            size,
+            range,
+            chunks: stream::iter(chunks).boxed(),
+        })
+    }
+
+    async fn size(&self, key: Key) -> Result<u64, RemoteError> {
+        self.sizes.add(1);
+        Ok(self.find(key, size_action(key))?.len() as u64)
+    }
+
+    fn url(&self) -> &'static str {
+        "memory://"
+    }
+}
