@@ -4,8 +4,12 @@
 
 #[path = "../support/registry_builder.rs"]
 mod registry_builder;
+#[path = "../support/s3server/mod.rs"]
+mod s3server;
 mod support;
 
 mod fixtures;
 mod fuzz_corpus;
 mod layers;
+mod remote_contract;
+mod s3server_dvc;
