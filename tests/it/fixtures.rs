@@ -1,12 +1,14 @@
 //! Every revision of every fixture, mounted and compared with what DVC made of it.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
-use crate::support::{
-    Content, Entry, FIXTURES, Fixture, Listing, Mount, Place, Revision, Sandbox, differences, list,
+use crate::{
+    s3server::{Options, S3Server},
+    support::{
+        Content, EIO, Entry, FIXTURES, Fixture, Listing, Mount, Place, Revision, Sandbox,
+        assert_same, differences, list,
+    },
 };
-
-const EIO: i32 = 5;
 
 /// A fixture, unpacked and mounted with every revision as a folder.
 struct Mounted {
@@ -21,19 +23,13 @@ impl Mounted {
         let sandbox = Sandbox::new();
         let fixture = Fixture::read(name);
         let place = fixture.unpack(&sandbox);
-        let mount = sandbox.mount(place.clone());
+        let mount = sandbox.mount(place.work_tree());
         Self { fixture, place, mount, sandbox }
     }
 
     fn tag(&self, tag: &str) -> Listing {
         list(&self.mount.path("tags").join(tag))
     }
-}
-
-/// Asserts that two trees are the same, and says in what they differ.
-fn assert_same(what: &str, expected: &Listing, found: &Listing) {
-    let differences = differences(expected, found);
-    assert!(differences.is_empty(), "{what}:\n{}", differences.join("\n"));
 }
 
 /// Every revision of a fixture equals its manifest: as a tag, as a commit and as the only one.
@@ -50,7 +46,7 @@ fn equals_its_manifest(name: &'static str) {
         assert_same(&format!("commits of {tag}"), &found, &list(&commit));
     }
     let (tag, revision) = mounted.fixture.manifest.revisions.last_key_value().unwrap();
-    let single = mounted.sandbox.mount_with(mounted.place.clone(), &["--rev", tag]);
+    let single = mounted.sandbox.mount_with(mounted.place.work_tree(), &["--rev", tag]);
     if revision.is_whole() {
         assert_same(&format!("--rev {tag}"), &revision.tree(), &list(single.dir()));
     }
@@ -102,8 +98,9 @@ fn no_fixture_is_left_out() {
 fn holds_and_refuses_the_rest(tag: &str, known: &Listing, found: &Listing) {
     for (path, entry) in found.iter().filter(|(path, _)| !known.contains_key(*path)) {
         let refused = match entry {
-            Entry::File { content: Content::Refused(errno), .. } => *errno,
-            Entry::ClosedFolder(errno) => *errno,
+            Entry::File { content: Content::Refused(errno), .. } | Entry::ClosedFolder(errno) => {
+                *errno
+            }
             Entry::Folder => continue,
             Entry::Link(_) | Entry::File { .. } => {
                 panic!("{tag}: {} is {entry:?}", path.escape_ascii())
@@ -138,7 +135,7 @@ fn what_only_the_versions_of_a_bucket_hold_is_listed_with_sizes_and_unreadable()
     let place = fixture.unpack(&sandbox);
     let nobody = "endpointurl = http://127.0.0.1:9\n";
     place.local_config(&format!("['remote \"va\"']\n    {nobody}['remote \"wt\"']\n    {nobody}"));
-    let mount = sandbox.mount(place.clone());
+    let mount = sandbox.mount(place.work_tree());
     for (tag, revision) in &fixture.manifest.revisions {
         let found = list(&mount.path("tags").join(tag));
         holds_and_refuses_the_rest(tag, &revision.git_part(), &found);
@@ -201,8 +198,9 @@ fn of_hostile_revisions_all_that_is_sound_is_there_and_nothing_outside_is_touche
         let expected = tolerant_tree(tag, &revisions["base"], revision);
         let tolerated = |path: &[u8], entry: &Entry| match entry {
             Entry::File { content: Content::Md5(md5), .. } => contents.contains(md5),
-            Entry::File { content: Content::Refused(errno), .. } => *errno == EIO,
-            Entry::ClosedFolder(errno) => *errno == EIO,
+            Entry::File { content: Content::Refused(errno), .. } | Entry::ClosedFolder(errno) => {
+                *errno == EIO
+            }
             Entry::Link(_) => false,
             Entry::Folder => !path.windows(4).any(|part| part == b"evil"),
         };
@@ -216,13 +214,7 @@ fn of_hostile_revisions_all_that_is_sound_is_there_and_nothing_outside_is_touche
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert_same("around the mount", &before, &list(&mounted.place.top));
-    assert!(!mounted.log_has_panic(), "{}", mounted.mount.log());
-}
-
-impl Mounted {
-    fn log_has_panic(&self) -> bool {
-        self.mount.log().contains("panicked")
-    }
+    assert!(!mounted.mount.log().contains("panicked"), "{}", mounted.mount.log());
 }
 
 /// The MD5 of everything that the registry may show: its objects and its git files.
@@ -245,8 +237,48 @@ fn a_bare_repository_shows_what_git_holds_and_the_names_of_the_rest() {
     let place = fixture.unpack(&sandbox);
     let mount = sandbox.mount(place.top.join("repo.git"));
     let revision = &fixture.manifest.revisions["v2.1"];
-    let found = list(Path::new(&mount.path("tags/v2.1")));
+    let found = list(&mount.path("tags/v2.1"));
     for (path, entry) in revision.git_part() {
         assert_eq!(found.get(&path), Some(&entry), "{}", path.escape_ascii());
     }
+}
+
+/// A fixture's revisions over S3: cold, then warm by a daemon that asks the server for nothing,
+/// then without any server.
+fn equals_its_manifest_over_s3(name: &'static str) {
+    let sandbox = Sandbox::new();
+    let fixture = Fixture::read(name);
+    let place = fixture.unpack(&sandbox);
+    let root = sandbox.folder("s3");
+    let bucket = sandbox.folder(Path::new("s3/bucket").join(name));
+    fs::rename(place.top.join("store"), bucket.join("store")).unwrap();
+    let server = S3Server::start(root, Options::default());
+    let endpoint = server.endpoint();
+    place.local_config(&format!(
+        "['remote \"main\"']\n    url = s3://bucket/{name}/store\n    endpointurl = {endpoint}\n"
+    ));
+    let check = |what: &str| {
+        let mount = sandbox.mount(place.work_tree());
+        for (tag, revision) in &fixture.manifest.revisions {
+            let found = list(&mount.path("commits").join(&revision.commit));
+            assert_same(&format!("{tag}, {what}"), &revision.tree(), &found);
+        }
+    };
+    check("cold");
+    assert!(server.requests("GET") > 0);
+    server.reset();
+    check("warm");
+    assert!(server.log().is_empty(), "{:?}", server.log());
+    drop(server);
+    check("offline");
+}
+
+#[test]
+fn an_audio_registry_equals_its_manifest_over_s3_cold_warm_and_offline() {
+    equals_its_manifest_over_s3("audio-registry");
+}
+
+#[test]
+fn data_of_dvc_1_and_2_equals_its_manifest_over_s3_cold_warm_and_offline() {
+    equals_its_manifest_over_s3("legacy-2x");
 }

@@ -64,7 +64,7 @@ fn uses(text: &str) -> BTreeSet<String> {
         let rest = &text[at + "crate::".len()..];
         match rest.strip_prefix('{') {
             None => used.extend([word(rest)]),
-            Some(group) => used.extend(top_level_parts(group).into_iter().map(|part| word(part))),
+            Some(group) => used.extend(top_level_parts(group).into_iter().map(word)),
         }
     }
     used

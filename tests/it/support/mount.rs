@@ -39,7 +39,7 @@ impl Mount {
         let log = run.join(format!("{name}.log"));
         let socket_path = run.join(format!("{name}.notify"));
         // A mount point may be used again.
-        _ = fs::remove_file(&socket_path);
+        drop(fs::remove_file(&socket_path));
         let socket = UnixDatagram::bind(&socket_path).unwrap();
         let stderr = File::options().create(true).append(true).open(&log).unwrap();
         command.env("NOTIFY_SOCKET", &socket_path).stdin(Stdio::null()).stdout(Stdio::null());
