@@ -48,15 +48,10 @@ pub(crate) fn manifest(data: &[u8]) {
 
 /// A configuration file, taken as two levels.
 pub(crate) fn config(data: &[u8]) {
-    let folders = Folders {
-        file: Path::new("/repo/.dvc"),
-        home: None,
-    };
+    let folders = Folders { file: Path::new("/repo/.dvc"), home: None };
     let raw = RawConfig::parse(data, folders);
     let config = Config::merge([(Level::Local, raw.clone()), (Level::Repo, raw)]);
-    let name = config
-        .core_remote()
-        .map_or_else(|| "r".to_owned(), |setting| setting.value);
+    let name = config.core_remote().map_or_else(|| "r".to_owned(), |setting| setting.value);
     if let Ok(remote) = config.remote(&name) {
         assert!(!remote.url.value.is_empty());
     }
@@ -70,10 +65,7 @@ pub(crate) fn ignore(data: &[u8]) {
     let Ok(path) = RepoPath::new(parts.next().unwrap_or(b"a/b")) else {
         return;
     };
-    if path
-        .parent()
-        .is_some_and(|parent| ignore.is_ignored(&parent, true))
-    {
+    if path.parent().is_some_and(|parent| ignore.is_ignored(&parent, true)) {
         assert!(ignore.is_ignored(&path, false));
     }
 }
@@ -104,9 +96,7 @@ fn check_outputs(parsed: &Parsed, root: &RepoPath) {
         let inside = output.path.strip_prefix(root).expect("inside the project");
         check_components(inside);
         if let Content::Files(files) = &output.content {
-            files
-                .iter()
-                .for_each(|file| check_components(file.relpath.as_bytes()));
+            files.iter().for_each(|file| check_components(file.relpath.as_bytes()));
         }
     }
 }

@@ -131,21 +131,13 @@ impl Key {
 
 impl From<BlobId> for Key {
     fn from(id: BlobId) -> Self {
-        Self {
-            digest: id.digest,
-            scheme: id.scheme,
-            is_manifest: false,
-        }
+        Self { digest: id.digest, scheme: id.scheme, is_manifest: false }
     }
 }
 
 impl From<TreeId> for Key {
     fn from(id: TreeId) -> Self {
-        Self {
-            digest: id.digest,
-            scheme: id.scheme,
-            is_manifest: true,
-        }
+        Self { digest: id.digest, scheme: id.scheme, is_manifest: true }
     }
 }
 
@@ -167,12 +159,9 @@ mod tests {
 
     #[test]
     fn anything_but_32_lower_case_hex_digits_is_refused() {
-        for text in [
-            "",
-            "ab",
-            "D41D8CD98F00B204E9800998ECF8427E",
-            "../../../../../evil/../../x12345",
-        ] {
+        for text in
+            ["", "ab", "D41D8CD98F00B204E9800998ECF8427E", "../../../../../evil/../../x12345"]
+        {
             assert!(parse_digest(text).is_err(), "{text}");
         }
         assert!(parse_digest("g41d8cd98f00b204e9800998ecf8427e").is_err());
@@ -182,30 +171,15 @@ mod tests {
     #[test]
     fn keys_follow_the_layout_of_their_scheme() {
         let digest = parse_digest("d751713988987e9331980363e24189ce").unwrap();
-        let new = TreeId {
-            digest,
-            scheme: Scheme::Md5,
-        };
-        let old = BlobId {
-            digest,
-            scheme: Scheme::Dos2Unix,
-        };
-        assert_eq!(
-            Key::from(new).path(),
-            "files/md5/d7/51713988987e9331980363e24189ce.dir"
-        );
+        let new = TreeId { digest, scheme: Scheme::Md5 };
+        let old = BlobId { digest, scheme: Scheme::Dos2Unix };
+        assert_eq!(Key::from(new).path(), "files/md5/d7/51713988987e9331980363e24189ce.dir");
         assert_eq!(Key::from(old).path(), "d7/51713988987e9331980363e24189ce");
     }
 
     #[test]
     fn empty_content_is_recognised() {
         let digest = parse_digest("d41d8cd98f00b204e9800998ecf8427e").unwrap();
-        assert!(
-            BlobId {
-                digest,
-                scheme: Scheme::Dos2Unix
-            }
-            .is_empty_content()
-        );
+        assert!(BlobId { digest, scheme: Scheme::Dos2Unix }.is_empty_content());
     }
 }

@@ -226,10 +226,7 @@ mod tests {
     #[test]
     fn resolve_works_out_dots_and_stops_at_the_root() {
         let base = path("dvc_files/deep");
-        assert_eq!(
-            base.resolve(b"../../sounds//./a.wav").unwrap(),
-            path("sounds/a.wav")
-        );
+        assert_eq!(base.resolve(b"../../sounds//./a.wav").unwrap(), path("sounds/a.wav"));
         assert_eq!(base.resolve(b"../..").unwrap(), RepoPath::root());
         assert_eq!(base.resolve(b"../../../x"), Err(PathError::Escapes));
         assert_eq!(base.resolve(b"/abs"), Err(PathError::Absolute));
@@ -256,10 +253,7 @@ mod tests {
 
     #[test]
     fn printing_escapes_what_could_deceive_a_terminal() {
-        assert_eq!(
-            escape("ü\n\u{1b}[2J\u{202e}x".as_bytes()),
-            "ü\\n\\u{1b}[2J\\u{202e}x"
-        );
+        assert_eq!(escape("ü\n\u{1b}[2J\u{202e}x".as_bytes()), "ü\\n\\u{1b}[2J\\u{202e}x");
         assert_eq!(escape(b"b\xff"), "b\\xff");
     }
 }

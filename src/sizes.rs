@@ -90,10 +90,7 @@ impl SizeIndex {
                 tracing::warn!(path = %path.display(), %error, "size index is not kept");
             })
             .ok();
-        let index = Self {
-            records,
-            ..Self::in_memory()
-        };
+        let index = Self { records, ..Self::in_memory() };
         index.refresh();
         index
     }
@@ -111,61 +108,34 @@ impl SizeIndex {
     /// What is known of `key`'s size at the remote `scope`. Reads what other processes added when
     /// it is not known yet.
     pub fn get(&self, key: &Key, scope: Scope) -> Option<Size> {
-        self.known_size(key, scope).or_else(|| {
-            self.refresh()
-                .then(|| self.known_size(key, scope))
-                .flatten()
-        })
+        self.known_size(key, scope)
+            .or_else(|| self.refresh().then(|| self.known_size(key, scope)).flatten())
     }
 
     /// Keeps a size whose content was checked against `key`.
     pub fn record_verified(&self, key: &Key, scope: Scope, bytes: u64) {
         let scope = if is_global(key) { Scope::GLOBAL } else { scope };
-        self.record(
-            key,
-            scope,
-            Some(Size {
-                bytes,
-                is_verified: true,
-            }),
-        );
+        self.record(key, scope, Some(Size { bytes, is_verified: true }));
     }
 
     /// Keeps a size that a `.dvc` file or the remote `scope` claims; never above a verified one.
     pub fn record_claim(&self, key: &Key, scope: Scope, bytes: u64) {
-        if !self
-            .known_size(key, scope)
-            .is_some_and(|size| size.is_verified)
-        {
-            self.record(
-                key,
-                scope,
-                Some(Size {
-                    bytes,
-                    is_verified: false,
-                }),
-            );
+        if !self.known_size(key, scope).is_some_and(|size| size.is_verified) {
+            self.record(key, scope, Some(Size { bytes, is_verified: false }));
         }
     }
 
     /// Drops a claim that turned out wrong; verified sizes stay.
     pub fn forget_claim(&self, key: &Key, scope: Scope) {
-        if self
-            .known_size(key, scope)
-            .is_some_and(|size| !size.is_verified)
-        {
+        if self.known_size(key, scope).is_some_and(|size| !size.is_verified) {
             self.record(key, scope, None);
         }
     }
 
     fn known_size(&self, key: &Key, scope: Scope) -> Option<Size> {
         let known = self.known.read();
-        let global = is_global(key)
-            .then(|| known.get(&self.slot(key, Scope::GLOBAL)))
-            .flatten();
-        global
-            .or_else(|| known.get(&self.slot(key, scope)))
-            .copied()
+        let global = is_global(key).then(|| known.get(&self.slot(key, Scope::GLOBAL))).flatten();
+        global.or_else(|| known.get(&self.slot(key, scope))).copied()
     }
 
     fn record(&self, key: &Key, scope: Scope, size: Option<Size>) {
@@ -221,15 +191,10 @@ fn encode(key: &Key, scope: Scope, size: Option<Size>) -> [u8; WIDTH] {
     let mut record = [0; WIDTH];
     record[..16].copy_from_slice(&key.digest);
     record[16..22].copy_from_slice(&size.map_or(0, |size| size.bytes).to_le_bytes()[..6]);
-    record[22] = if key.scheme == Scheme::Dos2Unix {
-        LEGACY
-    } else {
-        0
-    } | if key.is_manifest { MANIFEST } else { 0 }
+    record[22] = if key.scheme == Scheme::Dos2Unix { LEGACY } else { 0 }
+        | if key.is_manifest { MANIFEST } else { 0 }
         | match size {
-            Some(Size {
-                is_verified: true, ..
-            }) => VERIFIED,
+            Some(Size { is_verified: true, .. }) => VERIFIED,
             Some(_) => 0,
             None => FORGOTTEN,
         };
@@ -243,21 +208,10 @@ fn decode(record: &[u8; WIDTH]) -> (Key, Scope, Option<Size>) {
     bytes[..6].copy_from_slice(&record[16..22]);
     scope.copy_from_slice(&record[23..28]);
     let bits = record[22];
-    let scheme = if bits & LEGACY == 0 {
-        Scheme::Md5
-    } else {
-        Scheme::Dos2Unix
-    };
-    let size = Size {
-        bytes: u64::from_le_bytes(bytes),
-        is_verified: bits & VERIFIED != 0,
-    };
+    let scheme = if bits & LEGACY == 0 { Scheme::Md5 } else { Scheme::Dos2Unix };
+    let size = Size { bytes: u64::from_le_bytes(bytes), is_verified: bits & VERIFIED != 0 };
     (
-        Key {
-            digest,
-            scheme,
-            is_manifest: bits & MANIFEST != 0,
-        },
+        Key { digest, scheme, is_manifest: bits & MANIFEST != 0 },
         Scope(scope),
         (bits & FORGOTTEN == 0).then_some(size),
     )
@@ -268,11 +222,7 @@ mod tests {
     use super::*;
 
     fn key(n: u8, scheme: Scheme) -> Key {
-        Key {
-            digest: [n; 16],
-            scheme,
-            is_manifest: false,
-        }
+        Key { digest: [n; 16], scheme, is_manifest: false }
     }
 
     fn here() -> Scope {
@@ -288,22 +238,10 @@ mod tests {
         let index = SizeIndex::in_memory();
         let key = key(1, Scheme::Md5);
         index.record_claim(&key, here(), 10);
-        assert_eq!(
-            index.get(&key, here()),
-            Some(Size {
-                bytes: 10,
-                is_verified: false
-            })
-        );
+        assert_eq!(index.get(&key, here()), Some(Size { bytes: 10, is_verified: false }));
         assert_eq!(index.get(&key, there()), None);
         index.record_verified(&key, here(), 12);
-        assert_eq!(
-            index.get(&key, there()),
-            Some(Size {
-                bytes: 12,
-                is_verified: true
-            })
-        );
+        assert_eq!(index.get(&key, there()), Some(Size { bytes: 12, is_verified: true }));
         index.record_claim(&key, there(), 99);
         assert_eq!(index.get(&key, there()).unwrap().bytes, 12);
     }
@@ -316,10 +254,7 @@ mod tests {
         index.record_verified(&key, there(), 14);
         assert_eq!(index.get(&key, here()).unwrap().bytes, 12);
         assert_eq!(index.get(&key, there()).unwrap().bytes, 14);
-        let manifest = Key {
-            is_manifest: true,
-            ..key
-        };
+        let manifest = Key { is_manifest: true, ..key };
         index.record_verified(&manifest, here(), 5);
         assert_eq!(index.get(&manifest, there()).unwrap().bytes, 5);
     }
@@ -334,10 +269,7 @@ mod tests {
         first.record_claim(&key(3, Scheme::Md5), here(), 8);
         first.forget_claim(&key(3, Scheme::Md5), here());
         let second = SizeIndex::open(&path);
-        assert_eq!(
-            second.get(&key(1, Scheme::Md5), there()).unwrap().bytes,
-            1 << 40
-        );
+        assert_eq!(second.get(&key(1, Scheme::Md5), there()).unwrap().bytes, 1 << 40);
         assert_eq!(second.get(&key(2, Scheme::Md5), here()).unwrap().bytes, 7);
         assert_eq!(second.get(&key(3, Scheme::Md5), here()), None);
     }
@@ -369,9 +301,8 @@ mod tests {
         bytes.splice(0..0, vec![0xee; WIDTH]);
         std::fs::write(&path, bytes).unwrap();
         let again = SizeIndex::open(&path);
-        let found: Vec<u8> = (0..4)
-            .filter(|n| again.get(&key(*n, Scheme::Md5), here()).is_some())
-            .collect();
+        let found: Vec<u8> =
+            (0..4).filter(|n| again.get(&key(*n, Scheme::Md5), here()).is_some()).collect();
         assert_eq!(found, [0, 2]);
 
         let nowhere = SizeIndex::open(dir.path());

@@ -28,7 +28,7 @@ counters! {
     hits,
     /// Opens that had to ask a remote.
     misses,
-    /// Requests sent to remotes, retries included.
+    /// Requests made to remotes; one that is tried again counts once.
     remote_requests,
     /// Requests that ended in an error.
     remote_errors,

@@ -27,13 +27,9 @@ pub fn write_with(
 ) -> io::Result<()> {
     let folder = folder_of(path)?;
     fs::create_dir_all(folder)?;
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".tmp-")
-        .tempfile_in(folder)?;
+    let mut temporary = tempfile::Builder::new().prefix(".tmp-").tempfile_in(folder)?;
     fill(temporary.as_file_mut())?;
-    temporary
-        .as_file()
-        .set_permissions(Permissions::from_mode(mode))?;
+    temporary.as_file().set_permissions(Permissions::from_mode(mode))?;
     temporary.as_file().sync_all()?;
     temporary.persist(path).map_err(|failed| failed.error)?;
     // The rename itself lasts only once the folder is on disk too.
@@ -54,10 +50,7 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
 
 fn folder_of(path: &Path) -> io::Result<&Path> {
     path.parent().ok_or_else(|| {
-        io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("{} has no folder", path.display()),
-        )
+        io::Error::new(io::ErrorKind::InvalidInput, format!("{} has no folder", path.display()))
     })
 }
 
@@ -72,10 +65,7 @@ mod tests {
         write(&path, b"one", 0o600).unwrap();
         write(&path, b"two", 0o644).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
-            0o644
-        );
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o644);
     }
 
     #[test]

@@ -42,12 +42,8 @@ impl<const N: usize> Records<N> {
     const WIDTH: u64 = N as u64;
 
     fn attach(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(path)?;
+        let file =
+            OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
         if file.metadata()?.len() % Self::WIDTH > 0 {
             // Two processes that both padded the same tail would shift every later record.
             file.lock()?;
@@ -80,10 +76,7 @@ impl<const N: usize> Records<N> {
             let want = (end - at).min(buffer.len() as u64) as usize;
             self.file.read_exact_at(&mut buffer[..want], at)?;
             let (records, _) = buffer[..want].as_chunks::<N>();
-            records
-                .iter()
-                .filter(|record| is_sound(record))
-                .for_each(&mut each);
+            records.iter().filter(|record| is_sound(record)).for_each(&mut each);
             at += want as u64;
         }
         Ok(at)
@@ -91,9 +84,7 @@ impl<const N: usize> Records<N> {
 
     /// Whether there is something behind byte `offset`.
     pub fn has_grown(&self, offset: u64) -> bool {
-        self.file
-            .metadata()
-            .is_ok_and(|now| now.len() >= offset + Self::WIDTH)
+        self.file.metadata().is_ok_and(|now| now.len() >= offset + Self::WIDTH)
     }
 
     fn keep_newest(&self, path: &Path, count: u64) -> io::Result<()> {
@@ -124,9 +115,9 @@ fn is_sound<const N: usize>(record: &[u8; N]) -> bool {
 
 /// FNV-1a folded to two bytes: enough to tell damage, and not zero for zeros.
 fn check_of(body: &[u8]) -> [u8; CHECK] {
-    let hash = body.iter().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash = body
+        .iter()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
     ((hash >> 16) as u16 ^ hash as u16).to_le_bytes()
 }
 
@@ -140,9 +131,7 @@ mod tests {
 
     fn all(records: &Records<8>) -> Vec<u8> {
         let mut found = Vec::new();
-        records
-            .read_from(0, |record| found.push(record[0]))
-            .unwrap();
+        records.read_from(0, |record| found.push(record[0])).unwrap();
         found
     }
 
@@ -150,10 +139,7 @@ mod tests {
     fn records_of_two_writers_are_all_read_in_order() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sub/log");
-        let (a, b) = (
-            Records::open(&path, 100).unwrap(),
-            Records::open(&path, 100).unwrap(),
-        );
+        let (a, b) = (Records::open(&path, 100).unwrap(), Records::open(&path, 100).unwrap());
         a.append(record(1)).unwrap();
         b.append(record(2)).unwrap();
         a.append(record(3)).unwrap();

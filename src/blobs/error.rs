@@ -51,9 +51,7 @@ impl fmt::Display for Failure {
 
 impl Error for Failure {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source
-            .as_ref()
-            .map(|source| source.as_ref() as &(dyn Error + 'static))
+        self.source.as_ref().map(|source| source.as_ref() as &(dyn Error + 'static))
     }
 }
 
@@ -98,12 +96,6 @@ impl BlobError {
 
 impl Failure {
     fn new(key: Key, url: &str, reason: impl Into<String>) -> Self {
-        Self {
-            key,
-            url: url.into(),
-            reason: reason.into(),
-            hint: None,
-            source: None,
-        }
+        Self { key, url: url.into(), reason: reason.into(), hint: None, source: None }
     }
 }

@@ -99,10 +99,7 @@ impl Fetch {
 
     /// A reader with its own place and read-ahead.
     pub fn reader(self: &Arc<Self>) -> Reader {
-        Reader {
-            fetch: self.clone(),
-            cursor: Mutex::default(),
-        }
+        Reader { fetch: self.clone(), cursor: Mutex::default() }
     }
 
     /// The size of the whole object in bytes, as soon as the first answer tells it.
@@ -143,10 +140,7 @@ impl Fetch {
             }
             state.life
         };
-        let unended = Unended {
-            fetch: self.clone(),
-            life,
-        };
+        let unended = Unended { fetch: self.clone(), life };
         self.target.context.runtime.spawn(async move {
             if let Err(error) = first::run(&unended.fetch, life).await {
                 unended.fetch.fail(life, error);
@@ -172,11 +166,7 @@ impl Fetch {
             is_hopeless
         };
         if is_hopeless {
-            self.fail(
-                life,
-                self.target
-                    .unreachable("its size or the disk keeps changing"),
-            );
+            self.fail(life, self.target.unreachable("its size or the disk keeps changing"));
         } else {
             self.begin();
         }
@@ -262,12 +252,7 @@ impl Fetch {
                 Phase::Cached(blob) => return Some(Ok(Ready::Cached(blob.clone()))),
                 Phase::First => return None,
                 Phase::Whole => {
-                    match self
-                        .target
-                        .context
-                        .memory
-                        .get(self.target.owner, Part::Whole)
-                    {
+                    match self.target.context.memory.get(self.target.owner, Part::Whole) {
                         Some(bytes) => return Some(Ok(Ready::Bytes(cut(&bytes, range)))),
                         None => Answer::Gone,
                     }
@@ -311,8 +296,7 @@ impl Fetch {
             let read = match self.ready(&range, ahead_to).await? {
                 Ready::Bytes(bytes) => return Ok(bytes),
                 Ready::Cached(blob) => {
-                    self.read_file(move |range| read_range(&blob, range), range.clone())
-                        .await
+                    self.read_file(move |range| read_range(&blob, range), range.clone()).await
                 }
                 Ready::Partial(partial, range) => {
                     let read = move |range: Range<u64>| {
@@ -337,13 +321,7 @@ impl Fetch {
         read: impl FnOnce(Range<u64>) -> Option<Bytes> + Send + 'static,
         range: Range<u64>,
     ) -> Option<Bytes> {
-        self.target
-            .context
-            .runtime
-            .spawn_blocking(move || read(range))
-            .await
-            .ok()
-            .flatten()
+        self.target.context.runtime.spawn_blocking(move || read(range)).await.ok().flatten()
     }
 }
 
@@ -364,10 +342,7 @@ impl Drop for Unended {
         let fetch = &self.fetch;
         let is_waiting = fetch.with_life(self.life, |state| matches!(state.phase, Phase::First));
         if is_waiting == Some(true) {
-            fetch.fail(
-                self.life,
-                fetch.target.unreachable("the download ended early"),
-            );
+            fetch.fail(self.life, fetch.target.unreachable("the download ended early"));
         }
     }
 }

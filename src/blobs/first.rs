@@ -26,17 +26,8 @@ pub(super) async fn run(fetch: &Arc<Fetch>, life: u64) -> Result<(), BlobError> 
     let Some((told, is_past_cache)) = begun else {
         return Ok(());
     };
-    let start = Start {
-        fetch,
-        life,
-        is_past_cache,
-    };
-    let known = told
-        .map(|bytes| Size {
-            bytes,
-            is_verified: true,
-        })
-        .or_else(|| start.known_size());
+    let start = Start { fetch, life, is_past_cache };
+    let known = told.map(|bytes| Size { bytes, is_verified: true }).or_else(|| start.known_size());
     if !is_past_cache && let Some(blob) = start.look_in_cache(known).await {
         start.succeed(blob);
         return Ok(());
@@ -65,23 +56,13 @@ impl Start<'_> {
     async fn look_in_cache(&self, known: Option<Size>) -> Option<CachedBlob> {
         let target = self.fetch.target.clone();
         let size = known.filter(|size| size.is_verified && is_size_fixed(&target.key));
-        let look = move || match target
-            .context
-            .cache
-            .open_blob(&target.key, size.map(|s| s.bytes))
+        let look = move || match target.context.cache.open_blob(&target.key, size.map(|s| s.bytes))
         {
             Lookup::Hit(blob) => Some(blob),
             Lookup::NeedsCheck(unchecked) => unchecked.check(),
             Lookup::Miss => None,
         };
-        self.fetch
-            .target
-            .context
-            .runtime
-            .spawn_blocking(look)
-            .await
-            .ok()
-            .flatten()
+        self.fetch.target.context.runtime.spawn_blocking(look).await.ok().flatten()
     }
 
     /// Of known size: one request for everything.
@@ -110,19 +91,12 @@ impl Start<'_> {
         arriving.receive(body, 0).await?;
         if size > SMALL {
             drop(permit);
-            let size = Size {
-                bytes: size,
-                is_verified: true,
-            };
+            let size = Size { bytes: size, is_verified: true };
             return self.stream(size, arriving.bytes.into()).await;
         }
         if size > FIRST {
             // Waiting for more while holding some could make all wait for each other.
-            let rest = target
-                .context
-                .small_kib
-                .clone()
-                .try_acquire_many_owned(kib(size - FIRST));
+            let rest = target.context.small_kib.clone().try_acquire_many_owned(kib(size - FIRST));
             let Ok(_rest) = rest else {
                 self.fetch.restart(self.life, Some(size), false);
                 return Ok(());
@@ -138,31 +112,22 @@ impl Start<'_> {
 
     async fn permit(&self, size: u64) -> Result<OwnedSemaphorePermit, BlobError> {
         let target = &self.fetch.target;
-        let permits = target
-            .context
-            .small_kib
-            .clone()
-            .acquire_many_owned(kib(size))
-            .await;
+        let permits = target.context.small_kib.clone().acquire_many_owned(kib(size)).await;
         permits.map_err(|closed| target.unreachable(closed.to_string()))
     }
 
     /// Keeps what an answer says of the size, and tells who waits for it.
     fn learn(&self, size: u64) {
         let target = &self.fetch.target;
-        target
-            .context
-            .sizes
-            .record_claim(&target.key, target.scope(), size);
-        self.fetch
-            .with_life(self.life, |state| state.size = Some(size));
+        target.context.sizes.record_claim(&target.key, target.scope(), size);
+        self.fetch.with_life(self.life, |state| state.size = Some(size));
     }
 
     /// Checks a small blob and puts it in the cache, or in memory where that fails.
     async fn finish(&self, arriving: Arriving) -> Result<(), BlobError> {
         let target = &self.fetch.target;
         let (key, context) = (target.key, target.context.clone());
-        if !arriving.checker.matches(&key.digest) {
+        if !arriving.checker.finish().matches(&key.digest) {
             context.stats.verification_failures.add(1);
             tracing::warn!(%key, url = target.url(), "content does not match its name");
             return Err(target.integrity("its content does not match its name"));
@@ -185,12 +150,8 @@ impl Start<'_> {
 
     fn succeed(&self, blob: CachedBlob) {
         let (target, size) = (&self.fetch.target, blob.size());
-        target
-            .context
-            .sizes
-            .record_verified(&target.key, target.scope(), size);
-        self.fetch
-            .complete(self.life, Phase::Cached(Arc::new(blob)), size);
+        target.context.sizes.record_verified(&target.key, target.scope(), size);
+        self.fetch.complete(self.life, Phase::Cached(Arc::new(blob)), size);
     }
 
     /// Goes over to blocks, the first of which may have come already.
@@ -201,14 +162,7 @@ impl Start<'_> {
             None
         } else {
             let partial = move || target.context.cache.partial(&target.key, bytes).ok();
-            self.fetch
-                .target
-                .context
-                .runtime
-                .spawn_blocking(partial)
-                .await
-                .ok()
-                .flatten()
+            self.fetch.target.context.runtime.spawn_blocking(partial).await.ok().flatten()
         };
         let blocks = crate::cache::blocks_of(0..beginning.len() as u64);
         let stream = Stream::new(&self.fetch.target, size, opened, blocks);
@@ -233,12 +187,8 @@ struct Arriving {
 
 impl Arriving {
     fn new(fetch: &Arc<Fetch>) -> Self {
-        let checker = Checker::new(&fetch.target.key);
-        Self {
-            fetch: fetch.clone(),
-            bytes: Vec::new(),
-            checker,
-        }
+        let checker = Checker::new(fetch.target.key.scheme, fetch.target.key.is_manifest);
+        Self { fetch: fetch.clone(), bytes: Vec::new(), checker }
     }
 
     /// Appends a body that begins at `start`.

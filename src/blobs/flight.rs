@@ -23,10 +23,7 @@ struct Flying<K, V> {
 
 impl<K, V> Default for Flights<K, V> {
     fn default() -> Self {
-        Self(Mutex::new(Flying {
-            efforts: HashMap::new(),
-            sweep_at: 64,
-        }))
+        Self(Mutex::new(Flying { efforts: HashMap::new(), sweep_at: 64 }))
     }
 }
 
@@ -95,10 +92,7 @@ mod tests {
                     })
                 })
                 .collect();
-            let beginners = threads
-                .into_iter()
-                .filter(|_| true)
-                .map(|t| t.join().unwrap());
+            let beginners = threads.into_iter().filter(|_| true).map(|t| t.join().unwrap());
             assert_eq!(beginners.filter(|is_new| *is_new).count(), 1);
         });
         assert_eq!(begun.into_inner(), 1);

@@ -35,15 +35,8 @@ struct Kept {
 
 impl Memory {
     pub(super) fn new(limit: usize) -> Self {
-        let kept = Mutex::new(Kept {
-            parts: LruCache::unbounded(),
-            bytes: 0,
-        });
-        Self {
-            limit,
-            owners: AtomicU64::new(0),
-            kept,
-        }
+        let kept = Mutex::new(Kept { parts: LruCache::unbounded(), bytes: 0 });
+        Self { limit, owners: AtomicU64::new(0), kept }
     }
 
     pub(super) fn new_owner(&self) -> Owner {

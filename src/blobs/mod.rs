@@ -75,12 +75,7 @@ pub struct Options {
 impl Options {
     /// The usual limits.
     pub const fn new(invalid: mpsc::Sender<Key>) -> Self {
-        Self {
-            small_bytes: 128 << 20,
-            memory_bytes: 64 << 20,
-            requests: 64,
-            invalid,
-        }
+        Self { small_bytes: 128 << 20, memory_bytes: 64 << 20, requests: 64, invalid }
     }
 }
 
@@ -135,10 +130,7 @@ impl Blobs {
             ahead: Semaphore::new((requests * 3 / 4).max(1)),
             invalid: options.invalid,
         };
-        Self {
-            context: Arc::new(context),
-            flights: Arc::default(),
-        }
+        Self { context: Arc::new(context), flights: Arc::default() }
     }
 
     /// Opens an object without waiting: no hashing and no network on the calling thread.
@@ -175,9 +167,7 @@ impl Blobs {
             Opened::Fetch(fetch) => {
                 let reader = fetch.reader();
                 reader.verified().await?;
-                Ok(fetch
-                    .cached()
-                    .map_or(Verified::Uncached(reader), Verified::Cached))
+                Ok(fetch.cached().map_or(Verified::Uncached(reader), Verified::Cached))
             }
         }
     }
@@ -203,11 +193,7 @@ impl Blobs {
             }
             return Ok(blob.size());
         }
-        match self
-            .flights
-            .find(&(key, scope))
-            .filter(|fetch| !fetch.has_failed())
-        {
+        match self.flights.find(&(key, scope)).filter(|fetch| !fetch.has_failed()) {
             Some(fetch) => fetch.size().await,
             None => self.ask_size(key, sources).await,
         }
@@ -226,14 +212,56 @@ impl Blobs {
             .await
     }
 
+    /// What is known of an object's size without asking: verified, or claimed by its remote.
+    pub fn known_size(&self, id: impl Into<Key>, sources: &Sources) -> Option<u64> {
+        let size = self.context.sizes.get(&id.into(), scope_of(sources)?)?;
+        Some(size.bytes)
+    }
+
+    /// The size of an object, learnt from the headers of its download, which goes on: a program
+    /// that asks for the size of one file is likely to read it next.
+    pub async fn size_by_fetch(
+        &self,
+        id: impl Into<Key>,
+        sources: &Sources,
+    ) -> Result<u64, BlobError> {
+        match self.open(id, sources) {
+            Opened::Empty => Ok(0),
+            Opened::Ready(blob) => Ok(blob.size()),
+            Opened::Fetch(fetch) => fetch.size().await,
+        }
+    }
+
+    /// Puts the size that content turned out to have in place of a wrong claim.
+    pub fn correct_size(&self, id: impl Into<Key>, sources: &Sources, bytes: u64) {
+        if let Some(scope) = scope_of(sources) {
+            self.context.sizes.record_verified(&id.into(), scope, bytes);
+        }
+    }
+
+    /// Whether the cache has the object, checked or not.
+    pub fn is_cached(&self, id: impl Into<Key>) -> bool {
+        let key = id.into();
+        is_empty(&key) || !matches!(self.context.cache.open_blob(&key, None), Lookup::Miss)
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> &Arc<Stats> {
+        &self.context.stats
+    }
+
+    /// The cache.
+    pub fn cache(&self) -> &BlobCache {
+        &self.context.cache
+    }
+
     async fn ask_size(&self, key: Key, sources: &Sources) -> Result<u64, BlobError> {
         let mut missing = None;
         for remote in sources.iter() {
+            self.context.stats.remote_requests.add(1);
             match remote.size(key).await {
                 Ok(bytes) => {
-                    self.context
-                        .sizes
-                        .record_claim(&key, Scope::of(sources[0].url()), bytes);
+                    self.context.sizes.record_claim(&key, Scope::of(sources[0].url()), bytes);
                     return Ok(bytes);
                 }
                 Err(error) if error.cause == Cause::Missing => {
@@ -275,12 +303,7 @@ fn scope_of(sources: &Sources) -> Option<Scope> {
 }
 
 fn is_empty(key: &Key) -> bool {
-    !key.is_manifest
-        && BlobId {
-            digest: key.digest,
-            scheme: key.scheme,
-        }
-        .is_empty_content()
+    !key.is_manifest && BlobId { digest: key.digest, scheme: key.scheme }.is_empty_content()
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ impl Stream {
             partial: partial.map(Arc::new),
             present: present.unwrap_or_default(),
             claimed,
-            checker: Some(Checker::new(&target.key)),
+            checker: Some(Checker::new(target.key.scheme, target.key.is_manifest)),
             hashed: 0,
             prints: Vec::new(),
             is_verified: false,
@@ -131,12 +131,7 @@ impl Stream {
         if let Some(failed) = self.failure_since(known) {
             return failed;
         }
-        self.claim(
-            target,
-            wanted.start..wanted.end.max(blocks_of(0..ahead).end),
-            known,
-            pulls,
-        );
+        self.claim(target, wanted.start..wanted.end.max(blocks_of(0..ahead).end), known, pulls);
         Answer::Wait
     }
 
@@ -168,10 +163,7 @@ impl Stream {
         let memory = &target.context.memory;
         let is_gone = |block: &u64| !memory.contains(self.owner, Part::Block(*block));
         let mut gone = BlockSet::default();
-        wanted
-            .clone()
-            .filter(is_gone)
-            .for_each(|block| gone.insert(block..block + 1));
+        wanted.clone().filter(is_gone).for_each(|block| gone.insert(block..block + 1));
         gone.ranges().collect()
     }
 
@@ -207,7 +199,7 @@ impl Stream {
     /// Goes on in memory. What was hashed is hashed again: its bytes may be out of reach now.
     fn leave_disk(&mut self, key: &Key) {
         if self.partial.take().is_some() {
-            self.checker = Some(Checker::new(key));
+            self.checker = Some(Checker::new(key.scheme, key.is_manifest));
             self.hashed = 0;
         }
     }
@@ -224,10 +216,7 @@ impl Stream {
             }
             // A copy, or it would keep the whole received buffer alive beyond the budget.
             let copy = Bytes::copy_from_slice(&bytes);
-            target
-                .context
-                .memory
-                .put(self.owner, Part::Block(block), copy);
+            target.context.memory.put(self.owner, Part::Block(block), copy);
         }
         self.hash_in_memory(target)
     }
@@ -245,10 +234,8 @@ impl Stream {
         if self.hashed < self.blocks() || self.is_verified {
             return true;
         }
-        self.is_verified = self
-            .checker
-            .take()
-            .is_some_and(|c| c.matches(&target.key.digest));
+        self.is_verified =
+            self.checker.take().is_some_and(|c| c.finish().matches(&target.key.digest));
         self.is_verified
     }
 }
@@ -272,23 +259,13 @@ impl Pull {
     pub(super) fn new(fetch: &Arc<Fetch>, life: u64, blocks: Range<u64>) -> Self {
         let target = fetch.target.clone();
         let error = Some(target.unreachable("the download ended early"));
-        Self {
-            fetch: Arc::downgrade(fetch),
-            target,
-            life,
-            blocks,
-            error,
-        }
+        Self { fetch: Arc::downgrade(fetch), target, life, blocks, error }
     }
 
     /// Brings the blocks.
     pub(super) async fn run(mut self, is_ahead: bool) {
         let context = self.target.context.clone();
-        let _ahead = if is_ahead {
-            context.ahead.acquire().await.ok()
-        } else {
-            None
-        };
+        let _ahead = if is_ahead { context.ahead.acquire().await.ok() } else { None };
         let _request = context.requests.acquire().await.ok();
         self.error = self.bring().await.err();
     }
@@ -317,11 +294,7 @@ impl Pull {
             if end > range.end {
                 return Err(self.target.unreachable("it sent more than it announced"));
             }
-            let ready = if end == range.end {
-                end - at
-            } else {
-                (end - at) / BLOCK * BLOCK
-            };
+            let ready = if end == range.end { end - at } else { (end - at) / BLOCK * BLOCK };
             if ready > 0 {
                 let Some(fetch) = self.fetch.upgrade() else {
                     return Ok(());
@@ -338,9 +311,7 @@ impl Pull {
     }
 
     fn size(&self) -> Option<u64> {
-        self.fetch
-            .upgrade()?
-            .with_stream(self.life, |stream| stream.size)
+        self.fetch.upgrade()?.with_stream(self.life, |stream| stream.size)
     }
 
     fn confirm(&self) {
@@ -353,20 +324,12 @@ impl Pull {
     fn correct_size(&self, size: u64) {
         let target = &self.target;
         tracing::warn!(key = %target.key, url = target.url(), size, "size was claimed wrong");
-        target
-            .context
-            .sizes
-            .forget_claim(&target.key, target.scope());
-        target
-            .context
-            .sizes
-            .record_claim(&target.key, target.scope(), size);
+        target.context.sizes.forget_claim(&target.key, target.scope());
+        target.context.sizes.record_claim(&target.key, target.scope(), size);
         let Some(fetch) = self.fetch.upgrade() else {
             return;
         };
-        let partial = fetch
-            .with_stream(self.life, |stream| stream.partial.take())
-            .flatten();
+        let partial = fetch.with_stream(self.life, |stream| stream.partial.take()).flatten();
         if let Some(partial) = partial {
             partial.discard();
         }
@@ -418,10 +381,7 @@ pub(super) async fn store(fetch: &Arc<Fetch>, life: u64, first: u64, content: By
     match is_good {
         Some(None) => reject(fetch, life).await,
         Some(Some(Some(size))) => {
-            target
-                .context
-                .sizes
-                .record_verified(&target.key, target.scope(), size)
+            target.context.sizes.record_verified(&target.key, target.scope(), size)
         }
         Some(Some(None)) | None => {}
     }
@@ -451,16 +411,11 @@ async fn hash_step(
     checker: Checker,
     blocks: Range<u64>,
 ) {
-    let Some(runtime) = fetch
-        .upgrade()
-        .map(|fetch| fetch.target.context.runtime.clone())
-    else {
+    let Some(runtime) = fetch.upgrade().map(|fetch| fetch.target.context.runtime.clone()) else {
         return;
     };
     let (source, range) = (partial.clone(), bytes_of(&blocks, partial.size()));
-    let hashed = runtime
-        .spawn_blocking(move || hash_range(&source, checker, range))
-        .await;
+    let hashed = runtime.spawn_blocking(move || hash_range(&source, checker, range)).await;
     let Some(fetch) = fetch.upgrade() else { return };
     let Ok(Some(checker)) = hashed else {
         fetch.with_stream(life, |stream| stream.leave_disk(&fetch.target.key));
@@ -499,17 +454,14 @@ fn hash_range(partial: &Partial, mut checker: Checker, range: Range<u64>) -> Opt
 /// All blocks are here and hashed: the blob is right and cached, or wrong and thrown away.
 async fn conclude(fetch: &Arc<Fetch>, life: u64, partial: Arc<Partial>, checker: Checker) {
     let target = &fetch.target;
-    if !checker.matches(&target.key.digest) {
+    if !checker.finish().matches(&target.key.digest) {
         return reject(fetch, life).await;
     }
     let (cache, size) = (target.context.cache.clone(), partial.size());
     let admit = move || cache.admit_partial(&partial);
     match target.context.runtime.spawn_blocking(admit).await {
         Ok(blob) => {
-            target
-                .context
-                .sizes
-                .record_verified(&target.key, target.scope(), size);
+            target.context.sizes.record_verified(&target.key, target.scope(), size);
             fetch.complete(life, Phase::Cached(Arc::new(blob)), size);
         }
         Err(error) => fetch.fail(life, target.unreachable(error.to_string())),
@@ -521,21 +473,13 @@ async fn reject(fetch: &Arc<Fetch>, life: u64) {
     let target = &fetch.target;
     target.context.stats.verification_failures.add(1);
     tracing::warn!(key = %target.key, url = target.url(), "content does not match its name");
-    let partial = fetch
-        .with_stream(life, |stream| stream.partial.take())
-        .flatten();
+    let partial = fetch.with_stream(life, |stream| stream.partial.take()).flatten();
     if let Some(partial) = partial {
         partial.discard();
     }
-    fetch.fail(
-        life,
-        target.integrity("its content does not match its name"),
-    );
+    fetch.fail(life, target.integrity("its content does not match its name"));
     let (invalid, key) = (target.context.invalid.clone(), target.key);
     // Not in this task: it ends with the fetch, and the word must get through. Whoever no longer
     // listens keeps no pages either.
-    target
-        .context
-        .runtime
-        .spawn(async move { invalid.send(key).await.unwrap_or(()) });
+    target.context.runtime.spawn(async move { invalid.send(key).await.unwrap_or(()) });
 }

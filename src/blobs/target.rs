@@ -8,6 +8,8 @@ use std::{
     },
 };
 
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, mpsc},
@@ -57,13 +59,7 @@ pub(super) struct Target {
 impl Target {
     pub(super) fn new(context: Arc<Context>, key: Key, sources: Sources) -> Self {
         let owner = context.memory.new_owner();
-        Self {
-            context,
-            key,
-            owner,
-            sources,
-            active: AtomicUsize::new(0),
-        }
+        Self { context, key, owner, sources, active: AtomicUsize::new(0) }
     }
 
     /// Asks the remotes in turn, beginning with the one that had it last, until one has it.
@@ -72,21 +68,31 @@ impl Target {
         let count = self.sources.len();
         let mut missing = None;
         for index in (0..count).map(|step| (first + step) % count) {
+            self.context.stats.remote_requests.add(1);
             match self.sources[index].get(self.key, range.clone()).await {
                 Ok(body) => {
                     self.active.store(index, Ordering::Relaxed);
-                    return Ok(body);
+                    return Ok(self.counted(body));
                 }
-                Err(error) if error.cause == Cause::Missing => {
+                Err(error) => {
+                    self.context.stats.remote_errors.add(1);
+                    if error.cause != Cause::Missing {
+                        return Err(BlobError::from_remote(self.key, error));
+                    }
                     missing.get_or_insert(error);
                 }
-                Err(error) => return Err(BlobError::from_remote(self.key, error)),
             }
         }
         Err(missing.map_or_else(
             || BlobError::unreachable(self.key, "nowhere", "no remote is known for it"),
             |error| BlobError::from_remote(self.key, error),
         ))
+    }
+
+    fn counted(&self, body: Body) -> Body {
+        let stats = self.context.stats.clone();
+        let count = move |chunk: &Bytes| stats.remote_bytes.add(chunk.len() as u64);
+        Body { chunks: body.chunks.inspect_ok(count).boxed(), ..body }
     }
 
     /// The remote that is read from.

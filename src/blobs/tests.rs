@@ -65,11 +65,7 @@ impl Scripted {
 
     fn put(&self, content: Vec<u8>) -> Key {
         let digest = Md5::digest(&content).into();
-        let key = Key {
-            digest,
-            scheme: crate::id::Scheme::Md5,
-            is_manifest: false,
-        };
+        let key = Key { digest, scheme: crate::id::Scheme::Md5, is_manifest: false };
         self.objects.lock().insert(key, content.into());
         key
     }
@@ -87,11 +83,7 @@ impl Scripted {
     }
 
     fn requested_bytes(&self) -> u64 {
-        self.requests()
-            .into_iter()
-            .flatten()
-            .map(|range| range.end - range.start)
-            .sum()
+        self.requests().into_iter().flatten().map(|range| range.end - range.start).sum()
     }
 
     async fn has_requests(&self, count: usize) {
@@ -119,11 +111,7 @@ impl Scripted {
         if *self.fault.lock() == Fault::Denied {
             return Err(self.error(Cause::Denied));
         }
-        self.objects
-            .lock()
-            .get(&key)
-            .cloned()
-            .ok_or_else(|| self.error(Cause::Missing))
+        self.objects.lock().get(&key).cloned().ok_or_else(|| self.error(Cause::Missing))
     }
 
     /// The bytes of a body as the fault makes them, in chunks.
@@ -138,9 +126,7 @@ impl Scripted {
         if let Fault::Cut(length) | Fault::Short(length) = fault {
             bytes.truncate(length);
         }
-        let chunks = bytes
-            .chunks(CHUNK)
-            .map(|chunk| Ok(Bytes::copy_from_slice(chunk)));
+        let chunks = bytes.chunks(CHUNK).map(|chunk| Ok(Bytes::copy_from_slice(chunk)));
         let mut chunks: Vec<_> = chunks.collect();
         if let Fault::Cut(_) = fault {
             chunks.push(Err(self.error(Cause::Unreachable)));
@@ -170,11 +156,7 @@ impl Remote for Scripted {
             gate.acquire_owned().await.unwrap().forget();
             stream::iter(chunks)
         });
-        Ok(Body {
-            size,
-            range,
-            chunks: Box::pin(waiting.flatten()),
-        })
+        Ok(Body { size, range, chunks: Box::pin(waiting.flatten()) })
     }
 
     async fn size(&self, key: Key) -> Result<u64, RemoteError> {
@@ -198,11 +180,7 @@ struct Lab {
 
 impl Lab {
     fn new() -> Self {
-        Self::at(
-            tempfile::tempdir().unwrap(),
-            Scripted::new("mem://one"),
-            1 << 40,
-        )
+        Self::at(tempfile::tempdir().unwrap(), Scripted::new("mem://one"), 1 << 40)
     }
 
     /// Its cache directory is a file, so that nothing can be kept on disk.
@@ -223,32 +201,14 @@ impl Lab {
         };
         let cache = BlobCache::open(options, stats.clone());
         let (sender, invalid) = mpsc::channel(8);
-        let options = Options {
-            memory_bytes: 4 * MIB,
-            ..Options::new(sender)
-        };
-        let blobs = Blobs::new(
-            cache,
-            sizes.clone(),
-            stats.clone(),
-            Handle::current(),
-            options,
-        );
-        Self {
-            dir,
-            remote,
-            stats,
-            sizes,
-            invalid,
-            blobs,
-        }
+        let options = Options { memory_bytes: 4 * MIB, ..Options::new(sender) };
+        let blobs = Blobs::new(cache, sizes.clone(), stats.clone(), Handle::current(), options);
+        Self { dir, remote, stats, sizes, invalid, blobs }
     }
 
     /// The same directory in another life.
     fn restarted(self) -> Self {
-        let Self {
-            dir, remote, blobs, ..
-        } = self;
+        let Self { dir, remote, blobs, .. } = self;
         drop(blobs);
         Self::at(dir, remote, 1 << 40)
     }
@@ -274,8 +234,7 @@ impl Lab {
     }
 
     fn claim(&self, key: Key, bytes: u64) {
-        self.sizes
-            .record_claim(&key, Scope::of(self.remote.url), bytes);
+        self.sizes.record_claim(&key, Scope::of(self.remote.url), bytes);
     }
 }
 
@@ -295,10 +254,7 @@ async fn a_cold_file_of_unknown_size_is_one_request_also_when_its_size_is_asked_
     let key = lab.remote.put(content(MIB));
     assert_eq!(lab.fetch(key).size().await.unwrap(), MIB as u64);
     let fetch = lab.fetch(key);
-    assert_eq!(
-        fetch.reader().read_all(u64::MAX).await.unwrap(),
-        content(MIB)
-    );
+    assert_eq!(fetch.reader().read_all(u64::MAX).await.unwrap(), content(MIB));
     assert_eq!(lab.remote.requests(), [Some(0..FIRST)]);
     assert!(fetch.cached().is_some() && lab.is_ready(key));
     assert_eq!(lab.stats.in_flight.value(), 0);
@@ -313,10 +269,7 @@ async fn a_blob_of_known_size_up_to_the_limit_is_one_request() {
     assert_eq!(lab.remote.requests(), [None]);
     let other = lab.remote.put(content(2 * MIB));
     assert_eq!(lab.read(other).await.unwrap(), content(2 * MIB));
-    assert_eq!(
-        lab.remote.requests()[1..],
-        [Some(0..FIRST), Some(FIRST..2 * FIRST)]
-    );
+    assert_eq!(lab.remote.requests()[1..], [Some(0..FIRST), Some(FIRST..2 * FIRST)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -352,10 +305,7 @@ async fn empty_content_needs_no_fetch() {
     let lab = Lab::new();
     let key = lab.remote.put(Vec::new());
     assert!(matches!(lab.blobs.open(key, &lab.sources()), Opened::Empty));
-    assert_eq!(
-        lab.blobs.resolve_size(key, &lab.sources()).await.unwrap(),
-        0
-    );
+    assert_eq!(lab.blobs.resolve_size(key, &lab.sources()).await.unwrap(), 0);
     assert!(lab.remote.requests().is_empty());
 }
 
@@ -366,10 +316,7 @@ async fn a_flipped_byte_in_a_small_blob_is_never_served_and_a_later_open_fetches
         *lab.remote.fault.lock() = Fault::Flip(299_999);
         let reader = lab.fetch(key).reader();
         for _ in 0..2 {
-            assert!(matches!(
-                reader.read_at(0, 10).await,
-                Err(BlobError::Integrity(_))
-            ));
+            assert!(matches!(reader.read_at(0, 10).await, Err(BlobError::Integrity(_))));
         }
         assert_eq!(lab.stats.verification_failures.value(), 1);
         assert_eq!(lab.remote.requests().len(), 1);
@@ -391,14 +338,8 @@ async fn a_flipped_byte_in_a_large_blob_fails_the_read_that_completes_it_and_is_
                 break;
             }
         }
-        assert!(
-            matches!(failed, Some(BlobError::Integrity(_))),
-            "{failed:?}"
-        );
-        assert!(matches!(
-            reader.read_at(0, 1).await,
-            Err(BlobError::Integrity(_))
-        ));
+        assert!(matches!(failed, Some(BlobError::Integrity(_))), "{failed:?}");
+        assert!(matches!(reader.read_at(0, 1).await, Err(BlobError::Integrity(_))));
         assert_eq!(lab.invalid.recv().await, Some(key));
         *lab.remote.fault.lock() = Fault::None;
         assert_eq!(lab.read(key).await.unwrap(), content(9 * MIB));
@@ -432,23 +373,13 @@ async fn a_missing_blob_is_looked_for_on_every_remote() {
     let missing = lab.read(key).await.unwrap_err();
     assert!(matches!(&missing, BlobError::Missing(failure) if failure.url == "mem://one"));
     let sources: Sources = Arc::from([lab.remote.clone() as Arc<dyn Remote>, second]);
-    assert_eq!(
-        lab.blobs.resolve_size(key, &sources).await.unwrap(),
-        9 * MIB as u64
-    );
-    let Opened::Fetch(fetch) = lab.blobs.open(key, &sources) else {
-        panic!("cached")
-    };
-    assert_eq!(
-        fetch.reader().read_all(u64::MAX).await.unwrap(),
-        content(9 * MIB)
-    );
+    assert_eq!(lab.blobs.resolve_size(key, &sources).await.unwrap(), 9 * MIB as u64);
+    let Opened::Fetch(fetch) = lab.blobs.open(key, &sources) else { panic!("cached") };
+    assert_eq!(fetch.reader().read_all(u64::MAX).await.unwrap(), content(9 * MIB));
     let nowhere: Sources = Arc::from([]);
     let other = lab.remote.put(content(5));
     assert!(lab.blobs.resolve_size(other, &nowhere).await.is_err());
-    let Opened::Fetch(fetch) = lab.blobs.open(other, &nowhere) else {
-        panic!("cached")
-    };
+    let Opened::Fetch(fetch) = lab.blobs.open(other, &nowhere) else { panic!("cached") };
     assert!(fetch.size().await.is_err());
 }
 
@@ -494,10 +425,7 @@ async fn a_header_of_a_large_file_takes_one_mebibyte_and_nothing_after() {
             lab.claim(key, bytes);
         }
         let reader = lab.fetch(key).reader();
-        assert_eq!(
-            reader.read_at(0, 65_536).await.unwrap(),
-            content(64 * MIB)[..65_536]
-        );
+        assert_eq!(reader.read_at(0, 65_536).await.unwrap(), content(64 * MIB)[..65_536]);
         assert_eq!(reader.read_at(65_536, 65_536).await.unwrap().len(), 65_536);
         assert_eq!(lab.remote.requests(), [Some(0..FIRST)]);
     }
@@ -512,10 +440,7 @@ async fn sequential_reading_takes_few_requests_and_random_reading_only_what_it_a
     let fetch = lab.fetch(key);
     let random = fetch.reader();
     for at in [20 * MIB, 3 * MIB, 27 * MIB] {
-        assert_eq!(
-            random.read_at(at as u64, 4096).await.unwrap(),
-            bytes[at..at + 4096]
-        );
+        assert_eq!(random.read_at(at as u64, 4096).await.unwrap(), bytes[at..at + 4096]);
     }
     assert_eq!(lab.remote.requested_bytes(), 3 * BLOCK);
     let sequential = fetch.reader();
@@ -524,11 +449,7 @@ async fn sequential_reading_takes_few_requests_and_random_reading_only_what_it_a
         assert!(read == bytes[at..at + (128 << 10)]);
     }
     assert_eq!(lab.remote.requested_bytes(), bytes.len() as u64);
-    assert!(
-        lab.remote.requests().len() <= 24,
-        "{:?}",
-        lab.remote.requests()
-    );
+    assert!(lab.remote.requests().len() <= 24, "{:?}", lab.remote.requests());
     assert!(lab.is_ready(key));
 }
 
@@ -612,16 +533,9 @@ async fn without_a_disk_everything_is_read_in_bounded_memory() {
         assert!(readers[1].read_all(u64::MAX).await.unwrap() == large);
     }
     let at = 7 * MIB + 1000;
-    assert_eq!(
-        readers[1].read_at(at as u64, 100_000).await.unwrap(),
-        large[at..at + 100_000]
-    );
+    assert_eq!(readers[1].read_at(at as u64, 100_000).await.unwrap(), large[at..at + 100_000]);
     assert!(lab.stats.cache_failures.value() > 0);
-    let verified = lab
-        .blobs
-        .open_verified(keys[1], &lab.sources())
-        .await
-        .unwrap();
+    let verified = lab.blobs.open_verified(keys[1], &lab.sources()).await.unwrap();
     assert!(matches!(verified, Verified::Uncached(_)));
 }
 
@@ -632,10 +546,7 @@ async fn without_a_disk_bytes_that_come_back_different_are_refused() {
     let reader = lab.fetch(key).reader();
     reader.verified().await.unwrap();
     *lab.remote.fault.lock() = Fault::Flip(3);
-    assert!(matches!(
-        reader.read_at(0, 10).await,
-        Err(BlobError::Integrity(_))
-    ));
+    assert!(matches!(reader.read_at(0, 10).await, Err(BlobError::Integrity(_))));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -686,11 +597,7 @@ async fn a_full_disk_slows_reads_and_fails_none() {
     }
     let Lab { blobs, dir, .. } = lab;
     drop(blobs);
-    std::process::Command::new("umount")
-        .arg("-l")
-        .arg(dir.path().join("cache"))
-        .status()
-        .unwrap();
+    std::process::Command::new("umount").arg("-l").arg(dir.path().join("cache")).status().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -728,10 +635,7 @@ async fn a_blob_opened_past_the_cache_is_read_from_the_remote() {
     let key = lab.remote.put(content(1000));
     lab.read(key).await.unwrap();
     let fetch = lab.blobs.open_past_cache(key, &lab.sources());
-    assert_eq!(
-        fetch.reader().read_all(u64::MAX).await.unwrap(),
-        content(1000)
-    );
+    assert_eq!(fetch.reader().read_all(u64::MAX).await.unwrap(), content(1000));
     assert_eq!(lab.remote.requests().len(), 2);
 }
 
@@ -751,10 +655,7 @@ async fn verified_opens_wait_for_the_whole_check() {
 async fn sizes_come_from_the_index_the_cache_a_download_or_the_remote() {
     let lab = Lab::new();
     let keys: Vec<Key> = (1..=200).map(|n| lab.remote.put(content(n))).collect();
-    let absent = Key {
-        digest: [1; 16],
-        ..keys[0]
-    };
+    let absent = Key { digest: [1; 16], ..keys[0] };
     lab.read(keys[0]).await.unwrap();
     lab.claim(keys[1], 2);
     let sizes = lab.blobs.resolve_sizes(&keys, &lab.sources()).await;
@@ -769,10 +670,7 @@ async fn sizes_come_from_the_index_the_cache_a_download_or_the_remote() {
     let key = lab.remote.put(content(MIB));
     lab.remote.close();
     let fetch = lab.fetch(key);
-    assert_eq!(
-        lab.blobs.resolve_size(key, &lab.sources()).await.unwrap(),
-        MIB as u64
-    );
+    assert_eq!(lab.blobs.resolve_size(key, &lab.sources()).await.unwrap(), MIB as u64);
     assert_eq!(lab.remote.heads.load(Ordering::Relaxed), 199);
     lab.remote.open();
     assert_eq!(fetch.size().await.unwrap(), MIB as u64);

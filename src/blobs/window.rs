@@ -29,11 +29,7 @@ impl Cursor {
     pub(super) fn plan(&mut self, range: Range<u64>) -> Range<u64> {
         let expected = self.next.saturating_sub(SLACK)..=self.next.saturating_add(SLACK);
         if !expected.contains(&range.start) {
-            *self = Self {
-                next: range.end,
-                window: 0,
-                granted: range.end,
-            };
+            *self = Self { next: range.end, window: 0, granted: range.end };
             return range;
         }
         self.next = self.next.max(range.end);
@@ -86,10 +82,7 @@ mod tests {
         let mut cursor = Cursor::default();
         let start = 512 << 20;
         assert_eq!(cursor.plan(start..start + 1), start..start + 1);
-        assert_eq!(
-            cursor.plan(start + 1..start + 2),
-            start + 1..start + 1 + FIRST
-        );
+        assert_eq!(cursor.plan(start + 1..start + 2), start + 1..start + 1 + FIRST);
     }
 
     #[test]

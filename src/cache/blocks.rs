@@ -63,10 +63,7 @@ impl BlockSet {
 
     /// The end of the unbroken run that holds `block`; `block` itself when it is not in the set.
     pub fn run_end(&self, block: u64) -> u64 {
-        self.0
-            .range(..=block)
-            .next_back()
-            .map_or(block, |(_, &to)| to.max(block))
+        self.0.range(..=block).next_back().map_or(block, |(_, &to)| to.max(block))
     }
 
     /// The parts of `range` that are not in the set, in order.
@@ -74,11 +71,7 @@ impl BlockSet {
         let mut gaps = Vec::new();
         let mut at = self.run_end(range.start);
         while at < range.end {
-            let end = self
-                .0
-                .range(at..range.end)
-                .next()
-                .map_or(range.end, |(&from, _)| from);
+            let end = self.0.range(at..range.end).next().map_or(range.end, |(&from, _)| from);
             gaps.push(at..end);
             at = self.run_end(end);
         }
@@ -116,11 +109,7 @@ mod tests {
             let missing: Vec<u64> = set.gaps(0..40).into_iter().flatten().collect();
             let expected: Vec<u64> = (0..40).filter(|at| !plain[*at as usize]).collect();
             assert_eq!(missing, expected);
-            assert!(
-                set.ranges()
-                    .zip(set.ranges().skip(1))
-                    .all(|(a, b)| a.end < b.start)
-            );
+            assert!(set.ranges().zip(set.ranges().skip(1)).all(|(a, b)| a.end < b.start));
         }
     }
 

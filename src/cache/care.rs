@@ -102,9 +102,7 @@ impl BlobCache {
                 shared.evict(shared.usage.total().saturating_sub(bytes), true)
             }
             GcTarget::UnusedSince(since) => {
-                let secs = since
-                    .duration_since(UNIX_EPOCH)
-                    .map_or(0, |since| since.as_secs());
+                let secs = since.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
                 shared.evict_each(|entry| entry.used_secs < secs as i64)
             }
             GcTarget::Everything => shared.evict_each(|_| true),

@@ -15,10 +15,7 @@ impl Shared {
     /// Counts `bytes` more, evicting what the limits demand.
     pub(super) fn reserve(&self, bytes: u64) -> Result<(), CacheError> {
         self.require_ours()?;
-        let full = || CacheError::Full {
-            bytes,
-            dir: self.layout.root.clone(),
-        };
+        let full = || CacheError::Full { bytes, dir: self.layout.root.clone() };
         if bytes > self.max_bytes {
             return Err(full());
         }
@@ -43,10 +40,8 @@ impl Shared {
     /// Brings the cache, with `bytes` that are counted but not yet written, within its limits.
     fn make_room(&self, bytes: u64) -> bool {
         // One evictor at a time, so that two processes do not both evict for the same excess.
-        let lock = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.layout.own().join("evict"));
+        let lock =
+            OpenOptions::new().create(true).append(true).open(self.layout.own().join("evict"));
         let _guard = lock.inspect(lock_patiently);
         let excess = self.usage.total().saturating_sub(self.max_bytes);
         let is_within = self.evict(excess, true) >= excess;
@@ -57,8 +52,7 @@ impl Shared {
 
     /// How many bytes must go so that the disk keeps its minimum after `bytes` more.
     fn lacking_free(&self, bytes: u64) -> u64 {
-        self.free_bytes()
-            .map_or(0, |free| (self.min_free_bytes + bytes).saturating_sub(free))
+        self.free_bytes().map_or(0, |free| (self.min_free_bytes + bytes).saturating_sub(free))
     }
 
     /// The disk's free bytes for us; nothing where that cannot be told.
@@ -103,18 +97,11 @@ impl Shared {
             return 0;
         }
         if found.atime() > entry.used_secs {
-            let used = Entry {
-                used_secs: found.atime(),
-                ..entry
-            };
+            let used = Entry { used_secs: found.atime(), ..entry };
             self.view.touch(Item::Blob(*key), used);
             return 0;
         }
-        if fs::remove_file(&path).is_ok() {
-            found.size()
-        } else {
-            0
-        }
+        if fs::remove_file(&path).is_ok() { found.size() } else { 0 }
     }
 
     /// Removes a download unless somebody is at it.

@@ -81,17 +81,15 @@ impl Layout {
 
     /// The folders that hold blobs, with the scheme of those in each.
     pub(super) fn shards(&self) -> impl Iterator<Item = (Scheme, u8, PathBuf)> + '_ {
-        [Scheme::Md5, Scheme::Dos2Unix]
-            .into_iter()
-            .flat_map(move |scheme| {
-                (0..=255).map(move |first| {
-                    let below = match scheme {
-                        Scheme::Md5 => format!("files/md5/{first:02x}"),
-                        Scheme::Dos2Unix => format!("{first:02x}"),
-                    };
-                    (scheme, first, self.root.join(below))
-                })
+        [Scheme::Md5, Scheme::Dos2Unix].into_iter().flat_map(move |scheme| {
+            (0..=255).map(move |first| {
+                let below = match scheme {
+                    Scheme::Md5 => format!("files/md5/{first:02x}"),
+                    Scheme::Dos2Unix => format!("{first:02x}"),
+                };
+                (scheme, first, self.root.join(below))
             })
+        })
     }
 }
 
@@ -100,11 +98,7 @@ pub(super) fn parse_blob_name(scheme: Scheme, first: u8, name: &Path) -> Option<
     let name = name.to_str()?;
     let rest = name.strip_suffix(".dir").unwrap_or(name);
     let digest = parse_digest(&format!("{first:02x}{rest}")).ok()?;
-    Some(Key {
-        digest,
-        scheme,
-        is_manifest: rest.len() < name.len(),
-    })
+    Some(Key { digest, scheme, is_manifest: rest.len() < name.len() })
 }
 
 fn partial_name(key: &Key) -> String {
@@ -112,11 +106,7 @@ fn partial_name(key: &Key) -> String {
         Scheme::Md5 => "md5",
         Scheme::Dos2Unix => "d2u",
     };
-    format!(
-        "{scheme}-{}{}",
-        hex(&key.digest),
-        if key.is_manifest { ".dir" } else { "" }
-    )
+    format!("{scheme}-{}{}", hex(&key.digest), if key.is_manifest { ".dir" } else { "" })
 }
 
 /// Reads the name of a partial's data file back into its key.
@@ -130,11 +120,7 @@ pub(super) fn parse_partial_name(name: &Path) -> Option<Key> {
     };
     let text = rest.strip_suffix(".dir").unwrap_or(rest);
     let digest = parse_digest(text).ok()?;
-    Some(Key {
-        digest,
-        scheme,
-        is_manifest: text.len() < rest.len(),
-    })
+    Some(Key { digest, scheme, is_manifest: text.len() < rest.len() })
 }
 
 #[cfg(test)]
@@ -143,29 +129,16 @@ mod tests {
 
     #[test]
     fn names_round_trip_in_both_layouts() {
-        let layout = Layout {
-            root: PathBuf::from("/c"),
-        };
+        let layout = Layout { root: PathBuf::from("/c") };
         for scheme in [Scheme::Md5, Scheme::Dos2Unix] {
             for is_manifest in [false, true] {
-                let key = Key {
-                    digest: [0xa7; 16],
-                    scheme,
-                    is_manifest,
-                };
+                let key = Key { digest: [0xa7; 16], scheme, is_manifest };
                 let blob = layout.blob(&key);
                 let name = Path::new(blob.file_name().unwrap());
                 assert_eq!(parse_blob_name(scheme, 0xa7, name), Some(key));
                 let data = layout.partial_data(&key);
-                assert_eq!(
-                    parse_partial_name(Path::new(data.file_name().unwrap())),
-                    Some(key)
-                );
-                assert!(
-                    layout
-                        .shards()
-                        .any(|(_, _, dir)| dir == blob.parent().unwrap())
-                );
+                assert_eq!(parse_partial_name(Path::new(data.file_name().unwrap())), Some(key));
+                assert!(layout.shards().any(|(_, _, dir)| dir == blob.parent().unwrap()));
             }
         }
         assert_eq!(parse_blob_name(Scheme::Md5, 0, Path::new("x.tmp")), None);

@@ -93,13 +93,7 @@ impl BlobCache {
         let is_evictable = place == 0 && self.shared.is_ours(key, found);
         if is_evictable {
             let now = now_secs();
-            view.touch(
-                Item::Blob(*key),
-                Entry {
-                    bytes: found.size(),
-                    used_secs: now,
-                },
-            );
+            view.touch(Item::Blob(*key), Entry { bytes: found.size(), used_secs: now });
             if now - found.atime() >= RECENCY.as_secs() as i64
                 && let Err(error) = set_times(&file, Some(now), None)
             {
@@ -107,11 +101,7 @@ impl BlobCache {
             }
         }
         let pin = is_evictable.then(|| view.pin(*key));
-        CachedBlob {
-            file: Arc::new(file),
-            size: found.size(),
-            _pin: pin,
-        }
+        CachedBlob { file: Arc::new(file), size: found.size(), _pin: pin }
     }
 }
 
@@ -123,9 +113,7 @@ enum Trust {
 
 impl Shared {
     fn place_at(&self, place: usize) -> &Layout {
-        place
-            .checked_sub(1)
-            .map_or(&self.layout, |neighbour| &self.neighbours[neighbour])
+        place.checked_sub(1).map_or(&self.layout, |neighbour| &self.neighbours[neighbour])
     }
 
     fn trust(
@@ -165,12 +153,8 @@ impl Unchecked {
     pub fn check(self) -> Option<CachedBlob> {
         let mut candidate = self;
         loop {
-            let (cache, next, key, size) = (
-                candidate.cache.clone(),
-                candidate.place + 1,
-                candidate.key,
-                candidate.size,
-            );
+            let (cache, next, key, size) =
+                (candidate.cache.clone(), candidate.place + 1, candidate.key, candidate.size);
             if let Some(blob) = candidate.check_this() {
                 return Some(blob);
             }
@@ -198,11 +182,7 @@ impl Unchecked {
         if Fingerprint::of(&self.key, &now) != before {
             return None;
         }
-        if is_good {
-            Some(self.accept())
-        } else {
-            self.reject(before)
-        }
+        if is_good { Some(self.accept()) } else { self.reject(before) }
     }
 
     fn accept(self) -> CachedBlob {
@@ -211,12 +191,9 @@ impl Unchecked {
             shared.view.set_unsynced(self.key, true);
             self.cache.syncer.enqueue(&self.key);
         } else {
-            shared
-                .seen
-                .remember(Fingerprint::of(&self.key, &self.found), true);
+            shared.seen.remember(Fingerprint::of(&self.key, &self.found), true);
         }
-        self.cache
-            .hit(self.place, &self.key, self.file, &self.found)
+        self.cache.hit(self.place, &self.key, self.file, &self.found)
     }
 
     fn reject(self, fingerprint: Fingerprint) -> Option<CachedBlob> {

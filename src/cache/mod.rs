@@ -135,14 +135,8 @@ impl BlobCache {
     pub fn open(options: Options, stats: Arc<Stats>) -> Self {
         let layout = Layout { root: options.dir };
         let shared = Arc::new(Shared {
-            usage: Usage {
-                path: layout.own().join("usage"),
-            },
-            neighbours: options
-                .neighbours
-                .into_iter()
-                .map(|root| Layout { root })
-                .collect(),
+            usage: Usage { path: layout.own().join("usage") },
+            neighbours: options.neighbours.into_iter().map(|root| Layout { root }).collect(),
             layout,
             max_bytes: options.max_bytes,
             min_free_bytes: options.min_free_bytes,
@@ -193,11 +187,7 @@ impl BlobCache {
             Ok(()) => self.admitted(partial.key(), partial.file().clone(), partial.size()),
             Err(_noted) => {
                 let file = reopened(partial.file().clone());
-                CachedBlob {
-                    file,
-                    size: partial.size(),
-                    _pin: None,
-                }
+                CachedBlob { file, size: partial.size(), _pin: None }
             }
         }
     }
@@ -209,19 +199,9 @@ impl BlobCache {
 
     fn admitted(&self, key: &Key, file: Arc<File>, size: u64) -> CachedBlob {
         let view = &self.shared.view;
-        view.touch(
-            Item::Blob(*key),
-            Entry {
-                bytes: size,
-                used_secs: now_secs(),
-            },
-        );
+        view.touch(Item::Blob(*key), Entry { bytes: size, used_secs: now_secs() });
         self.syncer.enqueue(key);
-        CachedBlob {
-            file: reopened(file),
-            size,
-            _pin: Some(view.pin(*key)),
-        }
+        CachedBlob { file: reopened(file), size, _pin: Some(view.pin(*key)) }
     }
 }
 
@@ -244,10 +224,9 @@ impl Shared {
     fn require_ours(&self) -> Result<(), CacheError> {
         let dir = &self.layout.root;
         match fs::metadata(dir) {
-            Ok(found) if found.uid() != self.user => Err(CacheError::NotOurs {
-                dir: dir.clone(),
-                owner: found.uid(),
-            }),
+            Ok(found) if found.uid() != self.user => {
+                Err(CacheError::NotOurs { dir: dir.clone(), owner: found.uid() })
+            }
             _ => Ok(()),
         }
     }
@@ -264,9 +243,7 @@ impl Shared {
         let write = || -> Result<_, CacheError> {
             let mut temporary = self.temporary()?;
             let path = temporary.path().to_path_buf();
-            temporary
-                .write_all(content)
-                .map_err(CacheError::io("write", path))?;
+            temporary.write_all(content).map_err(CacheError::io("write", path))?;
             Ok(temporary)
         };
         match write() {
@@ -327,16 +304,9 @@ fn reopened(file: Arc<File>) -> Arc<File> {
 fn open_regular(path: &Path, is_quiet: bool) -> io::Result<Option<(File, Metadata)>> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let open = |flags: OFlags| {
-        OpenOptions::new()
-            .read(true)
-            .custom_flags(flags.bits().cast_signed())
-            .open(path)
+        OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
     };
-    let opened = match open(if is_quiet {
-        flags | OFlags::NOATIME
-    } else {
-        flags
-    }) {
+    let opened = match open(if is_quiet { flags | OFlags::NOATIME } else { flags }) {
         // Only the owner may read without a trace.
         Err(error) if is_quiet && error.kind() == io::ErrorKind::PermissionDenied => open(flags),
         other => other,
@@ -369,22 +339,14 @@ fn read_full_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize
 fn set_times(file: &File, access: Option<i64>, modification: Option<i64>) -> io::Result<()> {
     let time = |secs: Option<i64>| match secs {
         Some(tv_sec) => Timespec { tv_sec, tv_nsec: 0 },
-        None => Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        },
+        None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
     };
-    let times = Timestamps {
-        last_access: time(access),
-        last_modification: time(modification),
-    };
+    let times = Timestamps { last_access: time(access), last_modification: time(modification) };
     Ok(futimens(file, &times)?)
 }
 
 fn now_secs() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs() as i64)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }
 
 #[cfg(test)]

@@ -59,10 +59,7 @@ impl Partial {
         size: u64,
     ) -> Result<(Self, BlockSet), CacheError> {
         if size > LARGEST {
-            return Err(CacheError::Full {
-                bytes: size,
-                dir: shared.layout.root.clone(),
-            });
+            return Err(CacheError::Full { bytes: size, dir: shared.layout.root.clone() });
         }
         shared.require_ours()?;
         let path = shared.layout.partial_data(key);
@@ -86,11 +83,7 @@ impl Partial {
         let map_path = shared.layout.partial_map(key);
         let header = header(size);
         let is_sized = data.metadata().map_err(io)?.len() == size;
-        let found = if is_sized {
-            read_map(&map_path, &header, size)
-        } else {
-            None
-        };
+        let found = if is_sized { read_map(&map_path, &header, size) } else { None };
         let map = match found {
             Some(_) => OpenOptions::new().write(true).open(&map_path),
             None => data
@@ -111,11 +104,7 @@ impl Partial {
             data: Arc::new(data),
             map: Some(map.map_err(CacheError::io("create", map_path))?),
             path,
-            room: Mutex::new(Room {
-                stored,
-                reserved: stored,
-                is_settled: false,
-            }),
+            room: Mutex::new(Room { stored, reserved: stored, is_settled: false }),
         };
         Ok((partial, present))
     }
@@ -168,8 +157,7 @@ impl Partial {
             }?;
             let Some(map) = &self.map else { return Ok(()) };
             let blocks = blocks_of(0..content.len() as u64).end;
-            map.write_all_at(&vec![1; blocks as usize], HEADER as u64 + first)
-                .map_err(io)
+            map.write_all_at(&vec![1; blocks as usize], HEADER as u64 + first).map_err(io)
         })
     }
 
@@ -204,9 +192,7 @@ impl Partial {
             let step = if stored <= room.reserved {
                 0
             } else {
-                (stored - room.reserved)
-                    .max(RESERVE_STEP)
-                    .min(self.size - room.reserved)
+                (stored - room.reserved).max(RESERVE_STEP).min(self.size - room.reserved)
             };
             room.stored = stored;
             room.reserved += step;
@@ -252,10 +238,7 @@ impl Drop for Partial {
         let Some(room) = self.settle() else { return };
         if self.map.is_some() && room.stored > 0 {
             self.shared.release(room.reserved - room.stored);
-            let entry = Entry {
-                bytes: room.stored,
-                used_secs: now_secs(),
-            };
+            let entry = Entry { bytes: room.stored, used_secs: now_secs() };
             self.shared.view.touch(Item::Partial(self.key), entry);
         } else {
             self.remove_files();
@@ -298,12 +281,7 @@ fn header(size: u64) -> [u8; HEADER] {
 }
 
 fn new_map(path: &std::path::Path, header: &[u8; HEADER]) -> io::Result<File> {
-    let map = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)?;
+    let map = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     map.write_all_at(header, 0)?;
     Ok(map)
 }

@@ -83,18 +83,11 @@ impl Shared {
         let mut found = Found::default();
         self.walk_blobs(|key, metadata| {
             let is_ours = self.is_ours(&key, metadata);
-            let count = if is_ours {
-                &mut found.ours
-            } else {
-                &mut found.foreign
-            };
+            let count = if is_ours { &mut found.ours } else { &mut found.foreign };
             count.0 += metadata.size();
             count.1 += 1;
             if is_ours {
-                let entry = Entry {
-                    bytes: metadata.size(),
-                    used_secs: metadata.atime(),
-                };
+                let entry = Entry { bytes: metadata.size(), used_secs: metadata.atime() };
                 each(Item::Blob(key), entry);
             }
         });
@@ -102,13 +95,7 @@ impl Shared {
             let bytes = metadata.blocks() * 512;
             found.ours.0 += bytes;
             if let Some(key) = parse_partial_name(Path::new(&file.file_name())) {
-                each(
-                    Item::Partial(key),
-                    Entry {
-                        bytes,
-                        used_secs: metadata.mtime(),
-                    },
-                );
+                each(Item::Partial(key), Entry { bytes, used_secs: metadata.mtime() });
             }
         }
         found

@@ -28,12 +28,7 @@ impl Fingerprint {
         for word in [file.dev(), file.ino(), file.size()] {
             hash.update(word.to_le_bytes());
         }
-        for word in [
-            file.mtime(),
-            file.mtime_nsec(),
-            file.ctime(),
-            file.ctime_nsec(),
-        ] {
+        for word in [file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()] {
             hash.update(word.to_le_bytes());
         }
         Self(hash.finalize().into())
@@ -64,10 +59,7 @@ impl Seen {
                 tracing::warn!(path = %path.display(), %error, "checked files are not remembered");
             })
             .ok();
-        Self {
-            verdicts: Mutex::new(verdicts),
-            records,
-        }
+        Self { verdicts: Mutex::new(verdicts), records }
     }
 
     /// Whether the file was found good or bad, if it was checked.

@@ -50,19 +50,13 @@ impl Syncer {
             .spawn(move || run(&worker, &jobs))
             .inspect_err(|error| tracing::warn!(%error, "cached blobs are not synced"))
             .ok();
-        Self {
-            shared,
-            queue: Some(queue),
-            thread: Mutex::new(thread),
-        }
+        Self { shared, queue: Some(queue), thread: Mutex::new(thread) }
     }
 
     /// Has `key`, which is marked, synced and stamped some time.
     pub(super) fn enqueue(&self, key: &Key) {
-        let is_queued = self
-            .queue
-            .as_ref()
-            .is_some_and(|queue| queue.try_send(Job::Sync(*key)).is_ok());
+        let is_queued =
+            self.queue.as_ref().is_some_and(|queue| queue.try_send(Job::Sync(*key)).is_ok());
         if !is_queued {
             self.shared.view.set_unsynced(*key, false);
         }
@@ -71,11 +65,7 @@ impl Syncer {
     /// Waits until everything queued so far is done.
     pub(super) fn flush(&self) {
         let (done, is_done) = sync_channel(1);
-        if self
-            .queue
-            .as_ref()
-            .is_some_and(|queue| queue.send(Job::Flush(done)).is_ok())
-        {
+        if self.queue.as_ref().is_some_and(|queue| queue.send(Job::Flush(done)).is_ok()) {
             // An error means that the thread has ended, so nothing is left to wait for.
             is_done.recv().unwrap_or(());
         }
@@ -112,10 +102,7 @@ fn run(shared: &Shared, jobs: &Receiver<Job>) {
 
 /// Syncs every file of the batch before the first is stamped: the disk then commits them together.
 fn sync_all(shared: &Shared, keys: &[Key]) {
-    let synced: Vec<_> = keys
-        .iter()
-        .map(|key| (key, sync_one(shared, key)))
-        .collect();
+    let synced: Vec<_> = keys.iter().map(|key| (key, sync_one(shared, key))).collect();
     for (key, synced) in synced {
         let stamped = synced.and_then(|file| file.map_or(Ok(()), |file| stamp(shared, key, &file)));
         if let Err(error) = stamped {

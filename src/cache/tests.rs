@@ -12,10 +12,7 @@ struct Dir {
 
 impl Dir {
     fn new() -> Self {
-        Self {
-            temporary: tempfile::tempdir().unwrap(),
-            stats: Arc::default(),
-        }
+        Self { temporary: tempfile::tempdir().unwrap(), stats: Arc::default() }
     }
 
     fn root(&self) -> PathBuf {
@@ -37,10 +34,7 @@ impl Dir {
     }
 
     fn limited(&self, max_bytes: u64) -> BlobCache {
-        let options = Options {
-            max_bytes,
-            ..self.options()
-        };
+        let options = Options { max_bytes, ..self.options() };
         let cache = BlobCache::open(options, self.stats.clone());
         // Waits for the first scan, which would otherwise meet the test half-way.
         cache.shared.scan_if_older_than(Duration::MAX);
@@ -61,11 +55,7 @@ impl Dir {
 
 fn key_of(content: &[u8]) -> Key {
     let digest = Md5::digest(content).into();
-    Key {
-        digest,
-        scheme: Scheme::Md5,
-        is_manifest: false,
-    }
+    Key { digest, scheme: Scheme::Md5, is_manifest: false }
 }
 
 fn read(blob: &CachedBlob) -> Vec<u8> {
@@ -111,10 +101,7 @@ fn an_admitted_blob_is_read_at_once_and_stamped_after_its_sync() {
     assert_eq!(read(&hit(&cache, &key).unwrap()), b"hello");
     cache.flush();
     assert_eq!(mode(&dir.path(&key)), 0o444);
-    assert_eq!(
-        fs::metadata(dir.path(&key)).unwrap().mtime(),
-        stamp_secs(&key.digest)
-    );
+    assert_eq!(fs::metadata(dir.path(&key)).unwrap().mtime(), stamp_secs(&key.digest));
     assert!(hit(&dir.cache(), &key).is_some());
     assert!(is_missing(&cache, &key_of(b"other")));
 }
@@ -129,10 +116,7 @@ fn a_blob_that_a_crash_left_unsynced_is_checked_in_the_next_life_and_then_stampe
         set_mtime(&path, mark_secs(&key.digest));
     }
     let cache = dir.cache();
-    assert_eq!(
-        read(&unchecked(&cache, &good, None).check().unwrap()),
-        b"good"
-    );
+    assert_eq!(read(&unchecked(&cache, &good, None).check().unwrap()), b"good");
     assert!(unchecked(&cache, &bad, None).check().is_none());
     cache.flush();
     assert_eq!(mode(&dir.path(&good)), 0o444);
@@ -183,10 +167,7 @@ fn a_file_made_by_dvc_is_checked_once_remembered_and_never_changed() {
         assert!(hit(&cache, &key).is_some());
         assert!(hit(&dir.cache(), &key).is_some());
         let after = fs::metadata(&path).unwrap();
-        assert_eq!(
-            (before.mtime_nsec(), before.mode()),
-            (after.mtime_nsec(), after.mode())
-        );
+        assert_eq!((before.mtime_nsec(), before.mode()), (after.mtime_nsec(), after.mode()));
         assert_eq!(before.ctime_nsec(), after.ctime_nsec());
         fs::remove_file(path).unwrap();
     }
@@ -211,10 +192,7 @@ fn a_bad_file_here_does_not_hide_a_good_neighbour() {
     let key = key_of(b"right");
     dir.put_foreign("cache", &key, b"wrong");
     dir.put_foreign("neighbour", &key, b"right");
-    assert_eq!(
-        read(&unchecked(&dir.cache(), &key, None).check().unwrap()),
-        b"right"
-    );
+    assert_eq!(read(&unchecked(&dir.cache(), &key, None).check().unwrap()), b"right");
 }
 
 #[test]
@@ -269,15 +247,7 @@ fn foreign_files_are_never_evicted_nor_counted() {
     cache.gc(GcTarget::Everything);
     assert!(foreign.exists());
     let info = cache.info();
-    assert_eq!(
-        (
-            info.bytes,
-            info.blobs,
-            info.foreign_bytes,
-            info.foreign_blobs
-        ),
-        (0, 0, 8, 1)
-    );
+    assert_eq!((info.bytes, info.blobs, info.foreign_bytes, info.foreign_blobs), (0, 0, 8, 1));
 }
 
 #[test]
@@ -286,11 +256,7 @@ fn two_processes_keep_one_limit_together() {
     let caches = [dir.limited(1000), dir.limited(1000)];
     for n in 0..40_u8 {
         let blob = [n; 100];
-        drop(
-            caches[usize::from(n % 2)]
-                .admit(&key_of(&blob), &blob)
-                .unwrap(),
-        );
+        drop(caches[usize::from(n % 2)].admit(&key_of(&blob), &blob).unwrap());
         assert!(caches[0].info().bytes <= 1000);
     }
     assert!(caches[0].info().blobs >= 9);
@@ -310,15 +276,9 @@ fn what_is_larger_than_the_cache_is_refused_without_evicting() {
 #[test]
 fn a_minimum_of_free_disk_that_cannot_be_had_refuses() {
     let dir = Dir::new();
-    let options = Options {
-        min_free_bytes: u64::MAX / 2,
-        ..dir.options()
-    };
+    let options = Options { min_free_bytes: u64::MAX / 2, ..dir.options() };
     let cache = BlobCache::open(options, dir.stats.clone());
-    assert!(matches!(
-        cache.admit(&key_of(b"x"), b"x"),
-        Err(CacheError::Full { .. })
-    ));
+    assert!(matches!(cache.admit(&key_of(b"x"), b"x"), Err(CacheError::Full { .. })));
     assert_eq!(cache.shared.usage.total(), 0);
 }
 
@@ -371,10 +331,7 @@ fn a_directory_of_another_user_is_read_with_suspicion_and_not_written() {
     std::os::unix::fs::chown(dir.root(), Some(12345), None).unwrap();
     let cache = dir.cache();
     assert!(unchecked(&cache, &key_of(b"x"), None).check().is_some());
-    assert!(matches!(
-        cache.admit(&key_of(b"y"), b"y"),
-        Err(CacheError::NotOurs { .. })
-    ));
+    assert!(matches!(cache.admit(&key_of(b"y"), b"y"), Err(CacheError::NotOurs { .. })));
 }
 
 #[test]
@@ -403,12 +360,7 @@ fn a_restart_evicts_by_the_access_times_that_the_last_life_left() {
     }
     first.flush();
     for (key, age) in keys.iter().zip([100, 300, 200]) {
-        set_times(
-            &File::open(dir.path(key)).unwrap(),
-            Some(now_secs() - age),
-            None,
-        )
-        .unwrap();
+        set_times(&File::open(dir.path(key)).unwrap(), Some(now_secs() - age), None).unwrap();
     }
     let second = dir.limited(300);
     second.shared.scan_if_older_than(Duration::ZERO);
@@ -450,12 +402,7 @@ fn a_partial_is_resumed_and_one_that_is_owned_is_not_shared() {
     resumed.discard();
     drop(resumed);
     drop(private);
-    assert_eq!(
-        fs::read_dir(cache.shared.layout.partials())
-            .unwrap()
-            .count(),
-        0
-    );
+    assert_eq!(fs::read_dir(cache.shared.layout.partials()).unwrap().count(), 0);
     assert_eq!(cache.shared.usage.total(), size);
 }
 
@@ -488,9 +435,7 @@ fn abandoned_partials_count_and_are_evicted() {
     let dir = Dir::new();
     let cache = dir.limited(3 * BLOCK);
     let key = key_of(b"large");
-    let (partial, _) = cache
-        .partial(&key, 10 * BLOCK)
-        .unwrap_or_else(|e| panic!("{e}"));
+    let (partial, _) = cache.partial(&key, 10 * BLOCK).unwrap_or_else(|e| panic!("{e}"));
     partial.write(0, &[1; BLOCK as usize]).unwrap_err();
     drop(partial);
     let (partial, _) = cache.partial(&key, 2 * BLOCK).unwrap();
@@ -518,10 +463,7 @@ fn check_reports_bad_blobs_and_repairs_ours_only() {
     };
     let report = cache.check(true, &progress);
     assert_eq!((report.checked, report.bytes, report.removed), (3, 12, 1));
-    assert_eq!(
-        HashSet::from_iter(report.bad),
-        HashSet::from([ours, theirs])
-    );
+    assert_eq!(HashSet::from_iter(report.bad), HashSet::from([ours, theirs]));
     assert_eq!(bytes.into_inner(), 12);
     assert!(!dir.path(&ours).exists() && dir.path(&theirs).exists());
 }

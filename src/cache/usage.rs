@@ -40,12 +40,7 @@ impl Usage {
 
     fn open(&self) -> io::Result<File> {
         let open = || {
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(&self.path)
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&self.path)
         };
         match open() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -59,8 +54,7 @@ impl Usage {
 
 fn total_in(file: &File) -> u64 {
     let mut bytes = [0; 8];
-    file.read_exact_at(&mut bytes, 0)
-        .map_or(0, |()| u64::from_le_bytes(bytes))
+    file.read_exact_at(&mut bytes, 0).map_or(0, |()| u64::from_le_bytes(bytes))
 }
 
 /// Locks `file` until it is closed, but not for ever: a process that was stopped while it held the

@@ -92,20 +92,13 @@ impl View {
                 _ => return Some((item, entry)),
             }
         }
-        if may_be_used {
-            state.order.pop_lru()
-        } else {
-            None
-        }
+        if may_be_used { state.order.pop_lru() } else { None }
     }
 
     /// Keeps `key` from eviction until the pin is dropped.
     pub(super) fn pin(self: &Arc<Self>, key: Key) -> Pin {
         *self.0.lock().pins.entry(key).or_default() += 1;
-        Pin {
-            view: self.clone(),
-            key,
-        }
+        Pin { view: self.clone(), key }
     }
 
     pub(super) fn set_unsynced(&self, key: Key, is_unsynced: bool) {

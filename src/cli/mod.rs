@@ -1,1 +1,72 @@
-//! cli.
+//! The command line: arguments, settings, messages, exit codes; one file per command.
+
+mod args;
+mod background;
+mod cache;
+mod cat;
+mod context;
+mod control;
+mod exit;
+mod get;
+mod mount;
+mod mounts;
+mod progress;
+mod refresh;
+mod settings;
+mod status;
+mod trust;
+mod umount;
+
+use std::{ffi::OsString, io::Write, process::ExitCode};
+
+use clap::Parser;
+
+use self::{
+    args::{Cli, Command},
+    context::Context,
+    exit::Failure,
+    settings::{Environment, Settings},
+};
+
+/// Runs the command that the arguments ask for.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Without a terminal or pipe to print to, the exit code has to do.
+            _ = error.print();
+            return ExitCode::from(error.exit_code() as u8);
+        }
+    };
+    match dispatch(cli) {
+        Ok(code) => code,
+        Err(failure) => {
+            complain(&failure);
+            failure.code.into()
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
+    let settings = Settings::resolve(&cli.common, &Environment::current())?;
+    match cli.command {
+        Command::Mount(args) => mount::run(settings, &args),
+        Command::Umount(args) => umount::run(&settings, &args),
+        Command::Status(args) => status::run(&settings, &args),
+        Command::Refresh(args) => refresh::run(&settings, &args),
+        Command::Get(args) => get::run(&Context::new(settings)?, &args),
+        Command::Cat(args) => cat::run(&Context::new(settings)?, &args),
+        Command::Cache(command) => cache::run(&Context::new(settings)?, &command),
+    }
+}
+
+/// Says why a command failed.
+fn complain(failure: &Failure) {
+    // A closed stderr is no reason to fail differently.
+    _ = writeln!(std::io::stderr(), "{failure}");
+}
+
+/// Prints a result. A reader that has seen enough is no error.
+fn print(text: &str) {
+    _ = std::io::stdout().write_all(text.as_bytes());
+}

@@ -25,6 +25,12 @@ pub struct Checker {
     legacy: Option<Legacy>,
 }
 
+impl std::fmt::Debug for Checker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Checker").finish_non_exhaustive()
+    }
+}
+
 /// The hashes that a content may be named by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Digests {
@@ -47,10 +53,7 @@ impl Checker {
     /// Begins a content named by `scheme`. Manifests are hashed as they are in either scheme.
     pub fn new(scheme: Scheme, is_manifest: bool) -> Self {
         let is_legacy = scheme == Scheme::Dos2Unix && !is_manifest;
-        Self {
-            raw: Md5::new(),
-            legacy: is_legacy.then(Legacy::new),
-        }
+        Self { raw: Md5::new(), legacy: is_legacy.then(Legacy::new) }
     }
 
     /// Takes the next bytes.
@@ -85,12 +88,7 @@ struct Legacy {
 
 impl Legacy {
     fn new() -> Self {
-        Self {
-            by_file: None,
-            by_piece: None,
-            head: Vec::with_capacity(HEAD),
-            piece_len: 0,
-        }
+        Self { by_file: None, by_piece: None, head: Vec::with_capacity(HEAD), piece_len: 0 }
     }
 
     fn update(&mut self, mut bytes: &[u8]) {
@@ -128,19 +126,13 @@ impl Legacy {
     }
 
     fn feed(&mut self, bytes: &[u8]) {
-        for normaliser in [&mut self.by_file, &mut self.by_piece]
-            .into_iter()
-            .flatten()
-        {
+        for normaliser in [&mut self.by_file, &mut self.by_piece].into_iter().flatten() {
             normaliser.feed(bytes);
         }
     }
 
     fn end_piece(&mut self) {
-        for normaliser in [&mut self.by_file, &mut self.by_piece]
-            .into_iter()
-            .flatten()
-        {
+        for normaliser in [&mut self.by_file, &mut self.by_piece].into_iter().flatten() {
             normaliser.end_piece();
         }
         self.piece_len = 0;
@@ -151,15 +143,9 @@ impl Legacy {
             self.decide();
         }
         self.end_piece();
-        let by_file = self
-            .by_file
-            .map_or_else(Md5::new, |normaliser| normaliser.hasher);
+        let by_file = self.by_file.map_or_else(Md5::new, |normaliser| normaliser.hasher);
         let by_file: Digest = by_file.finalize().into();
-        (
-            by_file,
-            self.by_piece
-                .map_or(by_file, |normaliser| normaliser.hasher.finalize().into()),
-        )
+        (by_file, self.by_piece.map_or(by_file, |normaliser| normaliser.hasher.finalize().into()))
     }
 }
 
@@ -174,11 +160,7 @@ struct Normaliser {
 
 impl Normaliser {
     fn new(is_text: bool) -> Self {
-        Self {
-            hasher: Md5::new(),
-            is_text,
-            has_return: false,
-        }
+        Self { hasher: Md5::new(), is_text, has_return: false }
     }
 
     fn feed(&mut self, bytes: &[u8]) {
@@ -190,11 +172,7 @@ impl Normaliser {
             self.hasher.update(b"\r");
         }
         self.has_return = bytes.last() == Some(&b'\r');
-        let bytes = if self.has_return {
-            &bytes[..bytes.len() - 1]
-        } else {
-            bytes
-        };
+        let bytes = if self.has_return { &bytes[..bytes.len() - 1] } else { bytes };
         let mut start = 0;
         for at in memchr::memmem::find_iter(bytes, b"\r\n") {
             self.hasher.update(&bytes[start..at]);
@@ -273,20 +251,10 @@ mod tests {
     #[test]
     fn versions_of_dvc_disagree_on_text_followed_by_binary() {
         let digests = digests(&[&two_chunks()]);
-        assert_eq!(
-            hex(&digests.by_file.unwrap()),
-            "df30b2c96d376e269880c0cfc0a61c80"
-        );
-        assert_eq!(
-            hex(&digests.by_piece.unwrap()),
-            "ed4a61ccc583fa0703f58f7560558bf9"
-        );
+        assert_eq!(hex(&digests.by_file.unwrap()), "df30b2c96d376e269880c0cfc0a61c80");
+        assert_eq!(hex(&digests.by_piece.unwrap()), "ed4a61ccc583fa0703f58f7560558bf9");
         assert_eq!(hex(&digests.raw), "299f9fcee762cce4c492d1fc1e7b4d64");
-        for digest in [
-            digests.raw,
-            digests.by_file.unwrap(),
-            digests.by_piece.unwrap(),
-        ] {
+        for digest in [digests.raw, digests.by_file.unwrap(), digests.by_piece.unwrap()] {
             assert!(digests.matches(&digest));
         }
         assert!(!digests.matches(&md5(b"other")));
@@ -296,10 +264,7 @@ mod tests {
     fn hashes_that_dvc_2_gave_are_matched() {
         let straddle = [&b"a".repeat(PIECE - 1)[..], b"\r\nb\r\n"].concat();
         for (bytes, digest) in [
-            (
-                &b"line1\r\nline2\r\n"[..],
-                "4fcc82a88ee38e0aa16c17f512c685c9",
-            ),
+            (&b"line1\r\nline2\r\n"[..], "4fcc82a88ee38e0aa16c17f512c685c9"),
             (b"line1\nline2\n", "4fcc82a88ee38e0aa16c17f512c685c9"),
             (b"a\r\n\0b\r\n", "e9edb956dbaaaedb0aa43117f5961b20"),
             (&b"\xe4\r\n".repeat(40), "1f1de94c7579fa05596f71098f619311"),
@@ -316,22 +281,13 @@ mod tests {
 
     #[test]
     fn new_content_and_manifests_are_hashed_as_they_are() {
-        for (scheme, is_manifest) in [
-            (Scheme::Md5, false),
-            (Scheme::Md5, true),
-            (Scheme::Dos2Unix, true),
-        ] {
+        for (scheme, is_manifest) in
+            [(Scheme::Md5, false), (Scheme::Md5, true), (Scheme::Dos2Unix, true)]
+        {
             let mut checker = Checker::new(scheme, is_manifest);
             checker.update(b"x\r\n");
             let digests = checker.finish();
-            assert_eq!(
-                digests,
-                Digests {
-                    raw: md5(b"x\r\n"),
-                    by_file: None,
-                    by_piece: None
-                }
-            );
+            assert_eq!(digests, Digests { raw: md5(b"x\r\n"), by_file: None, by_piece: None });
             assert!(!digests.matches(&md5(b"x\n")));
         }
     }

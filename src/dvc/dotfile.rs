@@ -21,18 +21,12 @@ pub fn parse(
         _ => return Err(FormatError::Shape("not a mapping")),
     };
     let entries = list(&stage, "outs").ok_or(FormatError::Shape("`outs` is not a list"))?;
-    let base = Base {
-        file_dir,
-        project_root,
-    };
+    let base = Base { file_dir, project_root };
     let origin = origin(&stage);
     let mut parsed = Parsed::default();
     for entry in entries {
         match output(entry, text(&stage, "wdir"), base, &mut parsed.bad) {
-            Ok(output) => parsed.outputs.push(Output {
-                origin: origin.clone(),
-                ..output
-            }),
+            Ok(output) => parsed.outputs.push(Output { origin: origin.clone(), ..output }),
             Err(entry) => parsed.bad.push(entry),
         }
     }
@@ -46,15 +40,10 @@ fn output(
     bad: &mut Vec<BadEntry>,
 ) -> Result<Output, BadEntry> {
     let Some(entry) = entry.as_map() else {
-        return Err(BadEntry::new(
-            b"outs",
-            Flaw::Shape("an output that is not a mapping"),
-        ));
+        return Err(BadEntry::new(b"outs", Flaw::Shape("an output that is not a mapping")));
     };
     let path = text(entry, "path").unwrap_or_default();
-    let place = base
-        .place(wdir, path)
-        .map_err(|flaw| BadEntry::new(path.as_bytes(), flaw))?;
+    let place = base.place(wdir, path).map_err(|flaw| BadEntry::new(path.as_bytes(), flaw))?;
     Ok(Output::read(place, entry, bad))
 }
 
@@ -114,9 +103,7 @@ mod tests {
             format!("outs:\n- md5: {MD5}\n  size: 6\n  isexec: true\n  hash: md5\n  path: a.txt\n");
         let parsed = parse_in("sub", &text).unwrap();
         assert_eq!(parsed.bad, []);
-        let [output] = parsed.outputs.as_slice() else {
-            panic!("{parsed:?}")
-        };
+        let [output] = parsed.outputs.as_slice() else { panic!("{parsed:?}") };
         assert_eq!(output.path.as_bytes(), b"sub/a.txt");
         assert!(matches!(output.content, Content::Blob(_)));
         assert_eq!((output.size, output.is_exec), (Some(6), true));
@@ -125,30 +112,15 @@ mod tests {
 
     #[test]
     fn files_without_outputs_are_sound() {
-        for text in [
-            "",
-            "[]",
-            "{}",
-            "outs:\n",
-            "outs: []\n",
-            "desc: nothing yet\n",
-        ] {
+        for text in ["", "[]", "{}", "outs:\n", "outs: []\n", "desc: nothing yet\n"] {
             assert_eq!(read(text), Parsed::default(), "{text:?}");
         }
     }
 
     #[test]
     fn other_documents_are_errors_of_the_file() {
-        for text in [
-            "just some text\n",
-            "- a\n- b\n",
-            "outs: 7\n",
-            "outs: {a: b}\n",
-        ] {
-            assert!(
-                matches!(parse_in("", text), Err(FormatError::Shape(_))),
-                "{text:?}"
-            );
+        for text in ["just some text\n", "- a\n- b\n", "outs: 7\n", "outs: {a: b}\n"] {
+            assert!(matches!(parse_in("", text), Err(FormatError::Shape(_))), "{text:?}");
         }
     }
 
@@ -180,9 +152,7 @@ mod tests {
             "frozen: true\ndeps:\n- path: data/sub\n  repo:\n    url: ../src\n    rev: 1.0\n    \
              rev_lock: 6de42fba5869af45ece25b7073c8617a4643328a\nouts:\n- {{md5: {MD5}.dir, path: sub}}\n"
         );
-        let Origin::Import(source) = &read(&text).outputs[0].origin else {
-            panic!("no import")
-        };
+        let Origin::Import(source) = &read(&text).outputs[0].origin else { panic!("no import") };
         assert_eq!(source.url, "../src");
         assert_eq!(source.rev.as_deref(), Some("1.0"));
         assert_eq!(source.path, "data/sub");
@@ -193,10 +163,7 @@ mod tests {
         let text =
             format!("deps:\n- {{etag: x, path: s3://b/x}}\nouts:\n- {{md5: {MD5}, path: x}}\n");
         assert_eq!(read(&text).outputs[0].origin, Origin::ImportUrl);
-        assert_eq!(
-            read(&format!("cmd: make\n{text}")).outputs[0].origin,
-            Origin::Own
-        );
+        assert_eq!(read(&format!("cmd: make\n{text}")).outputs[0].origin, Origin::Own);
     }
 
     #[test]

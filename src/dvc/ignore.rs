@@ -30,11 +30,7 @@ impl Ignore {
     /// The defaults, for the DVC project at `root`.
     pub fn new(root: RepoPath) -> Self {
         let (defaults, _) = rules(DEFAULTS);
-        Self {
-            root,
-            defaults,
-            by_folder: BTreeMap::new(),
-        }
+        Self { root, defaults, by_folder: BTreeMap::new() }
     }
 
     /// Adds the `.dvcignore` that lies in `folder`, and returns a warning for each pattern that
@@ -49,10 +45,7 @@ impl Ignore {
 
     /// Whether DVC does not see `path`, by itself or because a folder above it is ignored.
     pub fn is_ignored(&self, path: &RepoPath, is_dir: bool) -> bool {
-        let Some(inside) = path
-            .strip_prefix(&self.root)
-            .filter(|inside| !inside.is_empty())
-        else {
+        let Some(inside) = path.strip_prefix(&self.root).filter(|inside| !inside.is_empty()) else {
             return false;
         };
         let mut folders = vec![self.root.clone()];
@@ -135,15 +128,10 @@ mod tests {
     fn ignored(files: &[(&str, &str)], paths: &[&str]) -> Vec<bool> {
         let mut ignore = Ignore::new(RepoPath::root());
         for (folder, text) in files {
-            assert_eq!(
-                ignore.add(&path(folder.as_bytes()), text.as_bytes()),
-                [""; 0]
-            );
+            assert_eq!(ignore.add(&path(folder.as_bytes()), text.as_bytes()), [""; 0]);
         }
         let is_ignored = |text: &&str| {
-            let (name, is_dir) = text
-                .strip_suffix('/')
-                .map_or((*text, false), |name| (name, true));
+            let (name, is_dir) = text.strip_suffix('/').map_or((*text, false), |name| (name, true));
             ignore.is_ignored(&path(name.as_bytes()), is_dir)
         };
         paths.iter().map(is_ignored).collect()
@@ -151,26 +139,14 @@ mod tests {
 
     #[test]
     fn the_defaults_hide_the_folders_of_git_and_dvc() {
-        let paths = [
-            ".git/",
-            ".git",
-            ".hg/",
-            ".dvc/",
-            "sub/.dvc/config",
-            ".dvcignore",
-            ".hg",
-            "x",
-        ];
+        let paths = [".git/", ".git", ".hg/", ".dvc/", "sub/.dvc/config", ".dvcignore", ".hg", "x"];
         let expected = [true, true, true, true, true, false, false, false];
         assert_eq!(ignored(&[], &paths), expected);
     }
 
     #[test]
     fn patterns_are_those_of_git_relative_to_their_folder() {
-        let files = [(
-            "",
-            "# comment\n/hidden.bin.dvc\n*.tmp\nsub/hid*\n!keep.tmp\n  spaced  \n",
-        )];
+        let files = [("", "# comment\n/hidden.bin.dvc\n*.tmp\nsub/hid*\n!keep.tmp\n  spaced  \n")];
         let paths = [
             "hidden.bin.dvc",
             "other/hidden.bin.dvc",
@@ -179,28 +155,15 @@ mod tests {
             "keep.tmp",
             "spaced",
         ];
-        assert_eq!(
-            ignored(&files, &paths),
-            [true, false, true, true, false, true]
-        );
-        assert_eq!(
-            ignored(&[("s", "/x\n")], &["s/x", "x", "s/s/x"]),
-            [true, false, false]
-        );
+        assert_eq!(ignored(&files, &paths), [true, false, true, true, false, true]);
+        assert_eq!(ignored(&[("s", "/x\n")], &["s/x", "x", "s/s/x"]), [true, false, false]);
     }
 
     #[test]
     fn deeper_files_override_but_nothing_below_an_ignored_folder_comes_back() {
-        let files = [
-            ("", "*.log\ndata/\n"),
-            ("sub", "!a.log\n"),
-            ("data", "!x\n"),
-        ];
+        let files = [("", "*.log\ndata/\n"), ("sub", "!a.log\n"), ("data", "!x\n")];
         let paths = ["sub/a.log", "a.log", "sub/b.log", "data/x", "data/", "data"];
-        assert_eq!(
-            ignored(&files, &paths),
-            [false, true, true, true, true, false]
-        );
+        assert_eq!(ignored(&files, &paths), [false, true, true, true, true, false]);
     }
 
     #[test]

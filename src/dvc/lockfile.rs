@@ -39,25 +39,19 @@ impl Lock {
     ///
     /// Generated stages are named `name@key`.
     pub fn outputs(&self, stage: &str) -> HashMap<&str, &Map> {
-        let outs = self
-            .stages
-            .get(stage)
-            .and_then(Node::as_map)
-            .and_then(|stage| stage.get("outs"));
+        let outs =
+            self.stages.get(stage).and_then(Node::as_map).and_then(|stage| stage.get("outs"));
         let entries = outs.and_then(Node::as_list).unwrap_or_default().iter();
         let entries = entries.filter_map(Node::as_map);
-        entries
-            .filter_map(|entry| Some((text(entry, "path")?, entry)))
-            .collect()
+        entries.filter_map(|entry| Some((text(entry, "path")?, entry))).collect()
     }
 
     /// The names of the stages that were generated from the one called `name`.
     pub fn generated_from(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.stages.keys().map(String::as_str).filter(move |stage| {
-            stage
-                .strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with('@'))
-        })
+        self.stages
+            .keys()
+            .map(String::as_str)
+            .filter(move |stage| stage.strip_prefix(name).is_some_and(|rest| rest.starts_with('@')))
     }
 }
 
@@ -79,10 +73,7 @@ mod tests {
     #[test]
     fn generated_stages_are_found_by_their_name() {
         let lock = Lock::parse(NEW).unwrap();
-        assert_eq!(
-            lock.generated_from("build").collect::<Vec<_>>(),
-            ["build@en", "build@fr"]
-        );
+        assert_eq!(lock.generated_from("build").collect::<Vec<_>>(), ["build@en", "build@fr"]);
     }
 
     #[test]
@@ -99,11 +90,7 @@ mod tests {
     fn an_empty_lock_is_sound_and_a_strange_one_is_not() {
         assert_eq!(Lock::parse(b"").unwrap(), Lock::default());
         assert_eq!(Lock::parse(b"schema: '2.0'\n").unwrap(), Lock::default());
-        for text in [
-            &b"schema: '3.0'\n"[..],
-            b"- a\n",
-            b"schema: '2.0'\nstages: 7\n",
-        ] {
+        for text in [&b"schema: '3.0'\n"[..], b"- a\n", b"schema: '2.0'\nstages: 7\n"] {
             assert!(matches!(Lock::parse(text), Err(FormatError::Shape(_))));
         }
     }

@@ -81,16 +81,8 @@ pub fn parse(
 ) -> Result<Refused, ManifestError> {
     let left = Cell::new(ENTRY_MAX);
     let mut refused = Refused::default();
-    let mut json = serde_json::Deserializer::from_reader(Rationed {
-        reader,
-        left: &left,
-    });
-    Entries {
-        left: &left,
-        accept,
-        refused: &mut refused,
-    }
-    .deserialize(&mut json)?;
+    let mut json = serde_json::Deserializer::from_reader(Rationed { reader, left: &left });
+    Entries { left: &left, accept, refused: &mut refused }.deserialize(&mut json)?;
     left.set(ENTRY_MAX);
     json.end()?;
     Ok(refused)
@@ -142,10 +134,7 @@ impl<'de> Visitor<'de> for Entries<'_> {
         while let Some(raw) = list.next_element::<Box<RawValue>>()? {
             self.left.set(ENTRY_MAX);
             match read_entry(raw.get()) {
-                Ok((relpath, digest)) => (self.accept)(Entry {
-                    relpath: &relpath,
-                    digest,
-                }),
+                Ok((relpath, digest)) => (self.accept)(Entry { relpath: &relpath, digest }),
                 Err(entry) => self.refused.add(entry),
             }
         }
@@ -171,9 +160,8 @@ fn read_entry(raw: &str) -> Result<(Vec<u8>, Option<Digest>), BadEntry> {
     let entry = serde_json::from_str(raw).or_else(|_| {
         serde_json::from_str(raw).map(|Nameless { relpath }| RawEntry { relpath, md5: None })
     });
-    let RawEntry { relpath, md5 } = entry
-        .ok()
-        .ok_or_else(|| refuse(Flaw::Shape("not an entry with a path")))?;
+    let RawEntry { relpath, md5 } =
+        entry.ok().ok_or_else(|| refuse(Flaw::Shape("not an entry with a path")))?;
     let relpath = relpath.ok_or_else(|| refuse(Flaw::Shape("no path")))?;
     let relpath = unescape_surrogates(relpath.0)
         .ok_or_else(|| refuse(Flaw::Shape("a lone surrogate that stands for no byte")))?;
@@ -268,10 +256,8 @@ mod tests {
             r#"[{{"md5": "{MD5}", "relpath": "b.txt"}}, {{"md5": "{MD5}", "relpath": "sub/deep/\u00fc \ud83d\ude00\u007f"}}]"#
         );
         let (files, refused) = read(&text).unwrap();
-        let expected: Files = vec![
-            (b"b.txt".to_vec(), true),
-            ("sub/deep/ü 😀\u{7f}".as_bytes().to_vec(), true),
-        ];
+        let expected: Files =
+            vec![(b"b.txt".to_vec(), true), ("sub/deep/ü 😀\u{7f}".as_bytes().to_vec(), true)];
         assert_eq!(files, expected);
         assert_eq!(refused, Refused::default());
         assert_eq!(read("[]").unwrap().0, []);
@@ -280,10 +266,7 @@ mod tests {
     #[test]
     fn lone_surrogates_are_the_bytes_they_stand_for() {
         assert_eq!(names(&[r#""b\udcff\udc80.x""#]), [b"b\xff\x80.x"]);
-        assert_eq!(
-            names(&[r#""\ud83d\ude00\udce9""#]),
-            [b"\xf0\x9f\x98\x80\xe9"]
-        );
+        assert_eq!(names(&[r#""\ud83d\ude00\udce9""#]), [b"\xf0\x9f\x98\x80\xe9"]);
         assert_eq!(names(&[r#""\ud7ff\uac00""#]), ["\u{d7ff}가".as_bytes()]);
         assert_eq!(names(&["\"ü raw\""]), ["ü raw".as_bytes()]);
     }
@@ -291,10 +274,7 @@ mod tests {
     #[test]
     fn other_lone_surrogates_are_refused() {
         let none: [&[u8]; 0] = [];
-        assert_eq!(
-            names(&[r#""\ud83d""#, r#""\udd00""#, r#""\ude00\ud83d""#]),
-            none
-        );
+        assert_eq!(names(&[r#""\ud83d""#, r#""\udd00""#, r#""\ude00\ud83d""#]), none);
         assert_eq!(names(&[r#""\udc7f""#, r#""\udc2f""#]), none);
     }
 
@@ -324,22 +304,12 @@ mod tests {
 
     #[test]
     fn files_without_a_usable_hash_are_listed() {
-        let hashes = [
-            "null",
-            "7",
-            r#""ab""#,
-            r#""../../evil""#,
-            &format!("\"{MD5}.dir\""),
-            "[1]",
-        ];
+        let hashes = ["null", "7", r#""ab""#, r#""../../evil""#, &format!("\"{MD5}.dir\""), "[1]"];
         for md5 in hashes {
             let text = format!(r#"[{{"relpath": "a", "md5": {md5}}}]"#);
             assert_eq!(read(&text).unwrap().0, [(b"a".to_vec(), false)], "{md5}");
         }
-        assert_eq!(
-            read(r#"[{"relpath": "a"}]"#).unwrap().0,
-            [(b"a".to_vec(), false)]
-        );
+        assert_eq!(read(r#"[{"relpath": "a"}]"#).unwrap().0, [(b"a".to_vec(), false)]);
     }
 
     #[test]
@@ -354,20 +324,8 @@ mod tests {
     fn other_documents_are_damaged() {
         let cut = format!(r#"[{{"md5": "{MD5}", "relp"#);
         let twice = "[] []";
-        for text in [
-            "",
-            "{}",
-            "7",
-            "[",
-            "[1,]",
-            &cut,
-            twice,
-            &"[".repeat(100_000),
-        ] {
-            assert!(
-                matches!(read(text), Err(ManifestError::Damaged(_))),
-                "{text:.20}"
-            );
+        for text in ["", "{}", "7", "[", "[1,]", &cut, twice, &"[".repeat(100_000)] {
+            assert!(matches!(read(text), Err(ManifestError::Damaged(_))), "{text:.20}");
         }
     }
 
@@ -375,20 +333,15 @@ mod tests {
     fn an_entry_beyond_all_measure_is_not_taken_into_memory() {
         let text = format!(r#"[{{"relpath": "{}"}}]"#, "x".repeat(1 << 20));
         assert!(read(&text).is_err());
-        let many = format!(
-            r#"[{}{{"relpath": "z"}}]"#,
-            r#"{"relpath": "abcdefgh"},"#.repeat(10_000)
-        );
+        let many =
+            format!(r#"[{}{{"relpath": "z"}}]"#, r#"{"relpath": "abcdefgh"},"#.repeat(10_000));
         assert_eq!(read(&many).unwrap().0.len(), 10_001);
     }
 
     #[test]
     fn reports_are_bounded() {
         let (_, refused) = read(&format!("[{}1]", "1,".repeat(9_999))).unwrap();
-        assert_eq!(
-            (refused.count, refused.entries.len()),
-            (10_000, REPORTED_MAX)
-        );
+        assert_eq!((refused.count, refused.entries.len()), (10_000, REPORTED_MAX));
     }
 
     /// Writes a name as Python's `json.dumps` does after `os.fsdecode`.

@@ -81,10 +81,7 @@ pub struct BadEntry {
 impl BadEntry {
     fn new(what: &[u8], why: impl Into<Flaw>) -> Self {
         const SHOWN: usize = 200;
-        Self {
-            what: escape(&what[..what.len().min(SHOWN)]),
-            why: why.into(),
-        }
+        Self { what: escape(&what[..what.len().min(SHOWN)]), why: why.into() }
     }
 }
 

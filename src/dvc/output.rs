@@ -7,10 +7,7 @@ use crate::id::{BlobId, Digest, Scheme, TreeId, parse_digest};
 use crate::path::RepoPath;
 
 /// A tracked file or folder and where its content is known by.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "independent facts, none excludes another"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, none excludes another")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
     /// Where it lies in the repository.
@@ -130,10 +127,7 @@ fn number(entry: &Map, key: &str) -> Option<u64> {
 }
 
 fn is_versioned(entry: &Map) -> bool {
-    let has_cloud = entry
-        .get("cloud")
-        .and_then(Node::as_map)
-        .is_some_and(|map| !map.is_empty());
+    let has_cloud = entry.get("cloud").and_then(Node::as_map).is_some_and(|map| !map.is_empty());
     has_cloud || text(entry, "version_id").is_some()
 }
 
@@ -161,14 +155,10 @@ fn scheme(entry: &Map) -> Result<Scheme, String> {
 
 fn hashed(entry: &Map, scheme: Scheme) -> Result<Content, String> {
     let Some(md5) = text(entry, "md5") else {
-        let other = ["etag", "checksum"]
-            .into_iter()
-            .find(|key| text(entry, key).is_some());
+        let other = ["etag", "checksum"].into_iter().find(|key| text(entry, key).is_some());
         return Err(other.map_or("no hash".to_owned(), |key| format!("only {key}, no hash")));
     };
-    let (hash, is_tree) = md5
-        .strip_suffix(".dir")
-        .map_or((md5, false), |hash| (hash, true));
+    let (hash, is_tree) = md5.strip_suffix(".dir").map_or((md5, false), |hash| (hash, true));
     let digest = parse_digest(hash).map_err(|error| error.to_string())?;
     Ok(if is_tree {
         Content::Tree(TreeId { digest, scheme })
@@ -240,14 +230,8 @@ mod tests {
 
     #[test]
     fn hashes_that_look_like_numbers_are_hashes() {
-        for md5 in [
-            "12345678901234567890123456789012",
-            "1234567890123456789012345678e012",
-        ] {
-            assert!(
-                matches!(read(&format!("md5: {md5}")).0.content, Content::Blob(_)),
-                "{md5}"
-            );
+        for md5 in ["12345678901234567890123456789012", "1234567890123456789012345678e012"] {
+            assert!(matches!(read(&format!("md5: {md5}")).0.content, Content::Blob(_)), "{md5}");
         }
     }
 
@@ -258,16 +242,8 @@ mod tests {
         }
         assert_eq!(reason("etag: abc"), "only etag, no hash");
         assert!(reason("hash: sha256\nmd5: d41d8cd98f00b204e9800998ecf8427e").contains("sha256"));
-        for md5 in [
-            "ab",
-            "../../../evil",
-            "D41D8CD98F00B204E9800998ECF8427E",
-            "{a: b}.dir",
-        ] {
-            assert!(
-                reason(&format!("md5: '{md5}'")).contains("32 lower-case hex"),
-                "{md5}"
-            );
+        for md5 in ["ab", "../../../evil", "D41D8CD98F00B204E9800998ECF8427E", "{a: b}.dir"] {
+            assert!(reason(&format!("md5: '{md5}'")).contains("32 lower-case hex"), "{md5}");
         }
     }
 
@@ -299,9 +275,7 @@ mod tests {
         let text = "hash: md5\nfiles:\n- relpath: '1'\n  md5: b026324c6904b2a9cb4b88d6d61c81d1\n  \
                     size: 2\n  cloud: {v: {version_id: q}}\n- relpath: s/2\n- relpath: ../evil\n- 7\n";
         let (output, bad) = read(text);
-        let Content::Files(files) = output.content else {
-            panic!("no list")
-        };
+        let Content::Files(files) = output.content else { panic!("no list") };
         assert_eq!(files.len(), 2);
         assert_eq!(files[0].relpath.as_bytes(), b"1");
         assert!(files[0].is_versioned && files[0].blob.is_some() && files[0].size == Some(2));

@@ -39,10 +39,7 @@ pub fn parse(
 ) -> Result<Parsed, FormatError> {
     let mut file = mapping(yaml::parse(yaml)?)?;
     let stages = mapping(file.swap_remove("stages").unwrap_or_else(Node::null))?;
-    let base = Base {
-        file_dir,
-        project_root,
-    };
+    let base = Base { file_dir, project_root };
     let left = Cell::new(VARS_MAX);
     let read = |path: &RepoPath| {
         let bytes = read(path)?;
@@ -52,10 +49,7 @@ pub fn parse(
     let mut vars = vars::import("params.yaml", base, None, &read).unwrap_or_default();
     vars::extend(&mut vars, file.get("vars"), base, None, &read);
     let pipeline = Pipeline::new(base, lock);
-    let mut found = Found {
-        parsed: Parsed::default(),
-        steps_left: STEPS_MAX,
-    };
+    let mut found = Found { parsed: Parsed::default(), steps_left: STEPS_MAX };
     for (name, definition) in &stages {
         let definition = Definition::new(name, definition);
         let added = definition.and_then(|definition| {
@@ -93,9 +87,7 @@ enum Kind<'a> {
 
 impl<'a> Definition<'a> {
     fn new(name: &'a str, node: &'a Node) -> Result<Self, Flaw> {
-        let map = node
-            .as_map()
-            .ok_or(Flaw::Shape("a stage that is not a mapping"))?;
+        let map = node.as_map().ok_or(Flaw::Shape("a stage that is not a mapping"))?;
         let (kind, stage) = match (map.get("foreach"), map.get("matrix")) {
             (Some(values), _) => (Kind::Foreach(values), map.get("do").and_then(Node::as_map)),
             (None, Some(values)) => (Kind::Matrix(values), Some(map)),
@@ -111,19 +103,10 @@ impl<'a> Definition<'a> {
 
     /// The variables that the stage brings along, its files being relative to its `wdir`.
     fn vars(&self, base: Base<'_>, vars: &Map, read: vars::ReadFile<'_>) -> Map {
-        let scope = Scope {
-            vars: &[vars],
-            each: None,
-        };
+        let scope = Scope { vars: &[vars], each: None };
         let wdir = self.wdir().and_then(|wdir| scope.text(wdir).ok());
         let mut own = Map::new();
-        vars::extend(
-            &mut own,
-            self.stage.get("vars"),
-            base,
-            wdir.as_deref(),
-            read,
-        );
+        vars::extend(&mut own, self.stage.get("vars"), base, wdir.as_deref(), read);
         own
     }
 }
@@ -136,10 +119,7 @@ struct Found {
 
 impl Found {
     fn spend(&mut self, steps: usize) -> Result<(), TemplateError> {
-        self.steps_left = self
-            .steps_left
-            .checked_sub(steps)
-            .ok_or(TemplateError::TooLarge)?;
+        self.steps_left = self.steps_left.checked_sub(steps).ok_or(TemplateError::TooLarge)?;
         Ok(())
     }
 
@@ -158,18 +138,11 @@ struct Pipeline<'a> {
 impl<'a> Pipeline<'a> {
     fn new(base: Base<'a>, lock: Option<&[u8]>) -> Self {
         let (lock, missing) = match lock.map(Lock::parse) {
-            None => (
-                Lock::default(),
-                "there is no dvc.lock: the stage was never run".to_owned(),
-            ),
+            None => (Lock::default(), "there is no dvc.lock: the stage was never run".to_owned()),
             Some(Ok(lock)) => (lock, "not in dvc.lock: the stage was never run".to_owned()),
             Some(Err(error)) => (Lock::default(), format!("dvc.lock cannot be read: {error}")),
         };
-        Self {
-            base,
-            lock,
-            missing,
-        }
+        Self { base, lock, missing }
     }
 
     /// Adds the outputs of all stages that `definition` stands for.
@@ -200,10 +173,7 @@ impl<'a> Pipeline<'a> {
         found: &mut Found,
     ) -> Result<(), Flaw> {
         let mut add = |suffix: &str, key, node| {
-            let each = Each {
-                key,
-                item: Item::One(node),
-            };
+            let each = Each { key, item: Item::One(node) };
             self.generated(of, suffix, &each, vars, found)
         };
         match values {
@@ -216,8 +186,7 @@ impl<'a> Pipeline<'a> {
                 numbered.try_for_each(|(index, node)| add(&index.to_string(), None, node))?;
             }
             Node::Map(map) => {
-                map.iter()
-                    .try_for_each(|(key, node)| add(key, Some(Node::string(key)), node))?;
+                map.iter().try_for_each(|(key, node)| add(key, Some(Node::string(key)), node))?;
             }
             Node::Scalar(_) => return Err(Flaw::Shape("`foreach` over something that is no list")),
         }
@@ -231,25 +200,17 @@ impl<'a> Pipeline<'a> {
         vars: &[&Map],
         found: &mut Found,
     ) -> Result<(), Flaw> {
-        let dimensions = values
-            .as_map()
-            .ok_or(Flaw::Shape("`matrix` is not a mapping"))?
-            .iter();
+        let dimensions = values.as_map().ok_or(Flaw::Shape("`matrix` is not a mapping"))?.iter();
         let dimensions = dimensions.map(|(name, list)| Some((name.as_str(), list.as_list()?)));
         let dimensions: Option<Vec<_>> = dimensions.collect();
         let dimensions =
             dimensions.ok_or(Flaw::Shape("`matrix` over something that is no list"))?;
         let mut lengths = dimensions.iter().map(|(_, list)| list.len());
-        let cells = lengths
-            .try_fold(1_usize, usize::checked_mul)
-            .ok_or(TemplateError::TooLarge)?;
+        let cells = lengths.try_fold(1_usize, usize::checked_mul).ok_or(TemplateError::TooLarge)?;
         for index in 0..cells {
             found.spend(dimensions.len())?;
             let (key, cell) = cell(&dimensions, index);
-            let each = Each {
-                key: Some(Node::string(&key)),
-                item: Item::Cell(cell),
-            };
+            let each = Each { key: Some(Node::string(&key)), item: Item::Cell(cell) };
             self.generated(of, &key, &each, vars, found)?;
         }
         Ok(())
@@ -264,15 +225,7 @@ impl<'a> Pipeline<'a> {
         found: &mut Found,
     ) -> Result<(), TemplateError> {
         let name = format!("{}@{suffix}", of.name);
-        self.stage(
-            &name,
-            of.stage,
-            Scope {
-                vars,
-                each: Some(each),
-            },
-            found,
-        )
+        self.stage(&name, of.stage, Scope { vars, each: Some(each) }, found)
     }
 
     /// Adds the outputs of one stage. The error is that there are too many.
@@ -404,15 +357,13 @@ fn cell<'a>(
 /// The outputs a stage declares, as written: path and, where given, flags; nothing for an item
 /// that is neither.
 fn declared(stage: &Map) -> impl Iterator<Item = Option<(&str, Option<&Map>)>> {
-    let lists = ["outs", "metrics", "plots"]
-        .into_iter()
-        .filter_map(|key| stage.get(key)?.as_list());
+    let lists =
+        ["outs", "metrics", "plots"].into_iter().filter_map(|key| stage.get(key)?.as_list());
     lists.flatten().flat_map(|item| -> Vec<_> {
         match item {
-            Node::Map(map) => map
-                .iter()
-                .map(|(path, flags)| Some((path.as_str(), flags.as_map())))
-                .collect(),
+            Node::Map(map) => {
+                map.iter().map(|(path, flags)| Some((path.as_str(), flags.as_map()))).collect()
+            }
             item => vec![item.text().map(|path| (path, None))],
         }
     })

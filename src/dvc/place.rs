@@ -43,12 +43,10 @@ impl Base<'_> {
             return Err(Flaw::External);
         }
         let text = format!("{wdir}/{path}");
-        self.file_dir
-            .resolve(text.as_bytes())
-            .map_err(|error| match error {
-                PathError::Absolute | PathError::Escapes => Flaw::External,
-                error => Flaw::Name(error),
-            })
+        self.file_dir.resolve(text.as_bytes()).map_err(|error| match error {
+            PathError::Absolute | PathError::Escapes => Flaw::External,
+            error => Flaw::Name(error),
+        })
     }
 }
 
@@ -63,14 +61,8 @@ pub(super) fn check_relpath(relpath: &[u8]) -> Result<(), Flaw> {
     if relpath[0] == b'/' {
         return Err(PathError::Absolute.into());
     }
-    relpath
-        .split(|byte| *byte == b'/')
-        .try_for_each(crate::path::check_name)?;
-    if is_reserved(relpath) {
-        Err(Flaw::Reserved)
-    } else {
-        Ok(())
-    }
+    relpath.split(|byte| *byte == b'/').try_for_each(crate::path::check_name)?;
+    if is_reserved(relpath) { Err(Flaw::Reserved) } else { Ok(()) }
 }
 
 /// Whether `text` begins like `s3://`.
@@ -81,8 +73,7 @@ pub(super) fn has_scheme(text: &str) -> bool {
 }
 
 fn is_reserved(path: &[u8]) -> bool {
-    path.split(|byte| *byte == b'/')
-        .any(|name| matches!(name, b".git" | b".dvc"))
+    path.split(|byte| *byte == b'/').any(|name| matches!(name, b".git" | b".dvc"))
 }
 
 #[cfg(test)]
@@ -92,33 +83,20 @@ mod tests {
     fn place(wdir: Option<&str>, path: &str) -> Result<String, Flaw> {
         let file_dir = RepoPath::new(b"proj/dvc_files").unwrap();
         let project_root = RepoPath::new(b"proj").unwrap();
-        let base = Base {
-            file_dir: &file_dir,
-            project_root: &project_root,
-        };
+        let base = Base { file_dir: &file_dir, project_root: &project_root };
         base.place(wdir, path).map(|path| path.to_string())
     }
 
     #[test]
     fn paths_start_from_the_working_directory_of_the_stage() {
         assert_eq!(place(None, "a.wav").unwrap(), "proj/dvc_files/a.wav");
-        assert_eq!(
-            place(Some("../sounds"), ".//sub/../a.wav").unwrap(),
-            "proj/sounds/a.wav"
-        );
+        assert_eq!(place(Some("../sounds"), ".//sub/../a.wav").unwrap(), "proj/sounds/a.wav");
         assert_eq!(place(None, "../../proj/b/").unwrap(), "proj/b");
     }
 
     #[test]
     fn what_leaves_the_project_is_external() {
-        for path in [
-            "../..",
-            "../../other/x",
-            "../../../x",
-            "/abs",
-            "s3://bucket/x",
-            "..",
-        ] {
+        for path in ["../..", "../../other/x", "../../../x", "/abs", "s3://bucket/x", ".."] {
             assert_eq!(place(None, path), Err(Flaw::External), "{path}");
         }
         assert_eq!(place(Some("/abs"), "x"), Err(Flaw::External));
@@ -133,10 +111,7 @@ mod tests {
         assert_eq!(place(None, "sub/dvc.yaml"), Err(Flaw::DvcFile));
         assert_eq!(place(None, "a\0b"), Err(Flaw::Name(PathError::Nul)));
         assert_eq!(place(None, ""), Err(Flaw::Shape("no path")));
-        assert_eq!(
-            place(None, &"n".repeat(256)),
-            Err(Flaw::Name(PathError::TooLong))
-        );
+        assert_eq!(place(None, &"n".repeat(256)), Err(Flaw::Name(PathError::TooLong)));
         assert_eq!(place(None, &"n/".repeat(2049)), Err(Flaw::TooLong));
     }
 
@@ -148,17 +123,7 @@ mod tests {
 
     #[test]
     fn relpaths_are_plain_components_only() {
-        for bad in [
-            "",
-            "/abs",
-            "../evil",
-            "./a",
-            "b//c",
-            "a/",
-            "a\0b",
-            ".git/x",
-            "s/.dvc/config",
-        ] {
+        for bad in ["", "/abs", "../evil", "./a", "b//c", "a/", "a\0b", ".git/x", "s/.dvc/config"] {
             assert!(check_relpath(bad.as_bytes()).is_err(), "{bad}");
         }
         assert!(check_relpath(b"sub/b\xff").is_ok());

@@ -94,10 +94,7 @@ impl<'a> Scope<'a> {
                     spend(budget, key.len())?;
                     Ok((self.text(key)?, self.node(node, budget)?))
                 };
-                map.iter()
-                    .map(entry)
-                    .collect::<Result<_, _>>()
-                    .map(Node::Map)
+                map.iter().map(entry).collect::<Result<_, _>>().map(Node::Map)
             }
         }
     }
@@ -129,13 +126,8 @@ impl<'a> Scope<'a> {
     fn select(&self, expression: &str) -> Result<&'a Node, TemplateError> {
         let expression = expression.trim();
         let each = self.each.and_then(|each| each.select(expression));
-        let in_vars = || {
-            self.vars
-                .iter()
-                .find_map(|vars| descend(vars, steps(expression)))
-        };
-        each.or_else(in_vars)
-            .ok_or_else(|| TemplateError::Unresolved(shorten(expression)))
+        let in_vars = || self.vars.iter().find_map(|vars| descend(vars, steps(expression)));
+        each.or_else(in_vars).ok_or_else(|| TemplateError::Unresolved(shorten(expression)))
     }
 }
 
@@ -156,9 +148,7 @@ impl<'a> Each<'a> {
 }
 
 fn steps(expression: &str) -> impl Iterator<Item = &str> {
-    expression
-        .split(['.', '['])
-        .map(|step| step.trim_end_matches(']'))
+    expression.split(['.', '[']).map(|step| step.trim_end_matches(']'))
 }
 
 fn descend<'a, 's>(vars: &'a Map, mut steps: impl Iterator<Item = &'s str>) -> Option<&'a Node> {
@@ -169,11 +159,7 @@ fn descend<'a, 's>(vars: &'a Map, mut steps: impl Iterator<Item = &'s str>) -> O
 /// The expression of a text that is nothing but one template.
 fn sole_expression(text: &str) -> Option<&str> {
     let inner = text.trim().strip_prefix("${")?.strip_suffix('}')?;
-    if inner.contains('}') {
-        None
-    } else {
-        Some(inner)
-    }
+    if inner.contains('}') { None } else { Some(inner) }
 }
 
 fn child<'a>(node: &'a Node, step: &str) -> Option<&'a Node> {
@@ -187,9 +173,7 @@ fn child<'a>(node: &'a Node, step: &str) -> Option<&'a Node> {
 /// Takes the cost of one node with `len` bytes of text from the budget.
 fn spend(budget: &mut usize, len: usize) -> Result<(), TemplateError> {
     const NODE_COST: usize = 64;
-    *budget = budget
-        .checked_sub(NODE_COST + len)
-        .ok_or(TemplateError::TooLarge)?;
+    *budget = budget.checked_sub(NODE_COST + len).ok_or(TemplateError::TooLarge)?;
     Ok(())
 }
 
@@ -221,20 +205,13 @@ mod tests {
     }
 
     fn text(template: &str) -> Result<String, TemplateError> {
-        Scope {
-            vars: &[&vars()],
-            each: None,
-        }
-        .text(template)
+        Scope { vars: &[&vars()], each: None }.text(template)
     }
 
     #[test]
     fn values_are_found_by_name_and_index() {
         assert_eq!(text("${names.dir}/x-${ lr }").unwrap(), "prepared/x-0.1");
-        assert_eq!(
-            text("${list[0]}${list[1].b[1]}${list.1.b.0}").unwrap(),
-            "a21"
-        );
+        assert_eq!(text("${list[0]}${list[1].b[1]}${list.1.b.0}").unwrap(), "a21");
         assert_eq!(text("${yes}").unwrap(), "true");
     }
 
@@ -246,42 +223,24 @@ mod tests {
 
     #[test]
     fn what_has_no_text_is_an_error() {
-        assert_eq!(
-            text("${nope}"),
-            Err(TemplateError::Unresolved("nope".to_owned()))
-        );
+        assert_eq!(text("${nope}"), Err(TemplateError::Unresolved("nope".to_owned())));
         assert_eq!(
             text("${names.dir.x}"),
             Err(TemplateError::Unresolved("names.dir.x".to_owned()))
         );
         for expression in ["names", "list", "none"] {
-            assert!(matches!(
-                text(&format!("${{{expression}}}")),
-                Err(TemplateError::NotText(_))
-            ));
+            assert!(matches!(text(&format!("${{{expression}}}")), Err(TemplateError::NotText(_))));
         }
     }
 
     #[test]
     fn item_and_key_are_those_of_the_stage() {
         let (vars, one) = (vars(), Node::plain("7"));
-        let each = Each {
-            key: Some(Node::string("k")),
-            item: Item::One(&one),
-        };
-        let scope = Scope {
-            vars: &[&vars],
-            each: Some(&each),
-        };
+        let each = Each { key: Some(Node::string("k")), item: Item::One(&one) };
+        let scope = Scope { vars: &[&vars], each: Some(&each) };
         assert_eq!(scope.text("${key}${item}").unwrap(), "k7");
-        let each = Each {
-            key: None,
-            item: Item::Cell(vec![("size", &one)]),
-        };
-        let scope = Scope {
-            vars: &[&vars],
-            each: Some(&each),
-        };
+        let each = Each { key: None, item: Item::Cell(vec![("size", &one)]) };
+        let scope = Scope { vars: &[&vars], each: Some(&each) };
         assert_eq!(scope.text("${item.size}").unwrap(), "7");
         assert!(scope.text("${item}${key}").is_err());
     }
@@ -289,10 +248,7 @@ mod tests {
     #[test]
     fn a_sole_template_keeps_the_type_of_its_value() {
         let vars = vars();
-        let scope = Scope {
-            vars: &[&vars],
-            each: None,
-        };
+        let scope = Scope { vars: &[&vars], each: None };
         let node = scope.node(&Node::string("${list}"), &mut 10_000).unwrap();
         assert_eq!(node.as_list().unwrap().len(), 2);
         let node = scope.node(&Node::string("a${lr}"), &mut 10_000).unwrap();
@@ -303,15 +259,9 @@ mod tests {
     fn expansion_is_bounded() {
         let mut vars = Map::new();
         vars.insert("long".to_owned(), Node::string("x".repeat(4_500)));
-        let scope = Scope {
-            vars: &[&vars],
-            each: None,
-        };
+        let scope = Scope { vars: &[&vars], each: None };
         assert_eq!(scope.text("${long}${long}"), Err(TemplateError::TooLarge));
         let many = Node::List(vec![Node::string("${long}"); 100]);
-        assert_eq!(
-            scope.node(&many, &mut 100_000),
-            Err(TemplateError::TooLarge)
-        );
+        assert_eq!(scope.node(&many, &mut 100_000), Err(TemplateError::TooLarge));
     }
 }

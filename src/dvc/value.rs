@@ -19,9 +19,7 @@ pub(super) fn display(scalar: &Scalar) -> String {
 /// A number of YAML 1.2 as Python prints it; nothing if `text` is none.
 pub(super) fn number(text: &str) -> Option<String> {
     let text = text.replace('_', "");
-    integer(&text)
-        .map(|value| value.to_string())
-        .or_else(|| float(&text).map(print_float))
+    integer(&text).map(|value| value.to_string()).or_else(|| float(&text).map(print_float))
 }
 
 fn integer(text: &str) -> Option<i128> {
@@ -37,9 +35,7 @@ fn integer(text: &str) -> Option<i128> {
     // Also keeps out a second sign, which `from_str_radix` would take.
     let is_digits = digits.chars().all(|digit| digit.is_digit(radix));
     if is_digits {
-        i128::from_str_radix(digits, radix)
-            .ok()
-            .map(|value| sign * value)
+        i128::from_str_radix(digits, radix).ok().map(|value| sign * value)
     } else {
         None
     }
@@ -53,9 +49,8 @@ fn float(text: &str) -> Option<f64> {
         _ => {}
     }
     // Rust also reads words such as `inf`, which are strings here.
-    let is_number = text
-        .bytes()
-        .all(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'));
+    let is_number =
+        text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'));
     if is_number { text.parse().ok() } else { None }
 }
 
@@ -65,9 +60,7 @@ pub(super) fn print_float(value: f64) -> String {
     let Some((mantissa, exponent)) = text.split_once('e') else {
         return text;
     };
-    let (sign, digits) = exponent
-        .strip_prefix('-')
-        .map_or(('+', exponent), |digits| ('-', digits));
+    let (sign, digits) = exponent.strip_prefix('-').map_or(('+', exponent), |digits| ('-', digits));
     format!("{mantissa}e{sign}{digits:0>2}")
 }
 
@@ -107,20 +100,14 @@ mod tests {
             ("--1", "--1"),
             ("0x", "0x"),
         ] {
-            let scalar = Scalar {
-                text: text.to_owned(),
-                is_plain: true,
-            };
+            let scalar = Scalar { text: text.to_owned(), is_plain: true };
             assert_eq!(display(&scalar), printed, "{text}");
         }
     }
 
     #[test]
     fn quoted_scalars_print_as_they_are() {
-        let scalar = Scalar {
-            text: "012".to_owned(),
-            is_plain: false,
-        };
+        let scalar = Scalar { text: "012".to_owned(), is_plain: false };
         assert_eq!(display(&scalar), "012");
     }
 }

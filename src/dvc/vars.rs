@@ -44,9 +44,7 @@ pub(super) fn import(
     wdir: Option<&str>,
     read: ReadFile<'_>,
 ) -> Option<Map> {
-    let (path, keys) = file
-        .split_once(':')
-        .map_or((file, None), |(path, keys)| (path, Some(keys)));
+    let (path, keys) = file.split_once(':').map_or((file, None), |(path, keys)| (path, Some(keys)));
     let place = base.resolve(wdir, path).ok()?;
     let mut vars = parse(path, &read(&place)?)?;
     if let Some(keys) = keys {
@@ -65,11 +63,7 @@ fn parse(path: &str, bytes: &[u8]) -> Option<Map> {
         "py" => Node::Map(python(std::str::from_utf8(bytes).ok()?)),
         _ => yaml::parse(bytes).ok()?,
     };
-    if let Node::Map(vars) = node {
-        Some(vars)
-    } else {
-        None
-    }
+    if let Node::Map(vars) = node { Some(vars) } else { None }
 }
 
 fn merge(into: &mut Map, from: Map) {
@@ -91,11 +85,7 @@ fn python_line(line: &str) -> Option<(String, Node)> {
     let (name, literal) = line.split_once('=')?;
     let name = name.trim_end();
     let is_name = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_');
-    if is_name {
-        Some((name.to_owned(), python_literal(literal.trim())?))
-    } else {
-        None
-    }
+    if is_name { Some((name.to_owned(), python_literal(literal.trim())?)) } else { None }
 }
 
 fn python_literal(text: &str) -> Option<Node> {
@@ -190,10 +180,7 @@ mod tests {
             ("p.yaml", "rate: 0.10\nname: x\non: true\n"),
             ("p.json", r#"{"rate": 0.10, "name": "x", "on": true}"#),
             ("p.toml", "rate = 0.10\nname = 'x'\non = true\n"),
-            (
-                "p.py",
-                "import os\nrate = 0.10  # comment\nname = \"x\"\non = True\nbad = os.sep\n",
-            ),
+            ("p.py", "import os\nrate = 0.10  # comment\nname = \"x\"\non = True\nbad = os.sep\n"),
         ] {
             assert_eq!(text(path, bytes, "rate").as_deref(), Some("0.1"), "{path}");
             assert_eq!(text(path, bytes, "name").as_deref(), Some("x"), "{path}");
@@ -204,12 +191,8 @@ mod tests {
 
     #[test]
     fn a_file_that_is_no_mapping_gives_nothing() {
-        for (path, bytes) in [
-            ("p.yaml", "- a"),
-            ("p.json", "{"),
-            ("p.toml", "="),
-            ("p.json", "7"),
-        ] {
+        for (path, bytes) in [("p.yaml", "- a"), ("p.json", "{"), ("p.toml", "="), ("p.json", "7")]
+        {
             assert_eq!(parse(path, bytes.as_bytes()), None, "{path} {bytes}");
         }
         assert!(parse("p.json", "[".repeat(100_000).as_bytes()).is_none());
@@ -219,10 +202,7 @@ mod tests {
     #[test]
     fn files_are_imported_whole_or_by_key_and_merged_deeply() {
         let (dir, root) = (RepoPath::new(b"sub").unwrap(), RepoPath::root());
-        let base = Base {
-            file_dir: &dir,
-            project_root: &root,
-        };
+        let base = Base { file_dir: &dir, project_root: &root };
         let read = |path: &RepoPath| match path.as_bytes() {
             b"sub/conf/x.yaml" => Some(b"a: {y: 2, z: 3}\nb: 4\nc: 5\n".to_vec()),
             _ => None,

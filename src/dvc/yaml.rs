@@ -69,18 +69,12 @@ impl Node {
 
     /// A scalar without quotes.
     pub fn plain(text: impl Into<String>) -> Self {
-        Self::Scalar(Scalar {
-            text: text.into(),
-            is_plain: true,
-        })
+        Self::Scalar(Scalar { text: text.into(), is_plain: true })
     }
 
     /// A string, whatever it looks like.
     pub fn string(text: impl Into<String>) -> Self {
-        Self::Scalar(Scalar {
-            text: text.into(),
-            is_plain: false,
-        })
+        Self::Scalar(Scalar { text: text.into(), is_plain: false })
     }
 
     /// Whether this is the absent value.
@@ -90,18 +84,12 @@ impl Node {
 
     /// The scalar, null included.
     pub fn as_scalar(&self) -> Option<&Scalar> {
-        if let Self::Scalar(scalar) = self {
-            Some(scalar)
-        } else {
-            None
-        }
+        if let Self::Scalar(scalar) = self { Some(scalar) } else { None }
     }
 
     /// The text of a scalar as written, unless it is null.
     pub fn text(&self) -> Option<&str> {
-        self.as_scalar()
-            .filter(|scalar| !scalar.is_null())
-            .map(|scalar| scalar.text.as_str())
+        self.as_scalar().filter(|scalar| !scalar.is_null()).map(|scalar| scalar.text.as_str())
     }
 
     /// The truth value, if it is one.
@@ -113,29 +101,17 @@ impl Node {
     pub fn as_u64(&self) -> Option<u64> {
         let scalar = self.as_scalar().filter(|scalar| scalar.is_plain)?;
         let is_digits = scalar.text.bytes().all(|byte| byte.is_ascii_digit());
-        if is_digits {
-            scalar.text.parse().ok()
-        } else {
-            None
-        }
+        if is_digits { scalar.text.parse().ok() } else { None }
     }
 
     /// The mapping, if it is one.
     pub fn as_map(&self) -> Option<&Map> {
-        if let Self::Map(map) = self {
-            Some(map)
-        } else {
-            None
-        }
+        if let Self::Map(map) = self { Some(map) } else { None }
     }
 
     /// The sequence, if it is one.
     pub fn as_list(&self) -> Option<&[Self]> {
-        if let Self::List(list) = self {
-            Some(list)
-        } else {
-            None
-        }
+        if let Self::List(list) = self { Some(list) } else { None }
     }
 }
 
@@ -147,9 +123,8 @@ pub fn parse(bytes: &[u8]) -> Result<Node, FormatError> {
     if bytes.len() > TEXT_MAX {
         return Err(FormatError::TooLarge("over 32 MiB"));
     }
-    let text = std::str::from_utf8(bytes).map_err(|error| FormatError::NotUtf8 {
-        offset: error.valid_up_to(),
-    })?;
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| FormatError::NotUtf8 { offset: error.valid_up_to() })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     parse_text(text).map_err(|error| conflict(text).unwrap_or(error))
 }
@@ -183,20 +158,12 @@ struct Open {
 
 enum Content {
     List(Vec<Node>),
-    Map {
-        map: Map,
-        key: Option<Scalar>,
-        merged: Vec<Map>,
-    },
+    Map { map: Map, key: Option<Scalar>, merged: Vec<Map> },
 }
 
 impl Content {
     fn map() -> Self {
-        Self::Map {
-            map: Map::new(),
-            key: None,
-            merged: Vec::new(),
-        }
+        Self::Map { map: Map::new(), key: None, merged: Vec::new() }
     }
 }
 
@@ -224,10 +191,7 @@ impl Builder {
                 let is_plain = style == ScalarStyle::Plain && !is_string;
                 let before = self.cost;
                 self.charge(NODE_COST + text.len())?;
-                let node = Node::Scalar(Scalar {
-                    text: text.into_owned(),
-                    is_plain,
-                });
+                let node = Node::Scalar(Scalar { text: text.into_owned(), is_plain });
                 self.finish(node, anchor, before)
             }
             Event::SequenceStart(anchor, _) => self.open(Content::List(Vec::new()), anchor),
@@ -255,28 +219,17 @@ impl Builder {
         }
         let cost_before = self.cost;
         self.charge(NODE_COST)?;
-        self.open.push(Open {
-            content,
-            anchor,
-            cost_before,
-        });
+        self.open.push(Open { content, anchor, cost_before });
         Ok(())
     }
 
     fn close(&mut self) -> Result<(), FormatError> {
-        let Some(Open {
-            content,
-            anchor,
-            cost_before,
-        }) = self.open.pop()
-        else {
+        let Some(Open { content, anchor, cost_before }) = self.open.pop() else {
             return Err(self.syntax("unexpected end of a collection"));
         };
         let node = match content {
             Content::List(list) => Node::List(list),
-            Content::Map {
-                mut map, merged, ..
-            } => {
+            Content::Map { mut map, merged, .. } => {
                 for (key, value) in merged.into_iter().flatten() {
                     map.entry(key).or_insert(value);
                 }
@@ -290,13 +243,7 @@ impl Builder {
         if anchor != 0 {
             let cost = self.cost - before;
             self.charge(cost)?;
-            self.anchors.insert(
-                anchor,
-                Anchored {
-                    node: node.clone(),
-                    cost,
-                },
-            );
+            self.anchors.insert(anchor, Anchored { node: node.clone(), cost });
         }
         self.place(node)
     }
@@ -326,10 +273,7 @@ impl Builder {
                 Some(key) => match map.entry(key.text) {
                     Entry::Vacant(place) => _ = place.insert(node),
                     Entry::Occupied(place) => {
-                        return Err(FormatError::DuplicateKey {
-                            key: place.key().clone(),
-                            line,
-                        });
+                        return Err(FormatError::DuplicateKey { key: place.key().clone(), line });
                     }
                 },
             },
@@ -338,37 +282,25 @@ impl Builder {
     }
 
     fn syntax(&self, message: &str) -> FormatError {
-        FormatError::Syntax {
-            line: self.line,
-            message: message.to_owned(),
-        }
+        FormatError::Syntax { line: self.line, message: message.to_owned() }
     }
 }
 
 fn as_key(node: Node, line: usize) -> Result<Scalar, FormatError> {
     match node {
         Node::Scalar(scalar) => Ok(scalar),
-        _ => Err(FormatError::Syntax {
-            line,
-            message: "a key that is not a scalar".to_owned(),
-        }),
+        _ => Err(FormatError::Syntax { line, message: "a key that is not a scalar".to_owned() }),
     }
 }
 
 /// The mappings that `<<` merges: one, or a list of them of which the earlier win.
 fn as_merge(node: Node) -> Result<Vec<Map>, FormatError> {
-    let nodes = if let Node::List(nodes) = node {
-        nodes
-    } else {
-        vec![node]
-    };
+    let nodes = if let Node::List(nodes) = node { nodes } else { vec![node] };
     nodes
         .into_iter()
         .map(|node| match node {
             Node::Map(map) => Ok(map),
-            _ => Err(FormatError::Shape(
-                "`<<` merges something that is not a mapping",
-            )),
+            _ => Err(FormatError::Shape("`<<` merges something that is not a mapping")),
         })
         .collect()
 }
@@ -411,11 +343,7 @@ mod tests {
             "!!str tagged",
         ] {
             let bare = text.trim_matches(['\'', '"']).trim_start_matches("!!str ");
-            assert_eq!(
-                map(&format!("path: {text}\n"))["path"].text(),
-                Some(bare),
-                "{text}"
-            );
+            assert_eq!(map(&format!("path: {text}\n"))["path"].text(), Some(bare), "{text}");
         }
     }
 
@@ -463,22 +391,10 @@ mod tests {
 
     #[test]
     fn what_dvc_refuses_is_refused() {
-        assert!(matches!(
-            parse(b"a: \xe9"),
-            Err(FormatError::NotUtf8 { offset: 3 })
-        ));
-        assert!(matches!(
-            parse(b"a: 1\na: 2\n"),
-            Err(FormatError::DuplicateKey { line: 2, .. })
-        ));
-        assert!(matches!(
-            parse(b"a: 1\n---\nb: 2\n"),
-            Err(FormatError::Shape(_))
-        ));
-        assert!(matches!(
-            parse(b"cmd: [\n"),
-            Err(FormatError::Syntax { .. })
-        ));
+        assert!(matches!(parse(b"a: \xe9"), Err(FormatError::NotUtf8 { offset: 3 })));
+        assert!(matches!(parse(b"a: 1\na: 2\n"), Err(FormatError::DuplicateKey { line: 2, .. })));
+        assert!(matches!(parse(b"a: 1\n---\nb: 2\n"), Err(FormatError::Shape(_))));
+        assert!(matches!(parse(b"cmd: [\n"), Err(FormatError::Syntax { .. })));
         let conflict = b"<<<<<<< HEAD\na: 1\n=======\na: 2\n>>>>>>> other\n";
         assert_eq!(parse(conflict), Err(FormatError::Conflict { line: 1 }));
     }
@@ -489,10 +405,7 @@ mod tests {
         for i in 1..40 {
             text = format!("{text}a{i}: &a{i} [*a{j}, *a{j}, *a{j}]\n", j = i - 1);
         }
-        assert!(matches!(
-            parse(text.as_bytes()),
-            Err(FormatError::TooLarge(_))
-        ));
+        assert!(matches!(parse(text.as_bytes()), Err(FormatError::TooLarge(_))));
     }
 
     #[test]

@@ -17,11 +17,7 @@ pub(super) fn parse(text: &str) -> Option<i64> {
 }
 
 fn parse_day(text: &str) -> Option<i64> {
-    let (year, month, day) = (
-        digits(&text[..4])?,
-        digits(&text[5..7])?,
-        digits(&text[8..10])?,
-    );
+    let (year, month, day) = (digits(&text[..4])?, digits(&text[5..7])?, digits(&text[8..10])?);
     let is_dashed = &text[4..5] == "-" && &text[7..8] == "-";
     let is_valid = (1..=12).contains(&month) && (1..=days_in(year, month)).contains(&day);
     (is_dashed && is_valid).then(|| days_since_1970(year, month, day))

@@ -152,20 +152,13 @@ impl GitError {
         let id = id.into();
         match error.code() {
             git2::ErrorCode::NotFound => Self::Missing { id },
-            _ => Self::Unreadable {
-                id,
-                reason: error.message().to_owned(),
-            },
+            _ => Self::Unreadable { id, reason: error.message().to_owned() },
         }
     }
 
     /// Takes libgit2's answer to an operation on refs.
     pub(super) fn reference(action: &'static str, name: &str, error: &git2::Error) -> Self {
-        Self::Reference {
-            action,
-            reference: name.to_owned(),
-            reason: error.message().to_owned(),
-        }
+        Self::Reference { action, reference: name.to_owned(), reason: error.message().to_owned() }
     }
 
     /// Wraps the system's answer to an operation on a file.
@@ -174,10 +167,6 @@ impl GitError {
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io {
-            action,
-            path,
-            source,
-        }
+        move |source| Self::Io { action, path, source }
     }
 }

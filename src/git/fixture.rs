@@ -25,10 +25,7 @@ impl Fixture {
     /// A repository without commits, on branch `main`.
     pub(super) fn empty() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let fixture = Self {
-            folder,
-            time: Cell::new(FIRST_COMMIT),
-        };
+        let fixture = Self { folder, time: Cell::new(FIRST_COMMIT) };
         fs::create_dir(fixture.path()).unwrap();
         fixture.git(&["init", "--quiet", "--initial-branch=main"]);
         fixture
@@ -69,14 +66,7 @@ impl Fixture {
         let date = format!("{} +0000", self.time.get());
         let output = Command::new("git")
             .current_dir(folder)
-            .args([
-                "-c",
-                "user.name=A",
-                "-c",
-                "user.email=a@example.org",
-                "-c",
-                "gc.auto=0",
-            ])
+            .args(["-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "gc.auto=0"])
             .args(arguments)
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_CONFIG_GLOBAL", "/dev/null")

@@ -10,10 +10,7 @@ impl GitId {
     /// Parses exactly 40 hex digits, in either case as git does.
     pub fn parse(text: &str) -> Option<Self> {
         let is_whole = text.len() == 40 && text.bytes().all(|b| b.is_ascii_hexdigit());
-        is_whole
-            .then(|| git2::Oid::from_str(text).ok())
-            .flatten()
-            .map(Self::from)
+        is_whole.then(|| git2::Oid::from_str(text).ok()).flatten().map(Self::from)
     }
 
     pub(super) fn oid(self) -> git2::Oid {
@@ -76,16 +73,8 @@ mod tests {
     fn ids_are_forty_hex_digits() {
         let text = "0123456789abcdef0123456789abcdef01234567";
         assert_eq!(GitId::parse(text).unwrap().to_string(), text);
-        assert_eq!(
-            GitId::parse(&text.to_uppercase()).unwrap().to_string(),
-            text
-        );
-        for bad in [
-            "",
-            "main",
-            &text[1..],
-            "é123456789abcdef0123456789abcdef012345678",
-        ] {
+        assert_eq!(GitId::parse(&text.to_uppercase()).unwrap().to_string(), text);
+        for bad in ["", "main", &text[1..], "é123456789abcdef0123456789abcdef012345678"] {
             assert_eq!(GitId::parse(bad), None, "{bad}");
         }
     }

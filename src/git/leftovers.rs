@@ -40,10 +40,7 @@ fn is_stale(entry: &fs::DirEntry, now: SystemTime) -> bool {
     let name = entry.file_name();
     let name = name.as_encoded_bytes();
     let is_temporary = name.ends_with(b".lock") || name.starts_with(b"tmp_");
-    let age = entry
-        .metadata()
-        .and_then(|m| m.modified())
-        .map(|time| now.duration_since(time));
+    let age = entry.metadata().and_then(|m| m.modified()).map(|time| now.duration_since(time));
     is_temporary && matches!(age, Ok(Ok(age)) if age > MIN_AGE)
 }
 
@@ -55,11 +52,7 @@ mod tests {
     fn only_old_temporary_files_are_removed() {
         let mirror = tempfile::tempdir().unwrap();
         let path = |name: &str| mirror.path().join(name);
-        let temporary = [
-            "packed-refs.lock",
-            "refs/a/b/x.lock",
-            "objects/pack/tmp_pack_1",
-        ];
+        let temporary = ["packed-refs.lock", "refs/a/b/x.lock", "objects/pack/tmp_pack_1"];
         let lasting = ["HEAD", "refs/a/b/x", "objects/pack/pack-1.pack"];
         for name in temporary.iter().chain(&lasting) {
             fs::create_dir_all(path(name).parent().unwrap()).unwrap();

@@ -87,10 +87,7 @@ pub(super) fn parse(mut bytes: &[u8]) -> Option<Listing> {
         bytes = rest;
         match check(parse_mode(mode)?, name, GitId(*id)) {
             Ok(entry) => listing.entries.push(entry),
-            Err(reason) => listing.refused.push(RefusedEntry {
-                name: name.to_vec(),
-                reason,
-            }),
+            Err(reason) => listing.refused.push(RefusedEntry { name: name.to_vec(), reason }),
         }
     }
     // Git sorts a folder as if its name ended in a slash. The sort is stable: of two entries of
@@ -106,10 +103,7 @@ fn refuse_duplicates(listing: &mut Listing) {
         let is_same = later.name == first.name;
         if is_same {
             let name = later.name.as_bytes().to_vec();
-            refused.push(RefusedEntry {
-                name,
-                reason: Refusal::Duplicate,
-            });
+            refused.push(RefusedEntry { name, reason: Refusal::Duplicate });
         }
         is_same
     });
@@ -131,10 +125,7 @@ fn check(mode: u32, name: &[u8], id: GitId) -> Result<Entry, Refusal> {
     }
     // Old versions of git wrote other permission bits, so only the type decides, as in git.
     let kind = match mode & 0o170_000 {
-        0o100_000 => EntryKind::Blob {
-            id,
-            is_executable: mode & 0o100 != 0,
-        },
+        0o100_000 => EntryKind::Blob { id, is_executable: mode & 0o100 != 0 },
         0o120_000 => EntryKind::Link { id },
         0o040_000 => EntryKind::Folder { id: GitTreeId(id) },
         0o160_000 => EntryKind::Submodule { id: CommitId(id) },
@@ -146,9 +137,7 @@ fn check(mode: u32, name: &[u8], id: GitId) -> Result<Entry, Refusal> {
 /// Whether git, with its default `core.protectNTFS`, refuses to check the name out.
 fn stands_for_dot_git(name: &[u8]) -> bool {
     let lower = name.to_ascii_lowercase();
-    let rest = lower
-        .strip_prefix(b".git")
-        .or_else(|| lower.strip_prefix(b"git~1"));
+    let rest = lower.strip_prefix(b".git").or_else(|| lower.strip_prefix(b"git~1"));
     let is_filler = |b: &u8| matches!(b, b'.' | b' ');
     match rest.map(|rest| rest.iter().find(|b| !is_filler(b))) {
         None => false,
@@ -188,28 +177,13 @@ mod tests {
             ("160000", b"sub"),
         ]);
         let listing = parse(&bytes).unwrap();
-        assert_eq!(
-            names(&listing),
-            [&b"a"[..], b"a.b", b"link", b"old", b"run", b"sub"]
-        );
+        assert_eq!(names(&listing), [&b"a"[..], b"a.b", b"link", b"old", b"run", b"sub"]);
         let id = GitId([7; 20]);
         let kinds: Vec<_> = listing.entries.iter().map(|e| e.kind).collect();
         assert_eq!(kinds[0], EntryKind::Folder { id: GitTreeId(id) });
         assert_eq!(kinds[2], EntryKind::Link { id });
-        assert_eq!(
-            kinds[3],
-            EntryKind::Blob {
-                id,
-                is_executable: false
-            }
-        );
-        assert_eq!(
-            kinds[4],
-            EntryKind::Blob {
-                id,
-                is_executable: true
-            }
-        );
+        assert_eq!(kinds[3], EntryKind::Blob { id, is_executable: false });
+        assert_eq!(kinds[4], EntryKind::Blob { id, is_executable: true });
         assert_eq!(kinds[5], EntryKind::Submodule { id: CommitId(id) });
     }
 
@@ -230,28 +204,17 @@ mod tests {
         entries.push(("100644", b".gitignore"));
         let listing = parse(&tree(&entries)).unwrap();
         assert_eq!(names(&listing), [b".gitignore"]);
-        let found: Vec<_> = listing
-            .refused
-            .iter()
-            .map(|r| (&r.name[..], r.reason))
-            .collect();
+        let found: Vec<_> = listing.refused.iter().map(|r| (&r.name[..], r.reason)).collect();
         assert_eq!(found, refused);
     }
 
     #[test]
     fn of_two_entries_of_one_name_the_first_counts() {
-        let listing = parse(&tree(&[
-            ("100644", b"a"),
-            ("100644", b"a.b"),
-            ("40000", b"a"),
-        ]));
+        let listing = parse(&tree(&[("100644", b"a"), ("100644", b"a.b"), ("40000", b"a")]));
         let listing = listing.unwrap();
         assert_eq!(names(&listing), [&b"a"[..], b"a.b"]);
         assert!(matches!(listing.entries[0].kind, EntryKind::Blob { .. }));
-        let expected = RefusedEntry {
-            name: b"a".to_vec(),
-            reason: Refusal::Duplicate,
-        };
+        let expected = RefusedEntry { name: b"a".to_vec(), reason: Refusal::Duplicate };
         assert_eq!(listing.refused, [expected]);
     }
 

@@ -78,15 +78,16 @@ impl Url {
         redact(&self.0)
     }
 
+    /// The folder on this machine that a `file` URL names.
+    pub fn local_path(&self) -> Option<PathBuf> {
+        self.0.strip_prefix("file://").map(PathBuf::from)
+    }
+
     /// A folder name for this URL's mirror: readable, unique, and the same whatever the password.
     pub(super) fn mirror_name(&self) -> String {
         let key = self.redacted();
         let key = key.trim_end_matches('/');
-        let last = key
-            .rsplit(['/', ':'])
-            .next()
-            .unwrap_or_default()
-            .trim_end_matches(".git");
+        let last = key.rsplit(['/', ':']).next().unwrap_or_default().trim_end_matches(".git");
         let is_plain = |c: &char| c.is_ascii_alphanumeric() || "._-".contains(*c);
         let readable: String = last.chars().filter(is_plain).take(40).collect();
         let query = self.0.split_once('?').map_or("", |(_, query)| query);
@@ -124,21 +125,14 @@ fn check_url(scheme: &str, rest: &str) -> Result<(), &'static str> {
     if scheme != "file" && authority.is_empty() {
         return Err("it has no host");
     }
-    if is_option(authority) {
-        Err("its host looks like an option")
-    } else {
-        Ok(())
-    }
+    if is_option(authority) { Err("its host looks like an option") } else { Ok(()) }
 }
 
 /// Whether this is git's `<helper>::<address>`, which runs the program `git-remote-<helper>`.
 fn names_helper(text: &str) -> bool {
-    let is_helper = |name: &str| {
-        name.chars()
-            .all(|c| c.is_ascii_alphanumeric() || "+-._".contains(c))
-    };
-    text.split_once("::")
-        .is_some_and(|(name, _)| is_helper(name))
+    let is_helper =
+        |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || "+-._".contains(c));
+    text.split_once("::").is_some_and(|(name, _)| is_helper(name))
 }
 
 /// Whether ssh would take the user or the host for an option.
@@ -172,20 +166,14 @@ pub(super) fn redact(text: &str) -> String {
 }
 
 fn push_redacted(out: &mut String, keeps_user: bool, url: &str) {
-    let (url, query) = url
-        .split_once('?')
-        .map_or((url, ""), |(url, _)| (url, "?***"));
+    let (url, query) = url.split_once('?').map_or((url, ""), |(url, _)| (url, "?***"));
     let (authority, path) = url.split_at(url.find('/').unwrap_or(url.len()));
     match authority.rsplit_once('@') {
         None => out.push_str(authority),
         Some((user, host)) => {
             let (name, password) = user.split_once(':').unwrap_or((user, ""));
             let shown = if keeps_user { name } else { "***" };
-            let hidden = if keeps_user && !password.is_empty() {
-                ":***"
-            } else {
-                ""
-            };
+            let hidden = if keeps_user && !password.is_empty() { ":***" } else { "" };
             out.extend([shown, hidden, "@", host]);
         }
     }
@@ -259,24 +247,15 @@ mod tests {
             "file://relative/r",
             "https://git.example/r\nx",
         ] {
-            assert!(
-                matches!(parse(text), Err(GitError::InvalidLocation { .. })),
-                "{text}"
-            );
+            assert!(matches!(parse(text), Err(GitError::InvalidLocation { .. })), "{text}");
         }
     }
 
     #[test]
     fn printing_shows_no_secret() {
         for (text, shown) in [
-            (
-                "https://user:pa@ss@git.example/r",
-                "https://***@git.example/r",
-            ),
-            (
-                "https://token@git.example/r?key=1",
-                "https://***@git.example/r?***",
-            ),
+            ("https://user:pa@ss@git.example/r", "https://***@git.example/r"),
+            ("https://token@git.example/r?key=1", "https://***@git.example/r?***"),
             ("ssh://git:pw@git.example/r", "ssh://git:***@git.example/r"),
             ("ssh://git@git.example/r", "ssh://git@git.example/r"),
             ("git@git.example:r", "git@git.example:r"),
@@ -300,22 +279,10 @@ mod tests {
     fn mirror_names_are_readable_and_do_not_depend_on_the_password() {
         let name = url("https://a:b@git.example/team/registry.git/").mirror_name();
         assert!(name.starts_with("registry-"), "{name}");
-        assert_eq!(
-            name,
-            url("https://a:c@git.example/team/registry.git").mirror_name()
-        );
-        assert_ne!(
-            name,
-            url("https://git.example/other/registry.git").mirror_name()
-        );
-        assert_ne!(
-            url("https://h/r?id=1").mirror_name(),
-            url("https://h/r?id=2").mirror_name()
-        );
+        assert_eq!(name, url("https://a:c@git.example/team/registry.git").mirror_name());
+        assert_ne!(name, url("https://git.example/other/registry.git").mirror_name());
+        assert_ne!(url("https://h/r?id=1").mirror_name(), url("https://h/r?id=2").mirror_name());
         let hostile = url("https://git.example/..%2f/../..").mirror_name();
-        assert!(
-            !hostile.starts_with('.') && !hostile.contains('/'),
-            "{hostile}"
-        );
+        assert!(!hostile.starts_with('.') && !hostile.contains('/'), "{hostile}");
     }
 }

@@ -19,10 +19,7 @@ impl Lookup<'_> {
     /// The commit of a revision without steps; nothing if it does not exist.
     pub(super) fn base(&self, name: &str) -> Result<Option<Resolved>, GitError> {
         if let Some(commit) = GitId::parse(name).map_or(Ok(None), |id| self.object(id.oid()))? {
-            return Ok(Some(Resolved {
-                commit,
-                kind: RevisionKind::Commit,
-            }));
+            return Ok(Some(Resolved { commit, kind: RevisionKind::Commit }));
         }
         for (full_name, kind) in self.candidates(name) {
             if let Some(commit) = self.reference(&full_name)? {
@@ -30,16 +27,9 @@ impl Lookup<'_> {
             }
         }
         if let Some(commit) = self.short_id(name)? {
-            return Ok(Some(Resolved {
-                commit,
-                kind: RevisionKind::Commit,
-            }));
+            return Ok(Some(Resolved { commit, kind: RevisionKind::Commit }));
         }
-        if name == "HEAD" {
-            self.head()
-        } else {
-            Ok(None)
-        }
+        if name == "HEAD" { self.head() } else { Ok(None) }
     }
 
     /// The full ref names that `name` could mean, in the order in which they count.
@@ -49,15 +39,9 @@ impl Lookup<'_> {
         }
         let Namespaces { branches, tags } = self.namespaces;
         vec![
-            (
-                format!("{branches}{name}"),
-                RevisionKind::Branch(name.to_owned()),
-            ),
+            (format!("{branches}{name}"), RevisionKind::Branch(name.to_owned())),
             (format!("{tags}{name}"), RevisionKind::Tag(name.to_owned())),
-            (
-                format!("refs/remotes/{name}"),
-                RevisionKind::Branch(name.to_owned()),
-            ),
+            (format!("refs/remotes/{name}"), RevisionKind::Branch(name.to_owned())),
             self.full_name(&format!("refs/{name}")),
         ]
     }
@@ -65,10 +49,7 @@ impl Lookup<'_> {
     fn full_name(&self, name: &str) -> (String, RevisionKind) {
         let Namespaces { branches, tags } = self.namespaces;
         if let Some(branch) = name.strip_prefix("refs/heads/") {
-            (
-                format!("{branches}{branch}"),
-                RevisionKind::Branch(branch.to_owned()),
-            )
+            (format!("{branches}{branch}"), RevisionKind::Branch(branch.to_owned()))
         } else if let Some(tag) = name.strip_prefix("refs/tags/") {
             (format!("{tags}{tag}"), RevisionKind::Tag(tag.to_owned()))
         } else {
@@ -124,12 +105,9 @@ impl Lookup<'_> {
             return Ok(None);
         };
         let head = self.repo.find_reference("HEAD").ok();
-        let branch = head
-            .as_ref()
-            .and_then(|head| branch_of_head(head, self.namespaces.branches));
-        let kind = branch.map_or(RevisionKind::Commit, |name| {
-            RevisionKind::Branch(name.to_owned())
-        });
+        let branch = head.as_ref().and_then(|head| branch_of_head(head, self.namespaces.branches));
+        let kind =
+            branch.map_or(RevisionKind::Commit, |name| RevisionKind::Branch(name.to_owned()));
         Ok(Some(Resolved { commit, kind }))
     }
 }
@@ -145,20 +123,15 @@ fn only_commit(odb: &git2::Odb<'_>, digits: &str) -> Result<Option<CommitId>, Gi
         true
     })
     .map_err(|e| GitError::reference("list ids that begin with", &digits, &e))?;
-    let is_commit = |id: &Oid| {
-        odb.read_header(*id)
-            .is_ok_and(|(_, kind)| kind == git2::ObjectType::Commit)
-    };
+    let is_commit =
+        |id: &Oid| odb.read_header(*id).is_ok_and(|(_, kind)| kind == git2::ObjectType::Commit);
     let mut candidates: Vec<GitId> = ids.into_iter().filter(is_commit).map(GitId::from).collect();
     candidates.sort_unstable();
     candidates.dedup();
     match candidates[..] {
         [] => Ok(None),
         [commit] => Ok(Some(CommitId(commit))),
-        _ => Err(GitError::AmbiguousRevision {
-            revision: digits,
-            candidates,
-        }),
+        _ => Err(GitError::AmbiguousRevision { revision: digits, candidates }),
     }
 }
 

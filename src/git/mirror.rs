@@ -13,10 +13,8 @@ use super::{
     transport::{Transport, TransportOptions},
 };
 
-const REFSPECS: [&str; 2] = [
-    "+refs/heads/*:refs/remotes/origin/*",
-    "+refs/tags/*:refs/upstream/tags/*",
-];
+const REFSPECS: [&str; 2] =
+    ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/upstream/tags/*"];
 
 /// A URL's mirror, complete as of its last fetch.
 #[derive(Debug)]
@@ -48,20 +46,14 @@ impl Mirror {
             return Ok(mirror);
         }
         clone_first(&place, options)?;
-        Ok(Self {
-            repository: Repository::open_mirror(&place.folder)?,
-            place,
-        })
+        Ok(Self { repository: Repository::open_mirror(&place.folder)?, place })
     }
 
     fn open_at(place: Place) -> Result<Option<Self>, GitError> {
         if !place.folder.exists() {
             return Ok(None);
         }
-        Ok(Some(Self {
-            repository: Repository::open_mirror(&place.folder)?,
-            place,
-        }))
+        Ok(Some(Self { repository: Repository::open_mirror(&place.folder)?, place }))
     }
 
     /// Brings branches, tags and the default branch up to date; `true` if any branch or tag changed.
@@ -113,25 +105,10 @@ fn fetch_into(
 ) -> Result<bool, GitError> {
     let folder = repository.git_dir();
     let configured_ssh = configure(repository, url)?;
-    let transport = Transport {
-        folder,
-        url,
-        options,
-        configured_ssh,
-    };
+    let transport = Transport { folder, url, options, configured_ssh };
     let before = repository.targets()?;
-    let volume = if options.progress.is_some() {
-        "--progress"
-    } else {
-        "--quiet"
-    };
-    let mut arguments = vec![
-        "fetch",
-        volume,
-        "--prune",
-        "--no-tags",
-        "--no-write-fetch-head",
-    ];
+    let volume = if options.progress.is_some() { "--progress" } else { "--quiet" };
+    let mut arguments = vec!["fetch", volume, "--prune", "--no-tags", "--no-write-fetch-head"];
     arguments.extend(["--no-auto-maintenance", "--no-recurse-submodules", "origin"]);
     arguments.extend(REFSPECS);
     transport.git(&arguments)?;
@@ -172,13 +149,8 @@ enum Head {
 /// Reads the answer of `ls-remote --symref`: `ref: refs/heads/<branch>` or an id, a tab, `HEAD`.
 fn parse_head(answer: &[u8]) -> Head {
     let text = String::from_utf8_lossy(answer);
-    let values: Vec<&str> = text
-        .lines()
-        .filter_map(|line| line.strip_suffix("\tHEAD"))
-        .collect();
-    let branch = values
-        .iter()
-        .find_map(|value| value.strip_prefix("ref: refs/heads/"));
+    let values: Vec<&str> = text.lines().filter_map(|line| line.strip_suffix("\tHEAD")).collect();
+    let branch = values.iter().find_map(|value| value.strip_prefix("ref: refs/heads/"));
     match (branch, values.iter().find_map(|value| GitId::parse(value))) {
         (Some(branch), _) => Head::Branch((*branch).to_owned()),
         (None, Some(commit)) => Head::Commit(commit),
@@ -199,8 +171,7 @@ fn set_head(repository: &Repository, head: &Head) -> Result<(), GitError> {
             Head::Commit(id) => repo.reference("HEAD", id.oid(), true, log),
             Head::Unknown => return Ok(()),
         };
-        set.map(drop)
-            .map_err(|e| GitError::reference("write", "HEAD", &e))
+        set.map(drop).map_err(|e| GitError::reference("write", "HEAD", &e))
     })
 }
 
@@ -215,10 +186,7 @@ mod tests {
     };
 
     fn options() -> TransportOptions {
-        TransportOptions {
-            timeout: Duration::from_mins(1),
-            ..TransportOptions::default()
-        }
+        TransportOptions { timeout: Duration::from_mins(1), ..TransportOptions::default() }
     }
 
     fn mirror(fixture: &Fixture) -> Mirror {
@@ -230,9 +198,7 @@ mod tests {
     }
 
     fn names(mirrors: &Path) -> Vec<String> {
-        let entries = fs::read_dir(mirrors)
-            .unwrap()
-            .map(|e| e.unwrap().file_name());
+        let entries = fs::read_dir(mirrors).unwrap().map(|e| e.unwrap().file_name());
         let mut names: Vec<_> = entries.map(|name| name.into_string().unwrap()).collect();
         names.sort();
         names
@@ -243,11 +209,7 @@ mod tests {
         let fixture = Fixture::empty();
         let ssh = fixture.script("ssh", body);
         let ssh_command = Some(ssh.to_str().unwrap().to_owned());
-        let options = TransportOptions {
-            timeout,
-            ssh_command,
-            ..options()
-        };
+        let options = TransportOptions { timeout, ssh_command, ..options() };
         let url = fixture::url("git@git.example:team/registry.git");
         let error = Mirror::open_or_clone(&fixture.state(), &url, &options).unwrap_err();
         (fixture, error)
@@ -263,12 +225,7 @@ mod tests {
         let mirror = mirror(&fixture);
         assert_eq!(refs(&mirror), plain);
         assert_eq!(refs(&mirror).default_branch.as_deref(), Some("trunk"));
-        assert!(
-            mirror
-                .repository()
-                .git_dir()
-                .starts_with(fixture.state().join("mirrors"))
-        );
+        assert!(mirror.repository().git_dir().starts_with(fixture.state().join("mirrors")));
     }
 
     #[test]
@@ -291,20 +248,10 @@ mod tests {
         assert!(mirror.fetch(&options()).unwrap());
 
         let found = refs(&mirror);
-        assert_eq!(
-            found.branches,
-            [("a/b".to_owned(), new), ("main".to_owned(), new)].into()
-        );
+        assert_eq!(found.branches, [("a/b".to_owned(), new), ("main".to_owned(), new)].into());
         assert_eq!(found.tags, [("moved".to_owned(), new)].into());
         // What was rewritten away is still there for whoever has its id.
-        assert_eq!(
-            mirror
-                .repository()
-                .resolve(&old.to_string())
-                .unwrap()
-                .commit,
-            old
-        );
+        assert_eq!(mirror.repository().resolve(&old.to_string()).unwrap().commit, old);
     }
 
     #[test]
@@ -323,23 +270,12 @@ mod tests {
     #[test]
     fn an_existing_mirror_and_its_commits_need_no_upstream() {
         let fixture = Fixture::new();
-        assert!(
-            Mirror::open(&fixture.state(), &fixture.url())
-                .unwrap()
-                .is_none()
-        );
+        assert!(Mirror::open(&fixture.state(), &fixture.url()).unwrap().is_none());
         let commit = fixture.id("HEAD");
         drop(mirror(&fixture));
         fs::rename(fixture.path(), fixture.outside("away")).unwrap();
         let mirror = mirror(&fixture);
-        assert_eq!(
-            mirror
-                .repository()
-                .resolve(&commit.to_string())
-                .unwrap()
-                .commit,
-            commit
-        );
+        assert_eq!(mirror.repository().resolve(&commit.to_string()).unwrap().commit, commit);
         let error = mirror.fetch(&options()).unwrap_err();
         assert!(matches!(error, GitError::NotARepository { .. }), "{error}");
     }
@@ -359,12 +295,7 @@ mod tests {
     fn an_upstream_with_sha256_ids_is_refused_with_the_reason() {
         let fixture = Fixture::empty();
         let path = fixture.outside("sha256");
-        fixture.git(&[
-            "init",
-            "--quiet",
-            "--object-format=sha256",
-            path.to_str().unwrap(),
-        ]);
+        fixture.git(&["init", "--quiet", "--object-format=sha256", path.to_str().unwrap()]);
         fixture.git_in(&path, &["commit", "--quiet", "--allow-empty", "-m", "x"]);
         let url = fixture::url(&format!("file://{}", path.display()));
         let error = Mirror::open_or_clone(&fixture.state(), &url, &options()).unwrap_err();
@@ -408,10 +339,7 @@ mod tests {
         let mirror = mirror(&fixture);
         let place = Place::new(&fixture.state(), &fixture.url());
         let _lock: File = place.lock(Duration::ZERO).unwrap();
-        let hurried = TransportOptions {
-            timeout: Duration::ZERO,
-            ..options()
-        };
+        let hurried = TransportOptions { timeout: Duration::ZERO, ..options() };
         let error = mirror.fetch(&hurried).unwrap_err();
         assert!(matches!(error, GitError::Busy { .. }), "{error}");
     }
@@ -429,10 +357,7 @@ mod tests {
             "echo \"$@\" > \"$0.args\"; echo 'git@x: Permission denied (publickey).' >&2; exit 255";
         let (fixture, error) = fetch_over(body, Duration::from_mins(1));
         assert!(matches!(error, GitError::Denied { .. }), "{error}");
-        assert!(
-            error.to_string().contains("Permission denied (publickey)"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("Permission denied (publickey)"), "{error}");
         let arguments = fs::read_to_string(fixture.outside("ssh.args")).unwrap();
         assert!(arguments.starts_with("-oBatchMode=yes"), "{arguments}");
     }
@@ -448,10 +373,7 @@ mod tests {
     #[test]
     fn without_a_git_program_that_is_the_error() {
         let fixture = Fixture::new();
-        let options = TransportOptions {
-            program: "/nonexistent/git".into(),
-            ..options()
-        };
+        let options = TransportOptions { program: "/nonexistent/git".into(), ..options() };
         let error = Mirror::open_or_clone(&fixture.state(), &fixture.url(), &options).unwrap_err();
         assert!(matches!(error, GitError::GitMissing { .. }), "{error}");
     }
@@ -478,10 +400,7 @@ mod tests {
         let symbolic = format!("ref: refs/heads/a/b\tHEAD\n{id}\tHEAD\n");
         assert_eq!(parse_head(symbolic.as_bytes()), Head::Branch("a/b".into()));
         let detached = format!("{id}\tHEAD\n{id}\trefs/remotes/x/HEAD\n");
-        assert_eq!(
-            parse_head(detached.as_bytes()),
-            Head::Commit(GitId::parse(id).unwrap())
-        );
+        assert_eq!(parse_head(detached.as_bytes()), Head::Commit(GitId::parse(id).unwrap()));
         assert_eq!(parse_head(b""), Head::Unknown);
     }
 }

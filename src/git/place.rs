@@ -44,10 +44,7 @@ impl Place {
             let made = builder.recursive(true).mode(0o700).create(mirrors);
             made.map_err(GitError::io("create", mirrors))?;
         }
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .open(&self.lock_file);
+        let file = File::options().create(true).append(true).open(&self.lock_file);
         let file = file.map_err(GitError::io("create", &self.lock_file))?;
         let deadline = Instant::now() + timeout;
         // The system offers no wait for a lock with a deadline, so this asks now and then.
@@ -60,9 +57,7 @@ impl Place {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(GitError::Busy {
-                    folder: self.folder.clone(),
-                });
+                return Err(GitError::Busy { folder: self.folder.clone() });
             }
             thread::sleep(pause.min(left));
             pause = (pause * 2).min(Duration::from_millis(250));

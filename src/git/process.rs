@@ -43,10 +43,7 @@ pub(super) struct Limits<'a> {
 /// Programs that it left behind and that still hold its streams, such as a shared ssh connection,
 /// are not waited for.
 pub(super) fn run(command: &mut Command, limits: &Limits<'_>) -> io::Result<Option<Output>> {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     if !limits.is_interactive {
         command.process_group(0);
     }
@@ -75,14 +72,7 @@ impl Running {
         let exit = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
         let exit = exit.inspect_err(|_| end(&mut child, owns_group))?;
         let (stdout, stderr) = (Stream::new(streams.0), Stream::new(streams.1));
-        Ok(Self {
-            child,
-            owns_group,
-            is_reaped: false,
-            exit,
-            stdout,
-            stderr,
-        })
+        Ok(Self { child, owns_group, is_reaped: false, exit, stdout, stderr })
     }
 
     /// Reads what comes until the child ends (`true`) or the deadline passes (`false`).
@@ -126,11 +116,7 @@ impl Running {
         self.stdout.read(&|_| ())?;
         self.stderr.read(watch)?;
         let (stdout, stderr) = (self.stdout.take(), self.stderr.take());
-        Ok(Output {
-            status,
-            stdout,
-            stderr,
-        })
+        Ok(Output { status, stdout, stderr })
     }
 
     fn signal(&self, signal: Signal) {
@@ -155,11 +141,7 @@ fn end(child: &mut Child, owns_group: bool) {
 fn send(child: &Child, owns_group: bool, signal: Signal) {
     let pid = Pid::from_child(child);
     // It may have ended by itself, which is what is wanted.
-    _ = if owns_group {
-        kill_process_group(pid, signal)
-    } else {
-        kill_process(pid, signal)
-    };
+    _ = if owns_group { kill_process_group(pid, signal) } else { kill_process(pid, signal) };
 }
 
 /// One output of a child, read without waiting; the last of it is kept.
@@ -170,10 +152,7 @@ struct Stream<R> {
 
 impl<R: Read + AsFd> Stream<R> {
     fn new(pipe: Option<R>) -> Self {
-        Self {
-            pipe,
-            kept: Vec::new(),
-        }
+        Self { pipe, kept: Vec::new() }
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
@@ -194,10 +173,7 @@ impl<R: Read + AsFd> Stream<R> {
                 self.keep(&buffer[..count]);
             }
             Err(e)
-                if matches!(
-                    e.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-                ) => {}
+                if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(e) => return Err(e),
         }
         Ok(())
@@ -222,11 +198,7 @@ mod tests {
 
     fn sh(script: &str, limit: Duration) -> Option<Output> {
         let deadline = Instant::now() + limit;
-        let limits = Limits {
-            deadline,
-            is_interactive: false,
-            watch: &|_| (),
-        };
+        let limits = Limits { deadline, is_interactive: false, watch: &|_| () };
         run(Command::new("sh").args(["-c", script]), &limits).unwrap()
     }
 
@@ -236,10 +208,7 @@ mod tests {
     fn status_and_output_come_back() {
         let output = sh("echo out; echo err >&2; exit 3", LONG).unwrap();
         assert_eq!(output.status.code(), Some(3));
-        assert_eq!(
-            (&output.stdout[..], &output.stderr[..]),
-            (&b"out\n"[..], &b"err\n"[..])
-        );
+        assert_eq!((&output.stdout[..], &output.stderr[..]), (&b"out\n"[..], &b"err\n"[..]));
     }
 
     #[test]
@@ -251,10 +220,7 @@ mod tests {
 
     #[test]
     fn a_closed_stream_is_no_end() {
-        assert_eq!(
-            sh("exec >&- 2>&-; exit 4", LONG).unwrap().status.code(),
-            Some(4)
-        );
+        assert_eq!(sh("exec >&- 2>&-; exit 4", LONG).unwrap().status.code(), Some(4));
     }
 
     #[test]
@@ -262,11 +228,7 @@ mod tests {
         let started = Instant::now();
         let output = sh("sleep 30 & echo $!", LONG).unwrap();
         assert!(started.elapsed() < Duration::from_secs(30));
-        let pid = str::from_utf8(&output.stdout)
-            .unwrap()
-            .trim()
-            .parse()
-            .unwrap();
+        let pid = str::from_utf8(&output.stdout).unwrap().trim().parse().unwrap();
         kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     }
 
@@ -274,22 +236,13 @@ mod tests {
     fn the_whole_group_is_gone_after_the_deadline() {
         let folder = tempfile::tempdir().unwrap();
         let fifo = folder.path().join("alive");
-        assert!(
-            Command::new("mkfifo")
-                .arg(&fifo)
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
         let mut reader = std::fs::OpenOptions::new()
             .read(true)
             .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
             .open(&fifo)
             .unwrap();
-        let script = format!(
-            "exec 9>{}; (trap '' TERM; sleep 1000) & sleep 1000",
-            fifo.display()
-        );
+        let script = format!("exec 9>{}; (trap '' TERM; sleep 1000) & sleep 1000", fifo.display());
         assert!(sh(&script, Duration::from_millis(500)).is_none());
         // Reading ends when no process holds the other end any more.
         rustix::io::ioctl_fionbio(&reader, false).unwrap();

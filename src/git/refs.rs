@@ -19,15 +19,10 @@ pub(super) struct Namespaces {
 
 impl Namespaces {
     /// As git lays out a repository.
-    pub(super) const PLAIN: Self = Self {
-        branches: "refs/heads/",
-        tags: "refs/tags/",
-    };
+    pub(super) const PLAIN: Self = Self { branches: "refs/heads/", tags: "refs/tags/" };
     /// As the module's head lays out a mirror.
-    pub(super) const MIRROR: Self = Self {
-        branches: "refs/remotes/origin/",
-        tags: "refs/upstream/tags/",
-    };
+    pub(super) const MIRROR: Self =
+        Self { branches: "refs/remotes/origin/", tags: "refs/upstream/tags/" };
 }
 
 /// The branches and tags of a repository at one moment.
@@ -62,12 +57,9 @@ impl Repository {
             refs.branches = collect(repo, branches, &mut refs.refused)?;
             refs.tags = collect(repo, tags, &mut refs.refused)?;
             let head = repo.find_reference("HEAD").ok();
-            let head = head
-                .as_ref()
-                .and_then(|head| branch_of_head(head, branches));
-            refs.default_branch = head
-                .filter(|name| refs.branches.contains_key(*name))
-                .map(Into::into);
+            let head = head.as_ref().and_then(|head| branch_of_head(head, branches));
+            refs.default_branch =
+                head.filter(|name| refs.branches.contains_key(*name)).map(Into::into);
             Ok(refs)
         })
     }
@@ -119,10 +111,7 @@ fn keeper(commit: CommitId, holder: &str) -> String {
 
 /// The branch that a symbolic `HEAD` names, whether or not it exists.
 pub(super) fn branch_of_head<'a>(head: &'a Reference<'_>, branches: &str) -> Option<&'a str> {
-    head.symbolic_target()
-        .ok()
-        .flatten()?
-        .strip_prefix(branches)
+    head.symbolic_target().ok().flatten()?.strip_prefix(branches)
 }
 
 fn collect(
@@ -135,10 +124,7 @@ fn collect(
         let name = reference.name_bytes();
         match describe(reference, namespace) {
             Ok((name, commit)) => _ = found.insert(name, commit),
-            Err(reason) => refused.push(RefusedRef {
-                name: name.to_vec(),
-                reason,
-            }),
+            Err(reason) => refused.push(RefusedRef { name: name.to_vec(), reason }),
         }
     })?;
     Ok(found)
@@ -148,18 +134,13 @@ fn describe(
     reference: &Reference<'_>,
     namespace: &str,
 ) -> Result<(String, CommitId), &'static str> {
-    let short = reference
-        .name_bytes()
-        .get(namespace.len()..)
-        .unwrap_or_default();
+    let short = reference.name_bytes().get(namespace.len()..).unwrap_or_default();
     let name = str::from_utf8(short).map_err(|_not_utf8| "its name is not UTF-8")?;
-    let commit = reference
-        .peel_to_commit()
-        .map_err(|error| match error.code() {
-            ErrorCode::NotFound => "its commit is missing",
-            ErrorCode::Peel | ErrorCode::InvalidSpec => "it does not stand for a commit",
-            _ => "its commit cannot be read",
-        })?;
+    let commit = reference.peel_to_commit().map_err(|error| match error.code() {
+        ErrorCode::NotFound => "its commit is missing",
+        ErrorCode::Peel | ErrorCode::InvalidSpec => "it does not stand for a commit",
+        _ => "its commit cannot be read",
+    })?;
     Ok((name.to_owned(), commit.id().into()))
 }
 
@@ -219,10 +200,7 @@ mod tests {
             (b"refs/heads/gone", "its commit is missing"),
             (b"refs/tags/a-tree", "it does not stand for a commit"),
         ];
-        let expected = expected.map(|(name, reason)| RefusedRef {
-            name: name.to_vec(),
-            reason,
-        });
+        let expected = expected.map(|(name, reason)| RefusedRef { name: name.to_vec(), reason });
         assert_eq!(refused, expected);
     }
 
@@ -251,9 +229,7 @@ mod tests {
     fn a_holder_that_is_no_ref_name_is_an_error() {
         let fixture = Fixture::new();
         let repository = Repository::open(&fixture.path()).unwrap();
-        let error = repository
-            .keep(fixture.id("HEAD"), "../../heads/main")
-            .unwrap_err();
+        let error = repository.keep(fixture.id("HEAD"), "../../heads/main").unwrap_err();
         assert!(matches!(error, GitError::Reference { .. }), "{error}");
     }
 }

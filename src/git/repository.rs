@@ -61,16 +61,18 @@ impl Repository {
     ) -> Result<Self, GitError> {
         let handle = open_handle(path, flags)?;
         let git_dir = handle.path().to_owned();
-        Ok(Self {
-            git_dir,
-            namespaces,
-            idle: Mutex::new(vec![handle]),
-        })
+        Ok(Self { git_dir, namespaces, idle: Mutex::new(vec![handle]) })
     }
 
     /// The repository's own folder, such as `registry/.git` or `registry.git`.
     pub fn git_dir(&self) -> &Path {
         &self.git_dir
+    }
+
+    /// The work tree, unless the repository is bare.
+    pub fn work_dir(&self) -> Option<PathBuf> {
+        let work_dir = self.with(|repo| Ok(repo.workdir().map(Path::to_owned)));
+        work_dir.ok().flatten()
     }
 
     pub(super) fn namespaces(&self) -> Namespaces {
@@ -80,9 +82,7 @@ impl Repository {
     /// What a commit says about itself.
     pub fn commit(&self, id: CommitId) -> Result<CommitInfo, GitError> {
         self.with(|repo| {
-            let commit = repo
-                .find_commit(id.0.oid())
-                .map_err(|e| GitError::object(id.0, &e))?;
+            let commit = repo.find_commit(id.0.oid()).map_err(|e| GitError::object(id.0, &e))?;
             Ok(CommitInfo {
                 time: commit.time().seconds(),
                 tree: commit.tree_id().into(),
@@ -95,10 +95,7 @@ impl Repository {
     pub fn entries(&self, tree: GitTreeId) -> Result<Listing, GitError> {
         let bytes = self.read(tree.0, ObjectType::Tree, u64::MAX)?;
         let reason = || "the tree is cut off or malformed".to_owned();
-        listing::parse(&bytes).ok_or_else(|| GitError::Unreadable {
-            id: tree.0,
-            reason: reason(),
-        })
+        listing::parse(&bytes).ok_or_else(|| GitError::Unreadable { id: tree.0, reason: reason() })
     }
 
     /// The content of a file or the target of a link; an error if it has more than `limit` bytes.
@@ -147,9 +144,7 @@ impl Repository {
 
 impl fmt::Debug for Repository {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Repository")
-            .field("git_dir", &self.git_dir)
-            .finish_non_exhaustive()
+        f.debug_struct("Repository").field("git_dir", &self.git_dir).finish_non_exhaustive()
     }
 }
 
@@ -165,10 +160,7 @@ fn open_handle(path: &Path, flags: RepositoryOpenFlags) -> Result<git2::Reposito
                 path: path.into(),
                 source: std::io::Error::other(error),
             },
-            _ => GitError::Unsupported {
-                location,
-                reason: error.message().to_owned(),
-            },
+            _ => GitError::Unsupported { location, reason: error.message().to_owned() },
         }
     })
 }
@@ -189,9 +181,7 @@ fn set_up_libgit2() {
 
 /// An object's size in bytes, from its header alone, after a check of its kind.
 fn size_of(odb: &git2::Odb<'_>, id: GitId, wanted: ObjectType) -> Result<u64, GitError> {
-    let (size, kind) = odb
-        .read_header(id.oid())
-        .map_err(|e| GitError::object(id, &e))?;
+    let (size, kind) = odb.read_header(id.oid()).map_err(|e| GitError::object(id, &e))?;
     if kind != wanted {
         let reason = format!("it is a {kind}, not a {wanted}");
         return Err(GitError::Unreadable { id, reason });
@@ -216,10 +206,7 @@ mod tests {
 
     fn blob_id(repository: &Repository, name: &str) -> GitId {
         let listing = repository.entries(root(repository)).unwrap();
-        let entry = listing
-            .entries
-            .iter()
-            .find(|e| e.name.as_bytes() == name.as_bytes());
+        let entry = listing.entries.iter().find(|e| e.name.as_bytes() == name.as_bytes());
         match entry.unwrap().kind {
             EntryKind::Blob { id, .. } => id,
             other => panic!("{other:?}"),
@@ -233,14 +220,7 @@ mod tests {
         fs::create_dir(fixture.path().join("sub")).unwrap();
         let (bare, linked) = (fixture.outside("bare.git"), fixture.outside("linked"));
         fixture.git(&["clone", "--quiet", "--bare", ".", bare.to_str().unwrap()]);
-        fixture.git(&[
-            "worktree",
-            "add",
-            "--quiet",
-            "-b",
-            "other",
-            linked.to_str().unwrap(),
-        ]);
+        fixture.git(&["worktree", "add", "--quiet", "-b", "other", linked.to_str().unwrap()]);
         for path in [
             fixture.path(),
             fixture.path().join("sub"),
@@ -249,12 +229,7 @@ mod tests {
             linked.clone(),
         ] {
             let repository = Repository::open(&path).unwrap();
-            assert_eq!(
-                repository.resolve("HEAD").unwrap().commit,
-                head,
-                "{}",
-                path.display()
-            );
+            assert_eq!(repository.resolve("HEAD").unwrap().commit, head, "{}", path.display());
         }
         // A second handle is opened from the folder that the first one found.
         let linked = Repository::open(&linked).unwrap();
@@ -274,12 +249,7 @@ mod tests {
     fn a_repository_with_sha256_ids_is_refused_with_the_reason() {
         let fixture = Fixture::empty();
         let folder = fixture.outside("sha256");
-        fixture.git(&[
-            "init",
-            "--quiet",
-            "--object-format=sha256",
-            folder.to_str().unwrap(),
-        ]);
+        fixture.git(&["init", "--quiet", "--object-format=sha256", folder.to_str().unwrap()]);
         let error = Repository::open(&folder).unwrap_err();
         assert!(matches!(error, GitError::Unsupported { .. }), "{error}");
         assert!(error.to_string().contains("sha256"), "{error}");
@@ -292,10 +262,7 @@ mod tests {
         let second = fixture.commit("b.txt", "two");
         let repository = Repository::open(&fixture.path()).unwrap();
         let info = repository.commit(second).unwrap();
-        assert_eq!(
-            (info.time, &info.parents[..]),
-            (FIRST_COMMIT + 86_400, &[first][..])
-        );
+        assert_eq!((info.time, &info.parents[..]), (FIRST_COMMIT + 86_400, &[first][..]));
         assert_eq!(info.tree.0, fixture.id("HEAD^{tree}").0);
     }
 
@@ -307,17 +274,7 @@ mod tests {
         assert_eq!(repository.blob_size(id).unwrap(), 3);
         assert_eq!(repository.blob(id, 3).unwrap(), b"one");
         let error = repository.blob(id, 2).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                GitError::TooLarge {
-                    size: 3,
-                    limit: 2,
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, GitError::TooLarge { size: 3, limit: 2, .. }), "{error}");
     }
 
     #[test]
@@ -335,22 +292,14 @@ mod tests {
         let fixture = Fixture::new();
         let id = blob_id(&Repository::open(&fixture.path()).unwrap(), "a.txt");
         let hex = id.to_string();
-        let file = fixture
-            .path()
-            .join(format!(".git/objects/{}/{}", &hex[..2], &hex[2..]));
+        let file = fixture.path().join(format!(".git/objects/{}/{}", &hex[..2], &hex[2..]));
         let mut bytes = fs::read(&file).unwrap();
         let last = bytes.len() - 6;
         bytes[last] ^= 0xff;
         fs::remove_file(&file).unwrap();
         fs::write(&file, bytes).unwrap();
-        let error = Repository::open(&fixture.path())
-            .unwrap()
-            .blob(id, 100)
-            .unwrap_err();
-        assert!(
-            matches!(error, GitError::Unreadable { id: found, .. } if found == id),
-            "{error}"
-        );
+        let error = Repository::open(&fixture.path()).unwrap().blob(id, 100).unwrap_err();
+        assert!(matches!(error, GitError::Unreadable { id: found, .. } if found == id), "{error}");
     }
 
     #[test]
@@ -379,28 +328,17 @@ mod tests {
         let spy = spy.to_str().unwrap();
         let hooks = fixture.path().join(".git/hooks");
         fs::create_dir_all(&hooks).unwrap();
-        for hook in [
-            "post-checkout",
-            "reference-transaction",
-            "post-index-change",
-        ] {
+        for hook in ["post-checkout", "reference-transaction", "post-index-change"] {
             fs::copy(spy, hooks.join(hook)).unwrap();
         }
-        for key in [
-            "core.fsmonitor",
-            "core.sshCommand",
-            "core.pager",
-            "filter.x.smudge",
-        ] {
+        for key in ["core.fsmonitor", "core.sshCommand", "core.pager", "filter.x.smudge"] {
             fixture.git(&["config", key, spy]);
         }
         drop(fs::remove_file(&mark));
         let repository = Repository::open(&fixture.path()).unwrap();
         repository.refs().unwrap();
         repository.blob(blob_id(&repository, "a.txt"), 10).unwrap();
-        repository
-            .keep(repository.resolve("main").unwrap().commit, "test")
-            .unwrap();
+        repository.keep(repository.resolve("main").unwrap().commit, "test").unwrap();
         assert!(!mark.exists());
     }
 

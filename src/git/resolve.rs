@@ -47,18 +47,14 @@ impl Repository {
     /// by `~n`, `^n`, `^{commit}`, and `@{date}`: the newest first-parent commit whose committer
     /// date is not after the start of that day in UTC, or not after that ISO date-time.
     pub fn resolve(&self, revision: &str) -> Result<Resolved, GitError> {
-        let unknown = |nearest| GitError::UnknownRevision {
-            revision: revision.to_owned(),
-            nearest,
-        };
+        let unknown =
+            |nearest| GitError::UnknownRevision { revision: revision.to_owned(), nearest };
         let Some(expression) = revision::parse(revision) else {
             return Err(unknown(Vec::new()));
         };
         let namespaces = self.namespaces();
         match self.with(|repo| Lookup { repo, namespaces }.base(expression.base))? {
-            Some(base) => self
-                .walk(base, &expression)?
-                .ok_or_else(|| unknown(Vec::new())),
+            Some(base) => self.walk(base, &expression)?.ok_or_else(|| unknown(Vec::new())),
             None => Err(self.none_such(expression.base, unknown)?),
         }
     }
@@ -92,10 +88,7 @@ impl Repository {
                 commit = take_step(repo, from, *step)?;
             }
             let kind = RevisionKind::Expression;
-            Ok(commit.map(|commit| Resolved {
-                commit: commit.id().into(),
-                kind,
-            }))
+            Ok(commit.map(|commit| Resolved { commit: commit.id().into(), kind }))
         })
     }
 }
@@ -139,11 +132,7 @@ fn parent<'r>(
     commit: &Commit<'_>,
     index: usize,
 ) -> Result<Option<Commit<'r>>, GitError> {
-    commit
-        .parent_id(index)
-        .ok()
-        .map(|id| find_commit(repo, id))
-        .transpose()
+    commit.parent_id(index).ok().map(|id| find_commit(repo, id)).transpose()
 }
 
 /// The names that differ least from `name`, best first.
@@ -162,11 +151,7 @@ fn nearest(name: &str, refs: &Refs) -> Vec<String> {
         .collect();
     names.sort_unstable();
     names.dedup();
-    names
-        .into_iter()
-        .take(SUGGESTIONS)
-        .map(|(_, known)| known.clone())
-        .collect()
+    names.into_iter().take(SUGGESTIONS).map(|(_, known)| known.clone()).collect()
 }
 
 #[cfg(test)]
@@ -193,10 +178,9 @@ mod tests {
 
     fn unknown(repository: &Repository, revision: &str) -> Vec<String> {
         match repository.resolve(revision) {
-            Err(GitError::UnknownRevision {
-                revision: named,
-                nearest,
-            }) if named == revision => nearest,
+            Err(GitError::UnknownRevision { revision: named, nearest }) if named == revision => {
+                nearest
+            }
             other => panic!("{revision}: {other:?}"),
         }
     }
@@ -204,11 +188,8 @@ mod tests {
     #[test]
     fn every_form_means_what_git_says_in_plain_repositories_and_mirrors() {
         let fixture = history();
-        let mirror = Mirror::open_or_clone(
-            &fixture.state(),
-            &fixture.url(),
-            &TransportOptions::default(),
-        );
+        let mirror =
+            Mirror::open_or_clone(&fixture.state(), &fixture.url(), &TransportOptions::default());
         let mirror = mirror.unwrap();
         let id = fixture.id("main~1").to_string();
         let (short, upper) = (&id[..10], id.to_uppercase());
@@ -238,17 +219,10 @@ mod tests {
         ] {
             let expected = fixture.id(&format!("{revision}^{{commit}}"));
             for repository in [&plain(&fixture), mirror.repository()] {
-                assert_eq!(
-                    repository.resolve(revision).unwrap().commit,
-                    expected,
-                    "{revision}"
-                );
+                assert_eq!(repository.resolve(revision).unwrap().commit, expected, "{revision}");
             }
         }
-        assert_eq!(
-            mirror.repository().resolve("origin/main").unwrap().commit,
-            fixture.id("main")
-        );
+        assert_eq!(mirror.repository().resolve("origin/main").unwrap().commit, fixture.id("main"));
     }
 
     #[test]
@@ -258,10 +232,7 @@ mod tests {
         let kind = |revision: &str| repository.resolve(revision).unwrap().kind;
         assert_eq!(kind("main"), RevisionKind::Branch("main".into()));
         assert_eq!(kind("HEAD"), RevisionKind::Branch("main".into()));
-        assert_eq!(
-            kind("refs/heads/team/side"),
-            RevisionKind::Branch("team/side".into())
-        );
+        assert_eq!(kind("refs/heads/team/side"), RevisionKind::Branch("team/side".into()));
         assert_eq!(kind("v1"), RevisionKind::Tag("v1".into()));
         assert_eq!(kind(&fixture.id("main").to_string()), RevisionKind::Commit);
         assert_eq!(kind("main~1"), RevisionKind::Expression);
@@ -292,10 +263,7 @@ mod tests {
         let found = |revision: &str| repository.resolve(revision).map(|found| found.commit);
         assert_eq!(found("main@{2023-11-16}").unwrap(), second);
         assert_eq!(found("@{2023-11-16T22:13:19}").unwrap(), second);
-        assert_eq!(
-            found("main@{2023-11-16T22:13:20}").unwrap(),
-            fixture.id("main")
-        );
+        assert_eq!(found("main@{2023-11-16T22:13:20}").unwrap(), fixture.id("main"));
         assert_eq!(found("main@{2023-11-16}~1").unwrap(), fixture.id("main~2"));
         unknown(&repository, "main@{2023-11-14}");
     }
@@ -308,16 +276,9 @@ mod tests {
         assert_eq!(unknown(&repository, "v3"), ["v1", "v2"]);
         assert_eq!(unknown(&repository, "team/sied~2"), ["team/side"]);
         assert_eq!(unknown(&repository, "quite-something-else"), [""; 0]);
-        for revision in [
-            "main~99",
-            "main^3",
-            "main@{upstream}",
-            "main:a.txt",
-            "..",
-            "-x",
-            "a\0b",
-            "",
-        ] {
+        for revision in
+            ["main~99", "main^3", "main@{upstream}", "main:a.txt", "..", "-x", "a\0b", ""]
+        {
             unknown(&repository, revision);
         }
         unknown(&repository, &"1".repeat(40));
@@ -332,16 +293,9 @@ mod tests {
         let repository = plain(&fixture);
         let write = |kind, prefix: &str, content: &dyn Fn(u32) -> String| {
             let made = |n| git2::Oid::hash_object(kind, content(n).as_bytes()).unwrap();
-            let n = (0..10_000_000)
-                .find(|n| made(*n).to_string().starts_with(prefix))
-                .unwrap();
-            let written = repository.with(|repo| {
-                Ok(repo
-                    .odb()
-                    .unwrap()
-                    .write(kind, content(n).as_bytes())
-                    .unwrap())
-            });
+            let n = (0..10_000_000).find(|n| made(*n).to_string().starts_with(prefix)).unwrap();
+            let written = repository
+                .with(|repo| Ok(repo.odb().unwrap().write(kind, content(n).as_bytes()).unwrap()));
             GitId::from(written.unwrap())
         };
         let head = fixture.id("main");
@@ -373,18 +327,9 @@ mod tests {
         let fixture = history();
         let shallow = fixture.outside("shallow");
         let url = format!("file://{}", fixture.path().display());
-        fixture.git(&[
-            "clone",
-            "--quiet",
-            "--depth=1",
-            &url,
-            shallow.to_str().unwrap(),
-        ]);
+        fixture.git(&["clone", "--quiet", "--depth=1", &url, shallow.to_str().unwrap()]);
         let repository = Repository::open(&shallow).unwrap();
-        assert_eq!(
-            repository.resolve("main").unwrap().commit,
-            fixture.id("main")
-        );
+        assert_eq!(repository.resolve("main").unwrap().commit, fixture.id("main"));
         unknown(&repository, "main~1");
     }
 }

@@ -28,10 +28,7 @@ pub(super) enum Step {
 
 /// Takes a revision apart; nothing if it has another form.
 pub(super) fn parse(text: &str) -> Option<Expression<'_>> {
-    let end = [text.find(['~', '^']), text.find("@{")]
-        .into_iter()
-        .flatten()
-        .min();
+    let end = [text.find(['~', '^']), text.find("@{")].into_iter().flatten().min();
     let (base, mut rest) = text.split_at(end.unwrap_or(text.len()));
     let mut steps = Vec::new();
     while !rest.is_empty() {
@@ -63,10 +60,7 @@ fn parse_step(text: &str) -> Option<(Option<Step>, &str)> {
         let (date, rest) = rest.split_once('}')?;
         return Some((Some(Step::At(date::parse(date)?)), rest));
     }
-    if let Some(rest) = text
-        .strip_prefix("^{commit}")
-        .or_else(|| text.strip_prefix("^{}"))
-    {
+    if let Some(rest) = text.strip_prefix("^{commit}").or_else(|| text.strip_prefix("^{}")) {
         return Some((None, rest));
     }
     if let Some(rest) = text.strip_prefix('~') {
@@ -79,15 +73,9 @@ fn parse_step(text: &str) -> Option<(Option<Step>, &str)> {
 
 /// Parses leading digits; without any the count is 1.
 fn parse_count(text: &str) -> Option<(u32, &str)> {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, rest) = text.split_at(end);
-    let count = if digits.is_empty() {
-        1
-    } else {
-        digits.parse().ok()?
-    };
+    let count = if digits.is_empty() { 1 } else { digits.parse().ok()? };
     Some((count, rest))
 }
 
@@ -105,11 +93,7 @@ mod tests {
             ("v1~3^2", "v1", vec![Step::Ancestor(3), Step::Parent(2)]),
             ("v1^{commit}^", "v1", vec![Step::Parent(1)]),
             ("v1^{}", "v1", vec![]),
-            (
-                "x/y@{1970-01-02}~1",
-                "x/y",
-                vec![Step::At(86_400), Step::Ancestor(1)],
-            ),
+            ("x/y@{1970-01-02}~1", "x/y", vec![Step::At(86_400), Step::Ancestor(1)]),
             ("@{1970-01-01}", "HEAD", vec![Step::At(0)]),
         ] {
             assert_eq!(parse(text), Some(Expression { base, steps }), "{text}");

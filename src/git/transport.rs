@@ -132,10 +132,7 @@ impl Transport<'_> {
             Some(output) => Err(self.failed(&output)),
             None => {
                 let limit = self.options.timeout;
-                Err(GitError::TimedOut {
-                    url: self.url.redacted(),
-                    limit,
-                })
+                Err(GitError::TimedOut { url: self.url.redacted(), limit })
             }
         }
     }
@@ -152,12 +149,7 @@ impl Transport<'_> {
         // Failures are told apart by git's English words.
         command.env("LC_ALL", "C").args(arguments);
         if self.options.interactive {
-            command.envs(
-                self.options
-                    .ssh_command
-                    .iter()
-                    .map(|ssh| ("GIT_SSH_COMMAND", ssh)),
-            );
+            command.envs(self.options.ssh_command.iter().map(|ssh| ("GIT_SSH_COMMAND", ssh)));
         } else {
             self.silence(&mut command);
         }
@@ -166,11 +158,7 @@ impl Transport<'_> {
 
     /// Makes git and its helpers fail where they would ask.
     fn silence(&self, command: &mut Command) {
-        let ssh = self
-            .options
-            .ssh_command
-            .as_ref()
-            .or(self.configured_ssh.as_ref());
+        let ssh = self.options.ssh_command.as_ref().or(self.configured_ssh.as_ref());
         let ssh = ssh.map_or("ssh", String::as_str);
         command
             .env("GIT_TERMINAL_PROMPT", "0")
@@ -187,11 +175,7 @@ impl Transport<'_> {
             io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
                 GitError::GitMissing { program, source }
             }
-            _ => GitError::Io {
-                action: "run",
-                path: program,
-                source,
-            },
+            _ => GitError::Io { action: "run", path: program, source },
         }
     }
 
@@ -205,10 +189,7 @@ impl Transport<'_> {
             lines => lines,
         };
         if says(&["mismatched algorithms"]) {
-            GitError::Unsupported {
-                location: url,
-                reason: "it has SHA-256 ids".into(),
-            }
+            GitError::Unsupported { location: url, reason: "it has SHA-256 ids".into() }
         } else if says(&DENIALS) {
             GitError::Denied { url, output }
         } else if says(&ABSENCES) {
@@ -222,13 +203,8 @@ impl Transport<'_> {
 /// The last lines with something on them, in one, without passwords and safe to print. Of a
 /// progress line that was written over, what stood there last.
 fn last_lines(text: &str) -> String {
-    let lines = text
-        .lines()
-        .map(|line| line.rsplit('\r').find(|s| !s.is_empty()).unwrap_or(""));
-    let lines: Vec<&str> = lines
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
+    let lines = text.lines().map(|line| line.rsplit('\r').find(|s| !s.is_empty()).unwrap_or(""));
+    let lines: Vec<&str> = lines.map(str::trim).filter(|line| !line.is_empty()).collect();
     let last = &lines[lines.len().saturating_sub(LINES)..];
     escape(redact(&last.join("; ")).as_bytes())
 }

@@ -47,11 +47,7 @@ impl FailingRemote {
     /// Lets everything pass until told otherwise.
     pub fn new(inner: Arc<dyn Remote>) -> Self {
         let (script, standing) = (Mutex::default(), Mutex::new(Fault::Pass));
-        Self {
-            inner,
-            script,
-            standing,
-        }
+        Self { inner, script, standing }
     }
 
     /// Gives the next requests these faults, in order.
@@ -159,11 +155,7 @@ mod tests {
     use super::*;
     use crate::{id::Scheme, remote::MemoryRemote};
 
-    const KEY: Key = Key {
-        digest: [1; 16],
-        scheme: Scheme::Md5,
-        is_manifest: false,
-    };
+    const KEY: Key = Key { digest: [1; 16], scheme: Scheme::Md5, is_manifest: false };
 
     fn failing() -> FailingRemote {
         let memory = MemoryRemote::new();
@@ -177,14 +169,8 @@ mod tests {
         remote.script([Fault::Pass, Fault::Refuse(Cause::Denied)]);
         remote.always(Fault::Refuse(Cause::Unreachable));
         assert_eq!(remote.size(KEY).await.unwrap(), 200_000);
-        assert_eq!(
-            remote.get(KEY, None).await.unwrap_err().cause,
-            Cause::Denied
-        );
-        assert_eq!(
-            remote.size(KEY).await.unwrap_err().cause,
-            Cause::Unreachable
-        );
+        assert_eq!(remote.get(KEY, None).await.unwrap_err().cause, Cause::Denied);
+        assert_eq!(remote.size(KEY).await.unwrap_err().cause, Cause::Unreachable);
     }
 
     #[tokio::test]
@@ -208,13 +194,8 @@ mod tests {
         remote.script([Fault::Flip { at: 150_000 }]);
         let body = remote.get(KEY, None).await.unwrap();
         let bytes: Vec<Bytes> = body.chunks.try_collect().await.unwrap();
-        let wrong: Vec<usize> = bytes
-            .concat()
-            .iter()
-            .enumerate()
-            .filter(|(_, b)| **b != 0)
-            .map(|(i, _)| i)
-            .collect();
+        let wrong: Vec<usize> =
+            bytes.concat().iter().enumerate().filter(|(_, b)| **b != 0).map(|(i, _)| i).collect();
         assert_eq!(wrong, [150_000]);
     }
 }

@@ -56,13 +56,7 @@ impl LocalRemote {
         let url = root.display().to_string();
         let threads = Arc::new(Semaphore::new(THREADS));
         let limits = RequestLimits::default();
-        Self(Arc::new(Directory {
-            root,
-            url,
-            strictness,
-            limits,
-            threads,
-        }))
+        Self(Arc::new(Directory { root, url, strictness, limits, threads }))
     }
 
     /// Runs `work` on a blocking thread.
@@ -93,10 +87,7 @@ impl LocalRemote {
         match outcome.await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(error)) => Err(fail(error.to_string())),
-            Err(_elapsed) => Err(fail(format!(
-                "no answer for {} s",
-                self.0.limits.idle.as_secs()
-            ))),
+            Err(_elapsed) => Err(fail(format!("no answer for {} s", self.0.limits.idle.as_secs()))),
         }
     }
 }
@@ -104,15 +95,10 @@ impl LocalRemote {
 #[async_trait]
 impl Remote for LocalRemote {
     async fn get(&self, key: Key, range: Option<Range<u64>>) -> Result<Body, RemoteError> {
-        let (file, size) = self
-            .run(get_action(key), move |dir| dir.open(key, &get_action(key)))
-            .await?;
+        let (file, size) =
+            self.run(get_action(key), move |dir| dir.open(key, &get_action(key))).await?;
         let range = cut(range, size);
-        let reading = Reading {
-            remote: self.clone(),
-            key,
-            file: Arc::new(file),
-        };
+        let reading = Reading { remote: self.clone(), key, file: Arc::new(file) };
         let chunks = stream::try_unfold((reading, range.clone()), |(reading, rest)| async move {
             if rest.is_empty() {
                 return Ok(None);
@@ -121,18 +107,12 @@ impl Remote for LocalRemote {
             let rest = rest.start + chunk.len() as u64..rest.end;
             Ok(Some((chunk, (reading, rest))))
         });
-        Ok(Body {
-            size,
-            range,
-            chunks: chunks.boxed(),
-        })
+        Ok(Body { size, range, chunks: chunks.boxed() })
     }
 
     async fn size(&self, key: Key) -> Result<u64, RemoteError> {
         let action = size_action(key);
-        let (_, size) = self
-            .run(action.clone(), move |dir| dir.open(key, &action))
-            .await?;
+        let (_, size) = self.run(action.clone(), move |dir| dir.open(key, &action)).await?;
         Ok(size)
     }
 
@@ -157,10 +137,8 @@ impl Reading {
             match read_at(&file, &mut buffer, range.start) {
                 Ok(0) => {
                     let reason = format!("the file ends at byte {}", range.start);
-                    Err(
-                        RemoteError::new(Cause::Unreachable, get_action(key), &dir.url, reason)
-                            .with_hint("it was cut short while it was read"),
-                    )
+                    Err(RemoteError::new(Cause::Unreachable, get_action(key), &dir.url, reason)
+                        .with_hint("it was cut short while it was read"))
                 }
                 Ok(length) => {
                     buffer.truncate(length);
@@ -198,9 +176,7 @@ impl Directory {
             }
             Err(error) => return Err(self.failure(action, error)),
         };
-        let metadata = file
-            .metadata()
-            .map_err(|error| self.failure(action, error))?;
+        let metadata = file.metadata().map_err(|error| self.failure(action, error))?;
         if !metadata.is_file() {
             return Err(self.error(Cause::Misconfigured, action, "not a regular file"));
         }
@@ -235,12 +211,7 @@ impl Directory {
         for component in folders.split('/').filter(|component| !component.is_empty()) {
             folder = rustix::fs::openat(folder, component, step, Mode::empty())?;
         }
-        Ok(rustix::fs::openat(
-            folder,
-            name,
-            last | OFlags::NOFOLLOW,
-            Mode::empty(),
-        )?)
+        Ok(rustix::fs::openat(folder, name, last | OFlags::NOFOLLOW, Mode::empty())?)
     }
 
     /// The object is not there; but an empty folder is more likely one that is not mounted.
@@ -259,9 +230,7 @@ impl Directory {
             io::ErrorKind::PermissionDenied => (Cause::Denied, "check the folder's permissions"),
             _ => (Cause::Unreachable, "check that the file system answers"),
         };
-        self.error(cause, action, &error.to_string())
-            .with_hint(hint)
-            .with_source(error)
+        self.error(cause, action, &error.to_string()).with_hint(hint).with_source(error)
     }
 
     fn error(&self, cause: Cause, action: &str, reason: &str) -> RemoteError {
@@ -286,11 +255,7 @@ mod tests {
     use super::*;
     use crate::id::Scheme;
 
-    const KEY: Key = Key {
-        digest: [0xab; 16],
-        scheme: Scheme::Md5,
-        is_manifest: false,
-    };
+    const KEY: Key = Key { digest: [0xab; 16], scheme: Scheme::Md5, is_manifest: false };
 
     fn folder_with(content: &[u8]) -> TempDir {
         let dir = tempfile::tempdir().unwrap();
@@ -316,45 +281,27 @@ mod tests {
     #[tokio::test]
     async fn a_confined_folder_gives_its_regular_files() {
         let dir = folder_with(b"abc");
-        assert_eq!(
-            read(&remote(&dir, Strictness::Confined)).await.unwrap(),
-            b"abc"
-        );
+        assert_eq!(read(&remote(&dir, Strictness::Confined)).await.unwrap(), b"abc");
     }
 
     #[tokio::test]
     async fn links_are_followed_only_in_the_users_own_folder() {
         let (real, dir) = (folder_with(b"secret"), tempfile::tempdir().unwrap());
         symlink(real.path().join("files"), dir.path().join("files")).unwrap();
-        assert_eq!(
-            read(&remote(&dir, Strictness::Own)).await.unwrap(),
-            b"secret"
-        );
-        assert_eq!(
-            cause(&remote(&dir, Strictness::Confined)).await,
-            Cause::Untrusted
-        );
+        assert_eq!(read(&remote(&dir, Strictness::Own)).await.unwrap(), b"secret");
+        assert_eq!(cause(&remote(&dir, Strictness::Confined)).await, Cause::Untrusted);
 
         let dir = folder_with(b"");
         fs::remove_file(dir.path().join(KEY.path())).unwrap();
         symlink(real.path().join(KEY.path()), dir.path().join(KEY.path())).unwrap();
-        assert_eq!(
-            read(&remote(&dir, Strictness::Own)).await.unwrap(),
-            b"secret"
-        );
-        assert_eq!(
-            cause(&remote(&dir, Strictness::Confined)).await,
-            Cause::Untrusted
-        );
+        assert_eq!(read(&remote(&dir, Strictness::Own)).await.unwrap(), b"secret");
+        assert_eq!(cause(&remote(&dir, Strictness::Confined)).await, Cause::Untrusted);
     }
 
     #[tokio::test]
     async fn a_folder_that_is_away_or_empty_is_not_a_missing_object() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(
-            cause(&remote(&dir, Strictness::Own)).await,
-            Cause::Misconfigured
-        );
+        assert_eq!(cause(&remote(&dir, Strictness::Own)).await, Cause::Misconfigured);
         let gone = LocalRemote::new(dir.path().join("gone"), Strictness::Own);
         assert_eq!(cause(&gone).await, Cause::Misconfigured);
         fs::write(dir.path().join("other"), b"").unwrap();
@@ -374,26 +321,17 @@ mod tests {
             0,
         )
         .unwrap();
-        assert_eq!(
-            cause(&remote(&dir, Strictness::Confined)).await,
-            Cause::Misconfigured
-        );
+        assert_eq!(cause(&remote(&dir, Strictness::Confined)).await, Cause::Misconfigured);
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
-        assert_eq!(
-            cause(&remote(&dir, Strictness::Own)).await,
-            Cause::Misconfigured
-        );
+        assert_eq!(cause(&remote(&dir, Strictness::Own)).await, Cause::Misconfigured);
     }
 
     #[tokio::test]
     async fn a_file_that_shrinks_while_it_is_read_is_an_error() {
         let dir = folder_with(&vec![1; 3 << 20]);
         let mut body = remote(&dir, Strictness::Own).get(KEY, None).await.unwrap();
-        assert_eq!(
-            body.chunks.try_next().await.unwrap().unwrap().len(),
-            1 << 20
-        );
+        assert_eq!(body.chunks.try_next().await.unwrap().unwrap().len(), 1 << 20);
         fs::write(dir.path().join(KEY.path()), b"short").unwrap();
         let error = body.chunks.try_next().await.unwrap_err();
         assert_eq!(error.cause, Cause::Unreachable);

@@ -49,12 +49,7 @@ impl MemoryRemote {
 
     fn find(&self, key: Key, action: String) -> Result<Bytes, RemoteError> {
         self.objects.lock().get(&key).cloned().ok_or_else(|| {
-            RemoteError::new(
-                Cause::Missing,
-                action,
-                self.url(),
-                "there is no such object",
-            )
+            RemoteError::new(Cause::Missing, action, self.url(), "there is no such object")
         })
     }
 }
@@ -71,11 +66,7 @@ impl Remote for MemoryRemote {
             let chunk = rest.split_to(CHUNK.min(rest.len()));
             (!chunk.is_empty()).then_some(Ok(chunk))
         });
-        Ok(Body {
-            size,
-            range,
-            chunks: stream::iter(chunks).boxed(),
-        })
+        Ok(Body { size, range, chunks: stream::iter(chunks).boxed() })
     }
 
     async fn size(&self, key: Key) -> Result<u64, RemoteError> {

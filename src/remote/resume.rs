@@ -66,17 +66,11 @@ pub(super) async fn get(
 ) -> Result<Body, RemoteError> {
     if range.as_ref().is_some_and(Range::is_empty) {
         let size = store.size(key).await?;
-        return Ok(Body {
-            size,
-            range: cut(range, size),
-            chunks: stream::empty().boxed(),
-        });
+        return Ok(Body { size, range: cut(range, size), chunks: stream::empty().boxed() });
     }
     let stalled = || stalled(&*store, key);
-    let answer = persist(store.limits(), stalled, || {
-        store.request(key, range.clone(), None)
-    })
-    .await?;
+    let answer =
+        persist(store.limits(), stalled, || store.request(key, range.clone(), None)).await?;
     let size = answer.size;
     let wanted = cut(range, size);
     let mut download = Download {
@@ -92,11 +86,7 @@ pub(super) async fn get(
     };
     download.source = Some(download.fit(answer)?);
     let chunks = stream::try_unfold(download, Download::next).boxed();
-    Ok(Body {
-        size,
-        range: wanted,
-        chunks,
-    })
+    Ok(Body { size, range: wanted, chunks })
 }
 
 fn stalled(store: &dyn Ranged, key: Key) -> RemoteError {
@@ -191,10 +181,9 @@ impl Download {
         }
         let skip = self.position.checked_sub(answer.range.start);
         match skip {
-            Some(skip) if skip <= SKIP_MAX && answer.range.end >= self.end => Ok(Source {
-                skip,
-                chunks: answer.chunks,
-            }),
+            Some(skip) if skip <= SKIP_MAX && answer.range.end >= self.end => {
+                Ok(Source { skip, chunks: answer.chunks })
+            }
             Some(_) if answer.range == (0..answer.size) => {
                 let error = self.error(Cause::Misconfigured, "the server ignores byte ranges");
                 Err(error.with_hint("a proxy in between may be the reason"))
@@ -208,10 +197,7 @@ impl Download {
     }
 
     fn short(&self) -> RemoteError {
-        let reason = format!(
-            "the answer ended at byte {} instead of {}",
-            self.position, self.end
-        );
+        let reason = format!("the answer ended at byte {} instead of {}", self.position, self.end);
         self.error(Cause::Unreachable, &reason)
     }
 

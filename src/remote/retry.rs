@@ -70,10 +70,7 @@ pub(super) struct Retry {
 
 impl Retry {
     pub(super) fn new(limits: &RequestLimits) -> Self {
-        Self {
-            limits: limits.clone(),
-            failures: 0,
-        }
+        Self { limits: limits.clone(), failures: 0 }
     }
 
     /// When waiting that begins now must end.
@@ -129,11 +126,7 @@ mod tests {
     }
 
     fn limits() -> RequestLimits {
-        RequestLimits {
-            retries: 3,
-            first_delay: Duration::from_millis(1),
-            ..Default::default()
-        }
+        RequestLimits { retries: 3, first_delay: Duration::from_millis(1), ..Default::default() }
     }
 
     async fn tries_until_given_up(cause: Cause) -> u32 {
@@ -164,10 +157,7 @@ mod tests {
 
     #[tokio::test]
     async fn silence_ends_at_the_deadline() {
-        let limits = RequestLimits {
-            idle: Duration::from_millis(30),
-            ..limits()
-        };
+        let limits = RequestLimits { idle: Duration::from_millis(30), ..limits() };
         let outcome: Result<(), _> =
             persist(&limits, || error(Cause::Unreachable), std::future::pending).await;
         assert_eq!(outcome.unwrap_err().cause, Cause::Unreachable);

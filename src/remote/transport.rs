@@ -37,9 +37,7 @@ pub(super) fn client(
     };
     let built = match tls {
         // Without any authority on the system the first fails; plain HTTP must still work.
-        TlsVerify::System => base()
-            .build()
-            .or_else(|_| base().tls_certs_only([]).build()),
+        TlsVerify::System => base().build().or_else(|_| base().tls_certs_only([]).build()),
         TlsVerify::Bundle(path) => base().tls_certs_only(bundle(path)?).build(),
         TlsVerify::Off => base().tls_danger_accept_invalid_certs(true).build(),
     };

@@ -1,1 +1,286 @@
-//! vfs.
+//! The file system as questions and answers, in plain values; it knows no kernel.
+//!
+//! A [`Vfs`] shows the trees of one repository, either every revision as folders or a single one
+//! ([`Layout`]). A question that can be answered from memory or this disk is answered at once; one
+//! that needs the network or a long computation gives a future ([`Answer::Later`]), so that the
+//! thread that asked never waits.
+//!
+//! | file | answers |
+//! |---|---|
+//! | `lookup` | names, above commits and below |
+//! | `attributes` | sizes, times, modes, extended attributes |
+//! | `listing` | what is in a folder |
+//! | `files` | opening and reading |
+//! | `follow` | branches that move |
+//! | `inodes`, `epochs`, `names` | what the numbers and names stand for |
+
+mod attributes;
+mod epochs;
+mod error;
+mod files;
+mod follow;
+mod inodes;
+mod listing;
+mod lookup;
+mod manifests;
+mod names;
+mod reports;
+mod sizing;
+
+use std::{
+    num::NonZeroUsize,
+    sync::{Arc, Weak},
+};
+
+use futures_util::future::BoxFuture;
+use parking_lot::RwLock;
+use tokio::{runtime::Handle, sync::mpsc};
+
+use self::epochs::{Epoch, Epochs, Memo, Trees};
+pub use self::{
+    attributes::{Attr, FileKind, Ttl},
+    error::VfsError,
+    files::{Handle as FileHandle, Read},
+    follow::Refreshed,
+    inodes::{Ino, InodeTable, ROOT_INO},
+    listing::{DirEntry, Listed},
+    lookup::Lookup,
+};
+use crate::{
+    blobs::{Blobs, Sources},
+    git::{CommitId, GitError, Refs, Resolved},
+    registry::Registry,
+    stats::Stats,
+    tree::{self, OutputId, Segment, Tree},
+};
+
+/// An answer, now or later.
+pub enum Answer<T> {
+    /// Known at once.
+    Now(Result<T, VfsError>),
+    /// To be awaited on the runtime.
+    Later(BoxFuture<'static, Result<T, VfsError>>),
+}
+
+impl<T: Send + 'static> Answer<T> {
+    fn later(future: impl Future<Output = Result<T, VfsError>> + Send + 'static) -> Self {
+        Self::Later(Box::pin(future))
+    }
+
+    /// The answer itself, however long it takes.
+    pub async fn wait(self) -> Result<T, VfsError> {
+        match self {
+            Self::Now(result) => result,
+            Self::Later(future) => future.await,
+        }
+    }
+}
+
+/// What a mount shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Layout {
+    /// Every branch, tag and commit, as folders.
+    AllRevisions,
+    /// The tree of one revision.
+    One {
+        /// The revision as typed.
+        revision: String,
+        /// Its commit now.
+        commit: CommitId,
+        /// The branch whose moves are followed.
+        follows: Option<String>,
+    },
+}
+
+/// How things are shown; the same for the life of a mount.
+#[derive(Debug, Clone)]
+pub struct VfsOptions {
+    /// Owner of everything.
+    pub uid: u32,
+    /// Group of everything.
+    pub gid: u32,
+    /// Hide symbolic links that lead out of their tree.
+    pub only_inner_links: bool,
+    /// Check large files before their first byte is served, too.
+    pub verify_before_open: bool,
+    /// The present time, in seconds since the epoch, for names above commits.
+    pub mounted_at: i64,
+}
+
+/// Something the kernel should be told, off the threads that answer it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A folder's names and listing changed.
+    Folder {
+        /// The folder.
+        ino: Ino,
+        /// Names that may mean something else now.
+        names: Vec<Vec<u8>>,
+    },
+    /// A file's attributes changed, and its bytes too if `with_data`.
+    File {
+        /// The file.
+        ino: Ino,
+        /// Whether pages must go as well.
+        with_data: bool,
+    },
+}
+
+/// The file system of one mount.
+pub struct Vfs {
+    registry: Arc<Registry>,
+    blobs: Arc<Blobs>,
+    stats: Arc<Stats>,
+    runtime: Handle,
+    options: VfsOptions,
+    layout: Layout,
+    table: InodeTable,
+    epochs: Epochs,
+    trees: Trees,
+    segments: Memo<crate::id::TreeId, Arc<Segment>>,
+    refs: RwLock<Arc<Refs>>,
+    /// The epoch at the root of a mount that shows one revision.
+    current: RwLock<Option<Arc<Epoch>>>,
+    spots: lookup::Spots,
+    reports: reports::Reports,
+    sizing: sizing::Sizing,
+    open_files: files::OpenFiles,
+    events: mpsc::UnboundedSender<Event>,
+    /// For futures that outlive the call.
+    me: Weak<Self>,
+}
+
+/// Trees and manifests kept for the next look, beyond those the kernel knows nodes of.
+const KEPT_TREES: NonZeroUsize = NonZeroUsize::new(16).unwrap();
+
+impl Vfs {
+    /// Puts a file system together. Events go to `events`; nothing is read yet but refs.
+    ///
+    /// Blocks on git, and on building the tree when the layout shows one revision.
+    pub fn new(
+        registry: Arc<Registry>,
+        blobs: Arc<Blobs>,
+        (layout, options): (Layout, VfsOptions),
+        table: InodeTable,
+        events: mpsc::UnboundedSender<Event>,
+        runtime: Handle,
+    ) -> Result<Arc<Self>, VfsError> {
+        let refs = follow::read_refs(&registry)?;
+        let stats = Arc::clone(blobs.stats());
+        let vfs = Arc::new_cyclic(|me| Self {
+            registry,
+            blobs,
+            stats,
+            runtime,
+            options,
+            layout,
+            table,
+            epochs: Epochs::default(),
+            trees: Trees::new(KEPT_TREES),
+            segments: Memo::new(KEPT_TREES),
+            refs: RwLock::new(Arc::new(refs)),
+            current: RwLock::new(None),
+            spots: lookup::Spots::default(),
+            reports: reports::Reports::default(),
+            sizing: sizing::Sizing::default(),
+            open_files: files::OpenFiles::default(),
+            events,
+            me: Weak::clone(me),
+        });
+        if let Layout::One { commit, .. } = vfs.layout {
+            let tree = vfs.runtime.block_on(vfs.tree(commit))?;
+            vfs.make_current(tree);
+        }
+        Ok(vfs)
+    }
+
+    /// This, for a future that outlives the call.
+    fn myself(&self) -> Arc<Self> {
+        self.me.upgrade().expect("the file system is alive while one of its methods runs")
+    }
+
+    /// Puts a tree at the root of a mount that shows one revision.
+    fn make_current(&self, tree: Arc<Tree>) {
+        let Layout::One { revision, .. } = &self.layout else { return };
+        let slot = self.table.slot(tree.commit, &format!("rev/{revision}"));
+        let epoch = self.epochs.enter(slot, tree.commit);
+        epoch.set_tree(tree);
+        let before = self.current.write().replace(epoch);
+        // An epoch holds one look-up for being the current one.
+        if let Some(before) = before {
+            self.epochs.forget(before.slot, 1);
+        }
+    }
+
+    /// The tree of a commit, built once however many ask.
+    async fn tree(&self, commit: CommitId) -> Result<Arc<Tree>, VfsError> {
+        let living = self.epochs.all();
+        let mut built = living.iter().filter(|epoch| epoch.commit == commit);
+        if let Some(tree) = built.find_map(|epoch| epoch.tree()) {
+            return Ok(Arc::clone(tree));
+        }
+        let registry = Arc::clone(&self.registry);
+        let stats = Arc::clone(&self.stats);
+        let build = async move {
+            let build = move || {
+                let tree = tree::build(registry.repository(), commit)?;
+                report_problems(&tree, &stats);
+                Ok::<_, VfsError>(Arc::new(tree))
+            };
+            run_blocking(build).await
+        };
+        self.trees.get_or_make(commit, build).await
+    }
+
+    /// The commit a revision stands for now.
+    async fn resolve(&self, revision: String) -> Result<CommitId, VfsError> {
+        let registry = Arc::clone(&self.registry);
+        let resolve = move || match registry.repository().resolve(&revision) {
+            Ok(Resolved { commit, .. }) => Ok(commit),
+            Err(
+                GitError::UnknownRevision { .. }
+                | GitError::AmbiguousRevision { .. }
+                | GitError::EmptyRepository { .. },
+            ) => Err(VfsError::NotFound),
+            Err(error) => Err(error.into()),
+        };
+        run_blocking(resolve).await
+    }
+
+    /// The remotes that an output's content is fetched from.
+    fn sources(&self, tree: &Tree, output: OutputId) -> Sources {
+        let tracked = tree.tracked(output);
+        self.registry.sources(&tree.projects[tracked.project], &tracked.output)
+    }
+
+    /// Tells the kernel something, once somebody listens.
+    fn tell(&self, event: Event) {
+        // Nobody listens any more when the mount is being taken down.
+        _ = self.events.send(event);
+    }
+
+    /// The commit at the root, in a mount that shows one revision.
+    pub fn commit(&self) -> Option<CommitId> {
+        self.current.read().as_ref().map(|epoch| epoch.commit)
+    }
+}
+
+/// Runs blocking work off the asynchronous threads.
+async fn run_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, VfsError> + Send + 'static,
+) -> Result<T, VfsError> {
+    let result = tokio::task::spawn_blocking(work).await;
+    result.unwrap_or_else(|error| Err(VfsError::Interrupted(error.to_string())))
+}
+
+/// Logs what a build could not understand, without flooding the log.
+fn report_problems(tree: &Tree, stats: &Stats) {
+    const SHOWN: usize = 20;
+    stats.bad_entries.add(tree.problems.len() as u64);
+    for problem in tree.problems.iter().take(SHOWN) {
+        tracing::warn!("{}: {}: {}", tree.commit, problem.path, problem.why);
+    }
+    if tree.problems.len() > SHOWN {
+        tracing::warn!("{}: {} more such entries", tree.commit, tree.problems.len() - SHOWN);
+    }
+}

@@ -7,9 +7,7 @@ use std::path::Path;
 mod entries;
 
 fn replay(target: &str, entry: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fuzz/corpus")
-        .join(target);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let mut count = 0;
     for file in fs::read_dir(&folder).unwrap() {
         entry(&fs::read(file.unwrap().path()).unwrap());

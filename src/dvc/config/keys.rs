@@ -80,13 +80,7 @@ impl<'a> Section<'a> {
 
     /// Whether the value of `key` may be a list, none of which we use.
     pub(super) fn is_list(&self, key: &str) -> bool {
-        matches!(
-            (self, key),
-            (
-                Self::Plain("cache") | Self::Remote(_),
-                "type" | "cache_regions"
-            )
-        )
+        matches!((self, key), (Self::Plain("cache") | Self::Remote(_), "type" | "cache_regions"))
     }
 }
 
@@ -96,10 +90,7 @@ mod tests {
 
     #[test]
     fn sections_are_told_by_their_name() {
-        assert_eq!(
-            Section::new("remote \"my remote\""),
-            Section::Remote("my remote")
-        );
+        assert_eq!(Section::new("remote \"my remote\""), Section::Remote("my remote"));
         assert_eq!(Section::new("core"), Section::Plain("core"));
         assert_eq!(Section::new("machine \"x\""), Section::Other);
         for unknown in ["remote", "remote \"\"", "remote \"x", "core \"x\"", "novel"] {

@@ -52,16 +52,11 @@ impl RawConfig {
     /// Reads a configuration file.
     pub fn parse(bytes: &[u8], folders: Folders<'_>) -> Self {
         let (sections, warnings) = syntax::parse(bytes);
-        let mut config = Self {
-            warnings,
-            ..Self::default()
-        };
+        let mut config = Self { warnings, ..Self::default() };
         for (name, values) in &sections {
             let section = Section::new(name);
             if section == Section::Unknown {
-                config
-                    .warnings
-                    .push(format!("unknown section [{name}], ignored"));
+                config.warnings.push(format!("unknown section [{name}], ignored"));
             }
             let usable = config.usable(name, &section, values, folders);
             match section {
@@ -101,9 +96,7 @@ impl RawConfig {
             });
             match text {
                 Ok(text) => usable.extend([(key.clone(), text)]),
-                Err(reason) => self
-                    .warnings
-                    .push(format!("[{name}] {key}: {reason}, ignored")),
+                Err(reason) => self.warnings.push(format!("[{name}] {key}: {reason}, ignored")),
             }
         }
         usable
@@ -216,17 +209,10 @@ impl Config {
                 overlay(config.remotes.entry(name).or_default(), values, level);
             }
             let warnings = raw.warnings.into_iter();
-            config
-                .warnings
-                .extend(warnings.map(|warning| format!("{level:?} config: {warning}")));
+            config.warnings.extend(warnings.map(|warning| format!("{level:?} config: {warning}")));
         }
-        let without_url = config
-            .remotes
-            .iter()
-            .filter(|(_, settings)| url(settings).is_none());
-        config
-            .warnings
-            .extend(without_url.map(|(name, _)| format!("remote {name:?} has no url")));
+        let without_url = config.remotes.iter().filter(|(_, settings)| url(settings).is_none());
+        config.warnings.extend(without_url.map(|(name, _)| format!("remote {name:?} has no url")));
         config
     }
 
@@ -238,10 +224,7 @@ impl Config {
     /// The name of the default remote; there is none unless it is configured.
     pub fn core_remote(&self) -> Option<Setting> {
         let Setting { value, level } = self.core.get("remote")?;
-        Some(Setting {
-            value: value.to_lowercase(),
-            level: *level,
-        })
+        Some(Setting { value: value.to_lowercase(), level: *level })
     }
 
     /// The folder of DVC's own cache, if it is not the usual one.
@@ -253,14 +236,8 @@ impl Config {
     pub fn remote(&self, name: &str) -> Result<RemoteSettings, RemoteError> {
         let name = name.to_lowercase();
         let settings = self.resolved(&name, &mut Vec::new())?;
-        let url = url(&settings)
-            .cloned()
-            .ok_or_else(|| RemoteError::NoUrl(name.clone()))?;
-        Ok(RemoteSettings {
-            name,
-            url,
-            settings,
-        })
+        let url = url(&settings).cloned().ok_or_else(|| RemoteError::NoUrl(name.clone()))?;
+        Ok(RemoteSettings { name, url, settings })
     }
 
     fn resolved(&self, name: &str, seen: &mut Vec<String>) -> Result<Settings, RemoteError> {
@@ -268,10 +245,7 @@ impl Config {
             return Err(RemoteError::Cycle(name.to_owned()));
         }
         seen.push(name.to_owned());
-        let own = self
-            .remotes
-            .get(name)
-            .ok_or_else(|| RemoteError::Unknown(name.to_owned()))?;
+        let own = self.remotes.get(name).ok_or_else(|| RemoteError::Unknown(name.to_owned()))?;
         let own_url = url(own).ok_or_else(|| RemoteError::NoUrl(name.to_owned()))?;
         let Some(target) = own_url.value.strip_prefix("remote://") else {
             return Ok(own.clone());
@@ -286,11 +260,7 @@ impl Config {
 }
 
 fn overlay(into: &mut Settings, values: BTreeMap<String, String>, level: Level) {
-    into.extend(
-        values
-            .into_iter()
-            .map(|(key, value)| (key, Setting { value, level })),
-    );
+    into.extend(values.into_iter().map(|(key, value)| (key, Setting { value, level })));
 }
 
 fn url(settings: &Settings) -> Option<&Setting> {
@@ -300,16 +270,9 @@ fn url(settings: &Settings) -> Option<&Setting> {
 /// A URL below another remote's. If the repository has a say in it, it counts as its own.
 fn join(base: &Setting, own: &Setting, sub: &str) -> Setting {
     let (base_url, sub) = (base.value.trim_end_matches('/'), sub.trim_matches('/'));
-    let value = if sub.is_empty() {
-        base.value.clone()
-    } else {
-        format!("{base_url}/{sub}")
-    };
+    let value = if sub.is_empty() { base.value.clone() } else { format!("{base_url}/{sub}") };
     let is_of_repo = [base.level, own.level].contains(&Level::Repo);
-    Setting {
-        value,
-        level: if is_of_repo { Level::Repo } else { own.level },
-    }
+    Setting { value, level: if is_of_repo { Level::Repo } else { own.level } }
 }
 
 /// A remote as it is to be used.
@@ -334,10 +297,7 @@ mod tests {
     use super::*;
 
     fn raw(text: &str) -> RawConfig {
-        let folders = Folders {
-            file: Path::new("/repo/.dvc"),
-            home: Some(Path::new("/home/u")),
-        };
+        let folders = Folders { file: Path::new("/repo/.dvc"), home: Some(Path::new("/home/u")) };
         RawConfig::parse(text.as_bytes(), folders)
     }
 
@@ -370,15 +330,9 @@ mod tests {
         let repo = raw("[core]\nremote = st\n['remote \"ST\"']\nurl = s3://b\nprofile = theirs\n");
         let config = Config::merge([(Level::Local, local), (Level::Repo, repo)]);
         let remote = config.remote("st").unwrap();
-        assert_eq!(
-            (remote.url.value.as_str(), remote.url.level),
-            ("s3://b", Level::Repo)
-        );
+        assert_eq!((remote.url.value.as_str(), remote.url.level), ("s3://b", Level::Repo));
         let profile = remote.get("profile").unwrap();
-        assert_eq!(
-            (profile.value.as_str(), profile.level),
-            ("mine", Level::Local)
-        );
+        assert_eq!((profile.value.as_str(), profile.level), ("mine", Level::Local));
         assert_eq!(config.core_remote().unwrap().value, "other");
     }
 
@@ -414,14 +368,8 @@ mod tests {
              [remote \"none\"]\nprofile = p\n[remote \"lost\"]\nurl = remote://nosuch\n",
         );
         assert_eq!(config.remote("a"), Err(RemoteError::Cycle("a".to_owned())));
-        assert_eq!(
-            config.remote("none"),
-            Err(RemoteError::NoUrl("none".to_owned()))
-        );
-        assert_eq!(
-            config.remote("lost"),
-            Err(RemoteError::Unknown("nosuch".to_owned()))
-        );
+        assert_eq!(config.remote("none"), Err(RemoteError::NoUrl("none".to_owned())));
+        assert_eq!(config.remote("lost"), Err(RemoteError::Unknown("nosuch".to_owned())));
         assert_eq!(config.warnings().len(), 1);
     }
 
@@ -451,9 +399,7 @@ mod tests {
     #[test]
     fn values_that_grow_without_end_are_stopped() {
         let mut text = "[remote \"r\"]\nuser = xxxxxxxxxxxxxxxx\n".to_owned();
-        let keys = [
-            "user", "password", "token", "profile", "region", "acl", "sse", "timeout",
-        ];
+        let keys = ["user", "password", "token", "profile", "region", "acl", "sse", "timeout"];
         for pair in keys.windows(2) {
             let references = format!("%({})s", pair[0]).repeat(20);
             text = format!("{text}{} = {references}\n", pair[1]);

@@ -37,9 +37,7 @@ pub(super) fn parse(bytes: &[u8]) -> (Sections, Vec<String>) {
             parser.line(line.trim(), &mut more)
         });
         if let Err(reason) = read {
-            parser
-                .warnings
-                .push(format!("line {}: {reason}, ignored", index + 1));
+            parser.warnings.push(format!("line {}: {reason}, ignored", index + 1));
         }
     }
     (parser.sections, parser.warnings)
@@ -71,9 +69,7 @@ impl Parser {
             self.current = Some(name.clone());
             // Of two sections that differ in case only, DVC takes the later.
             let replaced = self.sections.insert(name, IndexMap::new());
-            return replaced.map_or(Ok(()), |_| {
-                Err("the section appears twice, the first one is")
-            });
+            return replaced.map_or(Ok(()), |_| Err("the section appears twice, the first one is"));
         }
         let (key, rest) = line.split_once('=').ok_or("neither a section nor a key")?;
         let key = unquote(key.trim()).to_lowercase();
@@ -81,10 +77,7 @@ impl Parser {
             return Err("no key");
         }
         let value = value(rest.trim(), more)?;
-        let section = self
-            .current
-            .as_ref()
-            .and_then(|name| self.sections.get_mut(name));
+        let section = self.current.as_ref().and_then(|name| self.sections.get_mut(name));
         let section = section.ok_or("a key outside of a section")?;
         let replaced = section.insert(key, value);
         replaced.map_or(Ok(()), |_| Err("the key appears twice, the first one is"))
@@ -96,16 +89,9 @@ type Lines<'l, 'a> = &'l mut dyn FnMut() -> Option<Result<&'a str>>;
 fn section_name(line: &str) -> Result<&str> {
     let inner = line.strip_prefix('[').unwrap_or_default();
     let ends = inner.match_indices(']').map(|(at, _)| at);
-    let end = ends
-        .into_iter()
-        .find(|at| is_end(&inner[at + 1..]))
-        .ok_or("a broken section")?;
+    let end = ends.into_iter().find(|at| is_end(&inner[at + 1..])).ok_or("a broken section")?;
     let name = unquote(inner[..end].trim());
-    if name.is_empty() || name.starts_with('[') {
-        Err("a broken section")
-    } else {
-        Ok(name)
-    }
+    if name.is_empty() || name.starts_with('[') { Err("a broken section") } else { Ok(name) }
 }
 
 fn value(text: &str, more: Lines<'_, '_>) -> Result<Value> {
@@ -114,18 +100,10 @@ fn value(text: &str, more: Lines<'_, '_>) -> Result<Value> {
             return triple_quoted(text, quotes, more).map(Value::Text);
         }
     }
-    let Some(quote) = text
-        .chars()
-        .next()
-        .filter(|first| matches!(first, '"' | '\''))
-    else {
+    let Some(quote) = text.chars().next().filter(|first| matches!(first, '"' | '\'')) else {
         let text = text.split('#').next().unwrap_or_default().trim_end();
         let is_list = text.contains(',');
-        return Ok(if is_list {
-            Value::List
-        } else {
-            Value::Text(text.to_owned())
-        });
+        return Ok(if is_list { Value::List } else { Value::Text(text.to_owned()) });
     };
     for (end, _) in text[1..].match_indices(quote) {
         let (inner, rest) = (&text[1..=end], text[end + 2..].trim_start());
@@ -145,11 +123,7 @@ fn triple_quoted(first: &str, quotes: &str, more: Lines<'_, '_>) -> Result<Strin
     loop {
         if let Some((inner, rest)) = line.split_once(quotes) {
             value += inner;
-            return if is_end(rest) {
-                Ok(value)
-            } else {
-                Err("text after closing quotes")
-            };
+            return if is_end(rest) { Ok(value) } else { Err("text after closing quotes") };
         }
         value += line;
         value.push('\n');
@@ -201,11 +175,7 @@ mod tests {
             ("x;y", "x;y"),
             ("value\r", "value"),
         ] {
-            assert_eq!(
-                value_of(text),
-                Some(Value::Text(value.to_owned())),
-                "{text}"
-            );
+            assert_eq!(value_of(text), Some(Value::Text(value.to_owned())), "{text}");
         }
         for list in ["a,b", "a,", ",", "'x' , \"y\"", "'a', b"] {
             assert_eq!(value_of(list), Some(Value::List), "{list}");

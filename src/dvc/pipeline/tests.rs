@@ -7,19 +7,10 @@ const MD5: &str = "b026324c6904b2a9cb4b88d6d61c81d1";
 fn read(yaml: &str, lock: Option<&str>, files: &[(&str, &str)]) -> Parsed {
     let dir = RepoPath::new(b"p").unwrap();
     let read = |path: &RepoPath| {
-        let file = files
-            .iter()
-            .find(|(name, _)| name.as_bytes() == path.as_bytes());
+        let file = files.iter().find(|(name, _)| name.as_bytes() == path.as_bytes());
         file.map(|(_, text)| text.as_bytes().to_vec())
     };
-    parse(
-        yaml.as_bytes(),
-        lock.map(str::as_bytes),
-        &dir,
-        &RepoPath::root(),
-        &read,
-    )
-    .unwrap()
+    parse(yaml.as_bytes(), lock.map(str::as_bytes), &dir, &RepoPath::root(), &read).unwrap()
 }
 
 /// A lock file with one output per pair of stage and path.
@@ -38,11 +29,7 @@ fn places(parsed: &Parsed) -> Vec<String> {
     let place = |output: &Output| {
         let is_lost = matches!(output.content, Content::Unavailable(_));
         let marks = [(is_lost, "?"), (output.is_inferred, "~")];
-        let marks: String = marks
-            .iter()
-            .filter(|(is, _)| *is)
-            .map(|(_, mark)| *mark)
-            .collect();
+        let marks: String = marks.iter().filter(|(is, _)| *is).map(|(_, mark)| *mark).collect();
         format!("{}{marks}", output.path)
     };
     parsed.outputs.iter().map(place).collect()
@@ -53,10 +40,7 @@ fn outputs_take_their_hash_from_the_lock_and_their_flags_from_the_pipeline() {
     let yaml = "stages:\n  a:\n    cmd: x\n    wdir: w\n    outs:\n    - o:\n        remote: COLD\n    \
                 - ../never\n    metrics:\n    - m.json:\n        cache: false\n    plots: [plot.csv]\n";
     let parsed = read(yaml, Some(&lock(&[("a", "o")])), &[]);
-    assert_eq!(
-        places(&parsed),
-        ["p/w/o", "p/never?", "p/w/m.json?", "p/w/plot.csv?"]
-    );
+    assert_eq!(places(&parsed), ["p/w/o", "p/never?", "p/w/m.json?", "p/w/plot.csv?"]);
     assert_eq!(parsed.outputs[0].remote.as_deref(), Some("cold"));
     assert_eq!(parsed.outputs[0].size, Some(2));
     assert!(!parsed.outputs[2].is_cached && parsed.outputs[3].is_cached);
@@ -66,9 +50,7 @@ fn outputs_take_their_hash_from_the_lock_and_their_flags_from_the_pipeline() {
 fn locks_of_old_have_no_schema_and_legacy_hashes() {
     let lock = format!("a:\n  outs:\n  - path: o\n    md5: {MD5}\n");
     let parsed = read("stages: {a: {outs: [o]}}\n", Some(&lock), &[]);
-    let Content::Blob(id) = parsed.outputs[0].content else {
-        panic!("{parsed:?}")
-    };
+    let Content::Blob(id) = parsed.outputs[0].content else { panic!("{parsed:?}") };
     assert_eq!(id.scheme, crate::id::Scheme::Dos2Unix);
 }
 
@@ -76,10 +58,7 @@ fn locks_of_old_have_no_schema_and_legacy_hashes() {
 fn templates_use_params_and_vars() {
     let yaml = "vars:\n- conf/x.yaml\n- local: here\nstages:\n  a:\n    vars: [{own: 1.50}]\n    outs:\n    \
                 - ${names.dir}:\n        desc: d\n    - ${local}${sfx}-${own}\n";
-    let files = [
-        ("p/params.yaml", "names: {dir: prepared}\n"),
-        ("p/conf/x.yaml", "sfx: .out\n"),
-    ];
+    let files = [("p/params.yaml", "names: {dir: prepared}\n"), ("p/conf/x.yaml", "sfx: .out\n")];
     let parsed = read(yaml, None, &files);
     assert_eq!(places(&parsed), ["p/prepared?", "p/here.out-1.5?"]);
     assert_eq!(parsed.bad, []);
@@ -90,24 +69,10 @@ fn foreach_over_lists_and_maps_names_stages_by_item_or_key() {
     let yaml = "stages:\n  s:\n    foreach: ${splits}\n    do: {outs: ['${item}.txt']}\n  \
                 l:\n    foreach: {en: {rate: 8}, fr: {rate: 16}}\n    do:\n      wdir: work/${key}\n      \
                 outs: ['${item.rate}']\n  i:\n    foreach: [{n: a}, b]\n    do: {outs: ['i-${item.n}']}\n";
-    let locked = lock(&[
-        ("s@train", "train.txt"),
-        ("s@0.5", "0.5.txt"),
-        ("l@en", "8"),
-        ("i@0", "i-a"),
-    ]);
-    let parsed = read(
-        yaml,
-        Some(&locked),
-        &[("p/params.yaml", "splits: [train, 0.50]\n")],
-    );
-    let expected = [
-        "p/train.txt",
-        "p/0.5.txt",
-        "p/work/en/8",
-        "p/work/fr/16?",
-        "p/i-a",
-    ];
+    let locked =
+        lock(&[("s@train", "train.txt"), ("s@0.5", "0.5.txt"), ("l@en", "8"), ("i@0", "i-a")]);
+    let parsed = read(yaml, Some(&locked), &[("p/params.yaml", "splits: [train, 0.50]\n")]);
+    let expected = ["p/train.txt", "p/0.5.txt", "p/work/en/8", "p/work/fr/16?", "p/i-a"];
     assert_eq!(places(&parsed), expected);
     assert_eq!(parsed.bad.len(), 1, "item.n of a scalar");
 }
@@ -117,19 +82,12 @@ fn matrix_joins_its_values_in_the_order_of_the_dimensions() {
     let yaml = "stages:\n  g:\n    matrix:\n      size: [s, l]\n      kind: [{n: x}, 1.0]\n    \
                 outs: ['${key}/${item.size}']\n";
     let names = ["s-kind0", "s-1.0", "l-kind0", "l-1.0"];
-    let locked: Vec<_> = names
-        .iter()
-        .map(|key| (format!("g@{key}"), format!("{key}/{}", &key[..1])))
-        .collect();
-    let locked: Vec<_> = locked
-        .iter()
-        .map(|(stage, path)| (stage.as_str(), path.as_str()))
-        .collect();
+    let locked: Vec<_> =
+        names.iter().map(|key| (format!("g@{key}"), format!("{key}/{}", &key[..1]))).collect();
+    let locked: Vec<_> =
+        locked.iter().map(|(stage, path)| (stage.as_str(), path.as_str())).collect();
     let parsed = read(yaml, Some(&lock(&locked)), &[]);
-    assert_eq!(
-        places(&parsed),
-        names.map(|key| format!("p/{key}/{}", &key[..1]))
-    );
+    assert_eq!(places(&parsed), names.map(|key| format!("p/{key}/{}", &key[..1])));
 }
 
 #[test]
@@ -140,24 +98,18 @@ fn what_cannot_be_worked_out_is_inferred_from_the_lock() {
     let locked = "schema: '2.0'\nstages:\n  a:\n    outs: [{path: known}, {path: lost.txt}]\n  \
                   f@1: {outs: [{path: f1}]}\n  f@2: {outs: [{path: f2}]}\n  hidden@1: {outs: [{path: h}]}\n";
     let parsed = read(yaml, Some(locked), &[]);
-    assert_eq!(
-        places(&parsed),
-        ["p/w/known?", "p/w/lost.txt?~", "p/f1?~", "p/f2?~"]
-    );
+    assert_eq!(places(&parsed), ["p/w/known?", "p/w/lost.txt?~", "p/f1?~", "p/f2?~"]);
     assert_eq!(parsed.bad.len(), 4);
 }
 
 #[test]
 fn a_broken_or_missing_lock_makes_outputs_unavailable() {
     let yaml = "stages: {a: {outs: [o]}}\n";
-    for (lock, reason) in [
-        (Some("a:\n<<<<<<< HEAD\nb: 1\n=======\n"), "merge conflict"),
-        (None, "no dvc.lock"),
-    ] {
+    for (lock, reason) in
+        [(Some("a:\n<<<<<<< HEAD\nb: 1\n=======\n"), "merge conflict"), (None, "no dvc.lock")]
+    {
         let parsed = read(yaml, lock, &[]);
-        let Content::Unavailable(why) = &parsed.outputs[0].content else {
-            panic!("{parsed:?}")
-        };
+        let Content::Unavailable(why) = &parsed.outputs[0].content else { panic!("{parsed:?}") };
         assert!(why.contains(reason), "{why}");
     }
 }
@@ -179,10 +131,7 @@ fn files_without_stages_are_sound_and_others_are_errors() {
     }
     let root = RepoPath::root();
     for yaml in ["- a\n", "stages: 7\n", "stages:\n  a:\n    cmd: [\n"] {
-        assert!(
-            parse(yaml.as_bytes(), None, &root, &root, &|_| None).is_err(),
-            "{yaml}"
-        );
+        assert!(parse(yaml.as_bytes(), None, &root, &root, &|_| None).is_err(), "{yaml}");
     }
 }
 

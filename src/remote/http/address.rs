@@ -24,10 +24,8 @@ impl Resolve for PublicOnly {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
             let all: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let public: Vec<SocketAddr> = all
-                .into_iter()
-                .filter(|address| !is_local(address.ip()))
-                .collect();
+            let public: Vec<SocketAddr> =
+                all.into_iter().filter(|address| !is_local(address.ip())).collect();
             if public.is_empty() {
                 return Err(format!("{REFUSED} for {}", name.as_str()).into());
             }
@@ -46,9 +44,7 @@ pub(super) fn names_local(url: &Url) -> bool {
 fn is_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_local_v4(address),
-        IpAddr::V6(address) => address
-            .to_ipv4()
-            .map_or_else(|| is_local_v6(address), is_local_v4),
+        IpAddr::V6(address) => address.to_ipv4().map_or_else(|| is_local_v6(address), is_local_v4),
     }
 }
 
@@ -88,11 +84,7 @@ mod tests {
         ] {
             assert!(names_local(&Url::parse(local).unwrap()), "{local}");
         }
-        for public in [
-            "http://192.0.2.1/",
-            "http://[2001:db8::1]/",
-            "http://127.0.0.1.example/",
-        ] {
+        for public in ["http://192.0.2.1/", "http://[2001:db8::1]/", "http://127.0.0.1.example/"] {
             assert!(!names_local(&Url::parse(public).unwrap()), "{public}");
         }
     }

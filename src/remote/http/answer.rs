@@ -37,9 +37,7 @@ pub(super) fn content_length(response: &Response) -> Option<u64> {
 
 /// The entity tag, unless it is a weak one, which does not pin bytes.
 pub(super) fn strong_etag(response: &Response) -> Option<String> {
-    text(response, header::ETAG)
-        .filter(|etag| !etag.starts_with("W/"))
-        .map(Into::into)
+    text(response, header::ETAG).filter(|etag| !etag.starts_with("W/")).map(Into::into)
 }
 
 fn text(response: &Response, name: HeaderName) -> Option<&str> {

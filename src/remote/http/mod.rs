@@ -93,11 +93,7 @@ impl HttpRemote {
     /// Takes the settings; nothing is checked or connected yet.
     pub fn new(settings: HttpSettings) -> Self {
         let url = display_url(&settings.url);
-        Self(Arc::new(Shared {
-            settings,
-            url,
-            client: OnceCell::new(),
-        }))
+        Self(Arc::new(Shared { settings, url, client: OnceCell::new() }))
     }
 
     async fn client(&self, action: &str) -> Result<&Client, RemoteError> {
@@ -112,14 +108,9 @@ impl HttpRemote {
                 }
             })
         };
-        self.0
-            .client
-            .get_or_try_init(build)
-            .await
-            .map_err(|reason| {
-                self.error(Cause::Misconfigured, action, reason)
-                    .with_hint("check `ssl_verify`")
-            })
+        self.0.client.get_or_try_init(build).await.map_err(|reason| {
+            self.error(Cause::Misconfigured, action, reason).with_hint("check `ssl_verify`")
+        })
     }
 
     /// Sends a request and follows redirects; the answer may have any status.
@@ -142,10 +133,7 @@ impl HttpRemote {
             if url.origin() == origin.origin() {
                 request = self.authorise(request, action)?;
             }
-            let response = request
-                .send()
-                .await
-                .map_err(|error| self.broken(action, error))?;
+            let response = request.send().await.map_err(|error| self.broken(action, error))?;
             match self.redirect(&response, &url, action)? {
                 Some(next) => url = next,
                 None => return Ok(response),
@@ -156,15 +144,9 @@ impl HttpRemote {
     }
 
     fn object_url(&self, key: Key, action: &str) -> Result<Url, RemoteError> {
-        let text = format!(
-            "{}/{}",
-            self.0.settings.url.trim_end_matches('/'),
-            key.path()
-        );
-        Url::parse(&text).map_err(|error| {
-            self.misconfigured_url(action, &error.to_string())
-                .with_source(error)
-        })
+        let text = format!("{}/{}", self.0.settings.url.trim_end_matches('/'), key.path());
+        Url::parse(&text)
+            .map_err(|error| self.misconfigured_url(action, &error.to_string()).with_source(error))
     }
 
     /// Holds one hop against what may be asked at all.
@@ -174,9 +156,7 @@ impl HttpRemote {
         }
         if self.0.settings.refuse_local_addresses && address::names_local(url) {
             let reason = format!("{} is an address of this machine or its link", display(url));
-            return Err(self
-                .error(Cause::Untrusted, action, reason)
-                .with_hint(address::HINT));
+            return Err(self.error(Cause::Untrusted, action, reason).with_hint(address::HINT));
         }
         Ok(())
     }
@@ -211,11 +191,7 @@ impl HttpRemote {
         action: &str,
     ) -> Result<Option<Url>, RemoteError> {
         let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
-        let Some(target) = response
-            .headers()
-            .get(header::LOCATION)
-            .filter(|_| is_redirect)
-        else {
+        let Some(target) = response.headers().get(header::LOCATION).filter(|_| is_redirect) else {
             return Ok(None);
         };
         let target = target.to_str().ok().and_then(|text| url.join(text).ok());
@@ -237,31 +213,24 @@ impl HttpRemote {
         match (response.status(), answer::content_length(&response)) {
             (StatusCode::OK, Some(size)) => Ok(size),
             (StatusCode::OK | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED, _) => {
-                self.request(key, Some(0..1), None)
-                    .await
-                    .map(|answer| answer.size)
+                self.request(key, Some(0..1), None).await.map(|answer| answer.size)
             }
             (status, _) => Err(self.refused(&action, status)),
         }
     }
 
     fn misconfigured_url(&self, action: &str, reason: &str) -> RemoteError {
-        self.error(Cause::Misconfigured, action, reason)
-            .with_hint("check the remote's `url`")
+        self.error(Cause::Misconfigured, action, reason).with_hint("check the remote's `url`")
     }
 
     fn broken(&self, action: &str, error: reqwest::Error) -> RemoteError {
         let error = error.without_url();
         let reason = chain(&error);
         if reason.contains(address::REFUSED) {
-            return self
-                .error(Cause::Untrusted, action, reason)
-                .with_hint(address::HINT);
+            return self.error(Cause::Untrusted, action, reason).with_hint(address::HINT);
         }
         let hint = network_hint(&reason);
-        self.error(Cause::Unreachable, action, reason)
-            .with_hint(hint)
-            .with_source(error)
+        self.error(Cause::Unreachable, action, reason).with_hint(hint).with_source(error)
     }
 
     /// An answer that is not the object.
@@ -270,10 +239,7 @@ impl HttpRemote {
         let (cause, hint) = match status.as_u16() {
             404 | 410 => return self.error(Cause::Missing, action, reason),
             401 | 403 | 407 => (Cause::Denied, "check `auth`, `user` and `password`"),
-            412 => (
-                Cause::Unreachable,
-                "the object changed while it was read; try again",
-            ),
+            412 => (Cause::Unreachable, "the object changed while it was read; try again"),
             408 | 425 | 429 | 500.. => (Cause::Unreachable, "the server has trouble; try later"),
             _ => (Cause::Misconfigured, "check the remote's `url`"),
         };
@@ -314,11 +280,7 @@ impl Ranged for HttpRemote {
     ) -> Result<Answer, RemoteError> {
         let action = get_action(key);
         let mut headers = vec![(header::ACCEPT_ENCODING, "identity".into())];
-        headers.extend(
-            range
-                .as_ref()
-                .map(|range| (header::RANGE, range_header(range))),
-        );
+        headers.extend(range.as_ref().map(|range| (header::RANGE, range_header(range))));
         headers.extend(etag.map(|etag| (header::IF_MATCH, etag.into())));
         let response = self.send(&Method::GET, key, &headers, &action).await?;
         let Some((size, range)) = answer::extent(&response) else {
@@ -335,12 +297,7 @@ impl Ranged for HttpRemote {
         let chunks = response
             .bytes_stream()
             .map(move |chunk| chunk.map_err(|error| remote.broken(&action, error)));
-        Ok(Answer {
-            size,
-            range,
-            etag,
-            chunks: chunks.boxed(),
-        })
+        Ok(Answer { size, range, etag, chunks: chunks.boxed() })
     }
 
     fn limits(&self) -> &RequestLimits {
@@ -361,10 +318,7 @@ fn display(url: &Url) -> String {
 
 fn display_url(text: &str) -> String {
     let shown = Url::parse(text).map(|url| display(&url));
-    shown
-        .unwrap_or_else(|_| "(not a URL)".into())
-        .trim_end_matches('/')
-        .into()
+    shown.unwrap_or_else(|_| "(not a URL)".into()).trim_end_matches('/').into()
 }
 
 #[cfg(test)]
@@ -373,15 +327,9 @@ mod tests {
 
     #[test]
     fn secrets_in_a_url_are_not_shown() {
-        assert_eq!(
-            display_url("https://me:secret@host/dvc/?token=x"),
-            "https://host/dvc"
-        );
+        assert_eq!(display_url("https://me:secret@host/dvc/?token=x"), "https://host/dvc");
         assert_eq!(display_url("secret"), "(not a URL)");
-        let auth = HttpAuth::Basic {
-            user: "me".into(),
-            password: "secret".into(),
-        };
+        let auth = HttpAuth::Basic { user: "me".into(), password: "secret".into() };
         assert_eq!(format!("{auth:?}"), "Basic");
     }
 }

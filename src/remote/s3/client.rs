@@ -51,30 +51,19 @@ impl Clients {
     /// The error is one line: a certificate bundle that cannot be read.
     pub(super) async fn load(settings: &S3Settings) -> Result<Self, String> {
         let http = transport::client(&settings.tls, &settings.limits, |builder| {
-            builder
-                .http1_only()
-                .pool_max_idle_per_host(settings.max_concurrency)
+            builder.http1_only().pool_max_idle_per_host(settings.max_concurrency)
         })?;
         let connector = Connector::new(http);
         let region = region(settings).await;
-        let mut loader = loader(settings)
-            .http_client(connector.clone())
-            .region(region.clone());
+        let mut loader = loader(settings).http_client(connector.clone()).region(region.clone());
         loader = if settings.allow_anonymous_login {
             loader.no_credentials()
         } else {
             loader.credentials_provider(credentials(settings, region, connector))
         };
         let config = loader.load().await;
-        let endpoint = settings
-            .endpoint_url
-            .clone()
-            .or_else(|| configured_endpoint(&config));
-        Ok(Self {
-            config,
-            endpoint,
-            use_ssl: settings.use_ssl,
-        })
+        let endpoint = settings.endpoint_url.clone().or_else(|| configured_endpoint(&config));
+        Ok(Self { config, endpoint, use_ssl: settings.use_ssl })
     }
 
     /// The region that somebody named, or that an endpoint of another vendor goes by.
@@ -93,11 +82,7 @@ impl Clients {
         let mut config = self.config.to_builder();
         config.set_credentials_provider(None);
         let config = config.build();
-        let clients = Self {
-            config,
-            endpoint: None,
-            use_ssl: self.use_ssl,
-        };
+        let clients = Self { config, endpoint: None, use_ssl: self.use_ssl };
         clients.client(&DEFAULT_REGION)
     }
 
@@ -122,9 +107,7 @@ fn loader(settings: &S3Settings) -> ConfigLoader {
         .connect_timeout(limits.connect)
         .read_timeout(limits.per_request())
         .build();
-    let cache = IdentityCache::lazy()
-        .load_timeout(CREDENTIALS_TIMEOUT)
-        .build();
+    let cache = IdentityCache::lazy().load_timeout(CREDENTIALS_TIMEOUT).build();
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .retry_config(retry)
         .timeout_config(timeouts)
@@ -179,24 +162,17 @@ fn credentials(
         let keys = Credentials::new(id, secret, token, None, "dvcfs settings");
         return SharedCredentialsProvider::new(keys);
     }
-    let config = ProviderConfig::without_region()
-        .with_http_client(connector)
-        .with_region(region);
+    let config = ProviderConfig::without_region().with_http_client(connector).with_region(region);
     let mut profile = ProfileFileCredentialsProvider::builder()
         .configure(&config)
         .profile_files(profile_files(settings));
     if let Some(name) = &settings.profile {
         profile = profile.profile_name(name);
     }
-    let web_identity = WebIdentityTokenCredentialsProvider::builder()
-        .configure(&config)
-        .build();
+    let web_identity = WebIdentityTokenCredentialsProvider::builder().configure(&config).build();
     let mut chain = CredentialsProviderChain::first_try("profile", profile.build())
         .or_else("web identity", web_identity)
-        .or_else(
-            "container",
-            EcsCredentialsProvider::builder().configure(&config).build(),
-        );
+        .or_else("container", EcsCredentialsProvider::builder().configure(&config).build());
     // A profile that is named goes before keys that happen to lie in the environment.
     if settings.profile.is_none() {
         let environment = EnvironmentVariableCredentialsProvider::new();
@@ -216,10 +192,7 @@ fn instance_role(config: &ProviderConfig) -> ImdsCredentialsProvider {
         .read_timeout(METADATA_TIMEOUT)
         .max_attempts(2)
         .build();
-    ImdsCredentialsProvider::builder()
-        .configure(config)
-        .imds_client(client)
-        .build()
+    ImdsCredentialsProvider::builder().configure(config).imds_client(client).build()
 }
 
 /// `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL` or the profile's, by the SDK's own rules.

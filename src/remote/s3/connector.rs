@@ -21,10 +21,7 @@ pub(super) struct Connector {
 
 impl Connector {
     pub(super) fn new(client: reqwest::Client) -> Self {
-        Self {
-            client,
-            patience: None,
-        }
+        Self { client, patience: None }
     }
 }
 
@@ -38,10 +35,7 @@ impl HttpClient for Connector {
             (None, None) => None,
             (connect, read) => Some(connect.unwrap_or_default() + read.unwrap_or_default()),
         };
-        SharedHttpConnector::new(Self {
-            client: self.client.clone(),
-            patience,
-        })
+        SharedHttpConnector::new(Self { client: self.client.clone(), patience })
     }
 }
 
@@ -65,9 +59,7 @@ async fn send(
     request: HttpRequest,
 ) -> Result<HttpResponse, ConnectorError> {
     let user = |error| ConnectorError::user(error);
-    let request = request
-        .try_into_http1x()
-        .map_err(|error| user(error.into()))?;
+    let request = request.try_into_http1x().map_err(|error| user(error.into()))?;
     let request: reqwest::Request = request
         .map(reqwest::Body::wrap)
         .try_into()

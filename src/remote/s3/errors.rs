@@ -40,13 +40,9 @@ impl Failure {
         let status = response.status().as_u16();
         let meta = error.as_service_error().map(ProvideErrorMetadata::meta);
         // Without a body the SDK makes `NotFound` of the bare status.
-        let code = meta
-            .and_then(|meta| meta.code())
-            .filter(|code| *code != "NotFound");
+        let code = meta.and_then(|meta| meta.code()).filter(|code| *code != "NotFound");
         let message = meta.and_then(|meta| meta.message()).unwrap_or_default();
-        let (cause, hint) = code
-            .and_then(judge_code)
-            .unwrap_or_else(|| judge_status(status));
+        let (cause, hint) = code.and_then(judge_code).unwrap_or_else(|| judge_status(status));
         let reason = match code {
             Some(code) => format!("{code}: {message}"),
             None if error.as_service_error().is_none() => {
@@ -54,24 +50,13 @@ impl Failure {
             }
             None => format!("the server says {status}"),
         };
-        let reason = reason
-            .trim_end_matches([':', ' '])
-            .replace(['\n', '\r'], " ");
-        Self {
-            cause,
-            status: Some(status),
-            code: code.map(Into::into),
-            reason,
-            hint: Some(hint),
-        }
+        let reason = reason.trim_end_matches([':', ' ']).replace(['\n', '\r'], " ");
+        Self { cause, status: Some(status), code: code.map(Into::into), reason, hint: Some(hint) }
     }
 
     /// Whether a refusal came without words, as all refusals of HEAD do.
     pub(super) fn is_unexplained(&self) -> bool {
-        self.code.is_none()
-            && self
-                .status
-                .is_some_and(|status| (300..500).contains(&status))
+        self.code.is_none() && self.status.is_some_and(|status| (300..500).contains(&status))
     }
 
     /// A request that got no answer, or was never sent.
@@ -82,20 +67,13 @@ impl Failure {
                 (Cause::Misconfigured, "check the AWS profile and its files")
             }
             (Some(_), _) => (Cause::Denied, CREDENTIALS_HINT),
-            (None, SdkError::ConstructionFailure(_)) => (
-                Cause::Misconfigured,
-                "check `url`, `endpointurl` and `region`",
-            ),
+            (None, SdkError::ConstructionFailure(_)) => {
+                (Cause::Misconfigured, "check `url`, `endpointurl` and `region`")
+            }
             (None, SdkError::TimeoutError(_)) => (Cause::Unreachable, NETWORK_HINT),
             (None, _) => (Cause::Unreachable, transport::network_hint(&reason)),
         };
-        Self {
-            cause,
-            status: None,
-            code: None,
-            reason,
-            hint: Some(hint),
-        }
+        Self { cause, status: None, code: None, reason, hint: Some(hint) }
     }
 }
 
@@ -116,9 +94,7 @@ pub(super) fn bucket_region<E>(error: &SdkError<E>) -> Option<String> {
 pub(super) fn check_endpoint(url: &str) -> Result<(), String> {
     let is_usable = reqwest::Url::parse(url)
         .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    is_usable
-        .then_some(())
-        .ok_or_else(|| "the endpoint is not an http or https URL".into())
+    is_usable.then_some(()).ok_or_else(|| "the endpoint is not an http or https URL".into())
 }
 
 fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
@@ -135,39 +111,31 @@ fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
 fn judge_code(code: &str) -> Option<(Cause, &'static str)> {
     Some(match code {
         "NoSuchKey" => (Cause::Missing, "push it again from where it was added"),
-        "NoSuchBucket" | "InvalidBucketName" => (
-            Cause::Misconfigured,
-            "check the bucket in `url`, and `endpointurl`",
-        ),
+        "NoSuchBucket" | "InvalidBucketName" => {
+            (Cause::Misconfigured, "check the bucket in `url`, and `endpointurl`")
+        }
         "PermanentRedirect"
         | "TemporaryRedirect"
         | "AuthorizationHeaderMalformed"
         | "IllegalLocationConstraintException" => {
             (Cause::Misconfigured, "set `region` to the bucket's region")
         }
-        "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "RequestExpired" => (
-            Cause::Denied,
-            "get new credentials, for example by `aws sso login`",
-        ),
-        "InvalidAccessKeyId" | "InvalidClientTokenId" | "InvalidToken" | "NotSignedUp" => (
-            Cause::Denied,
-            "these credentials are not of this service: check the AWS profile",
-        ),
+        "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "RequestExpired" => {
+            (Cause::Denied, "get new credentials, for example by `aws sso login`")
+        }
+        "InvalidAccessKeyId" | "InvalidClientTokenId" | "InvalidToken" | "NotSignedUp" => {
+            (Cause::Denied, "these credentials are not of this service: check the AWS profile")
+        }
         "SignatureDoesNotMatch" => (Cause::Denied, "the secret key is not right"),
         "RequestTimeTooSkewed" => (Cause::Denied, "set this machine's clock"),
         "AccessDenied" | "AccessDeniedException" | "AllAccessDisabled" => (Cause::Denied, ALLOW),
-        "InvalidObjectState" => (
-            Cause::Unreachable,
-            "the object is archived: restore it first",
-        ),
-        "PreconditionFailed" => (
-            Cause::Unreachable,
-            "the object changed while it was read; try again",
-        ),
-        "InvalidRequest" | "InvalidArgument" => (
-            Cause::Misconfigured,
-            "check `sse_customer_key` and the other settings of the remote",
-        ),
+        "InvalidObjectState" => (Cause::Unreachable, "the object is archived: restore it first"),
+        "PreconditionFailed" => {
+            (Cause::Unreachable, "the object changed while it was read; try again")
+        }
+        "InvalidRequest" | "InvalidArgument" => {
+            (Cause::Misconfigured, "check `sse_customer_key` and the other settings of the remote")
+        }
         "SlowDown" | "RequestTimeout" | "InternalError" | "ServiceUnavailable" => {
             (Cause::Unreachable, TROUBLE)
         }

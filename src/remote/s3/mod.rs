@@ -154,16 +154,9 @@ impl CustomerKey {
     /// A key that is no base64 is sent as it is, for the server to refuse.
     fn new(settings: &S3Settings) -> Option<Self> {
         let key = settings.sse_customer_key.clone()?;
-        let algorithm = settings
-            .sse_customer_algorithm
-            .clone()
-            .unwrap_or_else(|| "AES256".into());
+        let algorithm = settings.sse_customer_algorithm.clone().unwrap_or_else(|| "AES256".into());
         let md5 = base64::encode(Md5::digest(base64::decode(&key).unwrap_or_default()));
-        Some(Self {
-            algorithm,
-            key,
-            md5,
-        })
+        Some(Self { algorithm, key, md5 })
     }
 }
 
@@ -194,19 +187,13 @@ impl S3Remote {
     async fn clients(&self, action: &str) -> Result<&Clients, RemoteError> {
         if let Some(url) = self.0.settings.endpoint_url.as_deref() {
             errors::check_endpoint(url).map_err(|reason| {
-                self.error(Cause::Misconfigured, action, reason)
-                    .with_hint("check `endpointurl`")
+                self.error(Cause::Misconfigured, action, reason).with_hint("check `endpointurl`")
             })?;
         }
         let load = || Clients::load(&self.0.settings);
-        self.0
-            .clients
-            .get_or_try_init(load)
-            .await
-            .map_err(|reason| {
-                self.error(Cause::Misconfigured, action, reason)
-                    .with_hint("check `ssl_verify`")
-            })
+        self.0.clients.get_or_try_init(load).await.map_err(|reason| {
+            self.error(Cause::Misconfigured, action, reason).with_hint("check `ssl_verify`")
+        })
     }
 
     async fn client(&self, action: &str) -> Result<Client, RemoteError> {
@@ -227,22 +214,16 @@ impl S3Remote {
     /// Asks Amazon where the bucket lies, which it tells to strangers too.
     async fn ask_region(&self, clients: &Clients, action: &str) -> Result<Region, RemoteError> {
         let stranger = clients.stranger();
-        let (region, failure) = match stranger
-            .head_bucket()
-            .bucket(&self.0.settings.bucket)
-            .send()
-            .await
-        {
-            Ok(bucket) => (bucket.bucket_region, None),
-            Err(error) => (bucket_region(&error), Some(Failure::new(&error))),
-        };
+        let (region, failure) =
+            match stranger.head_bucket().bucket(&self.0.settings.bucket).send().await {
+                Ok(bucket) => (bucket.bucket_region, None),
+                Err(error) => (bucket_region(&error), Some(Failure::new(&error))),
+            };
         match (region, failure) {
             (Some(region), _) => Ok(Region::new(region)),
             (None, Some(failure)) if failure.status == Some(404) => {
                 let reason = format!("there is no bucket {}", self.0.settings.bucket);
-                Err(self
-                    .error(Cause::Misconfigured, action, reason)
-                    .with_hint("check `url`"))
+                Err(self.error(Cause::Misconfigured, action, reason).with_hint("check `url`"))
             }
             (None, failure) => {
                 let why = failure.map_or(String::new(), |failure| failure.reason);
@@ -344,15 +325,9 @@ impl S3Remote {
     }
 
     fn announced(&self, action: &str, length: Option<i64>) -> Result<u64, RemoteError> {
-        length
-            .and_then(|length| u64::try_from(length).ok())
-            .ok_or_else(|| {
-                self.error(
-                    Cause::Misconfigured,
-                    action,
-                    "the server does not tell the size",
-                )
-            })
+        length.and_then(|length| u64::try_from(length).ok()).ok_or_else(|| {
+            self.error(Cause::Misconfigured, action, "the server does not tell the size")
+        })
     }
 
     /// The object's size and which bytes of it an answer brings.
@@ -380,18 +355,14 @@ impl S3Remote {
         body: ByteStream,
     ) -> BoxStream<'static, Result<bytes::Bytes, RemoteError>> {
         let remote = self.clone();
-        stream::unfold(body, |mut body| async {
-            body.next().await.map(|chunk| (chunk, body))
-        })
-        .map(move |chunk| {
-            chunk.map_err(|error| {
-                let reason = super::transport::chain(&error);
-                remote
-                    .error(Cause::Unreachable, &action, reason)
-                    .with_source(error)
+        stream::unfold(body, |mut body| async { body.next().await.map(|chunk| (chunk, body)) })
+            .map(move |chunk| {
+                chunk.map_err(|error| {
+                    let reason = super::transport::chain(&error);
+                    remote.error(Cause::Unreachable, &action, reason).with_source(error)
+                })
             })
-        })
-        .boxed()
+            .boxed()
     }
 
     fn failed(&self, action: &str, failure: Failure) -> RemoteError {
@@ -438,18 +409,11 @@ impl Ranged for S3Remote {
             Err(failure) if failure.status == Some(416) => {
                 let size = self.ask_size(key).await?;
                 let chunks = stream::empty().boxed();
-                return Ok(Answer {
-                    size,
-                    range: size..size,
-                    etag: None,
-                    chunks,
-                });
+                return Ok(Answer { size, range: size..size, etag: None, chunks });
             }
             Err(failure) => return Err(self.failed(&action, failure)),
         };
-        let is_page = output
-            .content_type()
-            .is_some_and(|kind| kind.starts_with("text/html"));
+        let is_page = output.content_type().is_some_and(|kind| kind.starts_with("text/html"));
         if is_page && output.e_tag.is_none() {
             let reason = "a web page came instead of the object";
             let error = self.error(Cause::Unreachable, &action, reason);
@@ -457,12 +421,7 @@ impl Ranged for S3Remote {
         }
         let (size, range) = self.extent(&action, &output)?;
         let chunks = self.chunks(action, output.body);
-        Ok(Answer {
-            size,
-            range,
-            etag: output.e_tag,
-            chunks,
-        })
+        Ok(Answer { size, range, etag: output.e_tag, chunks })
     }
 
     fn limits(&self) -> &RequestLimits {

@@ -1,0 +1,292 @@
+//! The command line as typed.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Mount a DVC data registry as folders, at any git revision.
+#[derive(Debug, Parser)]
+#[command(name = "dvcfs", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    pub(super) common: Common,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Common {
+    /// Say nothing but errors
+    #[arg(short, long, global = true, env = "DVCFS_QUIET", conflicts_with = "verbose")]
+    pub(super) quiet: bool,
+    /// Say more; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
+    /// Settings file [default: ~/.config/dvcfs/config.toml, or /etc/dvcfs/config.toml as root]
+    #[arg(long, global = true, env = "DVCFS_CONFIG", value_name = "FILE", hide_env = true)]
+    pub(super) config: Option<PathBuf>,
+    /// Where blobs are cached [default: ~/.cache/dvcfs, or /var/cache/dvcfs as root]
+    #[arg(long, global = true, env = "DVCFS_CACHE_DIR", value_name = "DIR", hide_env = true)]
+    pub(super) cache_dir: Option<PathBuf>,
+    /// How large the cache may grow, such as 50G
+    #[arg(long, global = true, env = "DVCFS_CACHE_SIZE", value_name = "SIZE", hide_env = true,
+          value_parser = parse_size)]
+    pub(super) cache_size: Option<u64>,
+    /// How much of the cache's disk stays free, such as 10G
+    #[arg(long, global = true, env = "DVCFS_MIN_FREE", value_name = "SIZE", hide_env = true,
+          value_parser = parse_size)]
+    pub(super) min_free: Option<u64>,
+    /// Where git mirrors and indexes are kept [default: ~/.local/state/dvcfs, or /var/lib/dvcfs as root]
+    #[arg(long, global = true, env = "DVCFS_STATE_DIR", value_name = "DIR", hide_env = true)]
+    pub(super) state_dir: Option<PathBuf>,
+    /// Where sockets of mounts lie [default: $XDG_RUNTIME_DIR/dvcfs, or /run/dvcfs as root]
+    #[arg(long, global = true, env = "DVCFS_RUNTIME_DIR", value_name = "DIR", hide_env = true)]
+    pub(super) runtime_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Mount a registry on a folder
+    Mount(MountArgs),
+    /// End a mount
+    Umount(UmountArgs),
+    /// Show what is mounted
+    Status(StatusArgs),
+    /// Copy a file or folder out of a registry
+    Get(GetArgs),
+    /// Print a file of a registry
+    Cat(CatArgs),
+    /// Make a mount look for new commits now
+    Refresh(RefreshArgs),
+    /// Look after the cache
+    #[command(subcommand)]
+    Cache(CacheCommand),
+}
+
+/// Which registry, and what is believed about it.
+#[derive(Debug, Clone, Args)]
+pub(super) struct RepoArgs {
+    /// A git repository: a path or any git URL
+    #[arg(value_name = "REPO")]
+    pub(super) repo: String,
+    /// Let the repository's own configuration choose the S3 endpoint and how it is checked
+    #[arg(long, env = "DVCFS_TRUST_REMOTE", hide_env = true)]
+    pub(super) trust_remote: bool,
+    /// Read from this remote instead of the configured default
+    #[arg(short = 'r', long, value_name = "NAME", env = "DVCFS_REMOTE", hide_env = true)]
+    pub(super) remote: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct MountArgs {
+    #[command(flatten)]
+    pub(super) repo: RepoArgs,
+    /// The folder to mount on
+    #[arg(value_name = "DIR")]
+    pub(super) dir: PathBuf,
+    /// Show one revision instead of all [env: DVCFS_REV]
+    #[arg(long, value_name = "REV", env = "DVCFS_REV", hide_env = true)]
+    pub(super) rev: Option<String>,
+    /// How often branches are asked for new commits
+    #[arg(long, value_name = "TIME", env = "DVCFS_FOLLOW", hide_env = true, default_value = "60s",
+          num_args = 0..=1, require_equals = true, default_missing_value = "60s",
+          value_parser = parse_duration, overrides_with = "no_follow")]
+    pub(super) follow: Duration,
+    /// Keep every branch at the commit it has now
+    #[arg(long, env = "DVCFS_NO_FOLLOW", hide_env = true)]
+    pub(super) no_follow: bool,
+    /// Stay in the foreground
+    #[arg(short, long)]
+    pub(super) foreground: bool,
+    /// Mount over a folder that is not empty
+    #[arg(long, env = "DVCFS_NONEMPTY", hide_env = true)]
+    pub(super) nonempty: bool,
+    /// Let other users see the mount
+    #[arg(long, env = "DVCFS_ALLOW_OTHER", hide_env = true)]
+    pub(super) allow_other: bool,
+    /// Owner of everything shown [default: you]
+    #[arg(long, value_name = "UID", env = "DVCFS_UID", hide_env = true)]
+    pub(super) uid: Option<u32>,
+    /// Group of everything shown [default: yours]
+    #[arg(long, value_name = "GID", env = "DVCFS_GID", hide_env = true)]
+    pub(super) gid: Option<u32>,
+    /// Which symbolic links are shown
+    #[arg(long, value_enum, default_value_t = Symlinks::AsCommitted, env = "DVCFS_SYMLINKS",
+          hide_env = true)]
+    pub(super) symlinks: Symlinks,
+    /// When large files are checked against their hash
+    #[arg(long, value_enum, default_value_t = Verify::Stream, env = "DVCFS_VERIFY",
+          hide_env = true)]
+    pub(super) verify: Verify,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Symlinks {
+    /// Exactly those that were committed
+    AsCommitted,
+    /// Only those that stay inside the tree
+    Inside,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Verify {
+    /// While they stream; the read that completes one waits for the check
+    Stream,
+    /// Before the first byte is served
+    Strict,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UmountArgs {
+    /// The folder that is mounted on
+    #[arg(value_name = "DIR")]
+    pub(super) dir: PathBuf,
+    /// Detach now, even while files are open
+    #[arg(short, long)]
+    pub(super) lazy: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    /// One mount [default: all of yours]
+    #[arg(value_name = "DIR")]
+    pub(super) dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GetArgs {
+    #[command(flatten)]
+    pub(super) repo: RepoArgs,
+    /// The file or folder to copy
+    #[arg(value_name = "PATH")]
+    pub(super) path: String,
+    /// Where to [default: its own name in this folder]
+    #[arg(short, long, value_name = "OUT")]
+    pub(super) out: Option<PathBuf>,
+    /// Branch, tag, commit or expression [default: the default branch]
+    #[arg(long, value_name = "REV")]
+    pub(super) rev: Option<String>,
+    /// Replace what is there
+    #[arg(short, long)]
+    pub(super) force: bool,
+    /// How many files at once
+    #[arg(short, long, value_name = "N", default_value_t = 16)]
+    pub(super) jobs: usize,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CatArgs {
+    #[command(flatten)]
+    pub(super) repo: RepoArgs,
+    /// The file to print
+    #[arg(value_name = "PATH")]
+    pub(super) path: String,
+    /// Branch, tag, commit or expression [default: the default branch]
+    #[arg(long, value_name = "REV")]
+    pub(super) rev: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RefreshArgs {
+    /// The folder that is mounted on
+    #[arg(value_name = "DIR")]
+    pub(super) dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CacheCommand {
+    /// Where it is, how large, and its limits
+    Info {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Hash every cached blob
+    Check {
+        /// Remove blobs that do not match, to be fetched again
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Remove blobs, the least recently used first
+    Gc {
+        /// Until the cache is no larger than this, such as 10G [default: its limit]
+        #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+        size: Option<u64>,
+        /// Those not used for this long, such as 30d
+        #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+        older_than: Option<Duration>,
+        /// All of them
+        #[arg(long, conflicts_with_all = ["size", "older_than"])]
+        all: bool,
+    },
+}
+
+/// Reads `512`, `64K`, `1.5M`, `50G`, `2T` (steps of 1024; `KiB`, `GB` and the like are the same).
+pub(super) fn parse_size(text: &str) -> Result<u64, String> {
+    let invalid = || format!("{text:?} is not a size; write a number with K, M, G or T, like 50G");
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.parse().map_err(|_: std::num::ParseFloatError| invalid())?;
+    let unit = unit.trim().to_ascii_uppercase();
+    let power = match unit.trim_end_matches('B').trim_end_matches('I') {
+        "" => 0,
+        "K" => 1,
+        "M" => 2,
+        "G" => 3,
+        "T" => 4,
+        _ => return Err(invalid()),
+    };
+    Ok((number * 1024_f64.powi(power)) as u64)
+}
+
+/// Reads `30`, `60s`, `5m`, `12h`, `30d`.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let invalid = || format!("{text:?} is not a time; write a number with s, m, h or d, like 60s");
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().map_err(|_: std::num::ParseIntError| invalid())?;
+    let factor: u64 = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86400,
+        _ => return Err(invalid()),
+    };
+    let secs = number.checked_mul(factor).filter(|secs| *secs < 1 << 40).ok_or_else(invalid)?;
+    Ok(Duration::from_secs(secs))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_in_steps_of_1024() {
+        assert_eq!(parse_size("512"), Ok(512));
+        assert_eq!(parse_size("1.5K"), Ok(1536));
+        assert_eq!(parse_size("50GiB"), Ok(50 << 30));
+        assert_eq!(parse_size("2tb"), Ok(2 << 40));
+        for bad in ["", "G", "-1", "5X", "1..2"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_are_read_with_their_unit() {
+        assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(parse_duration("60"), Ok(Duration::from_secs(60)));
+        for bad in ["", "m", "-1s", "1w", "99999999999999999999d", "9999999999999d"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,89 @@
+//! Going to the background: the command returns when the mount answers, and says why when it
+//! cannot.
+//!
+//! The process forks before it has threads. The child does all the work with the terminal still
+//! attached, so it can ask and show progress; once the mount answers it tells the parent through a
+//! pipe, leaves the terminal and goes on alone.
+
+use std::{
+    fs::{self, File},
+    io::{self, PipeReader, PipeWriter, Read, Write},
+    os::fd::AsFd,
+    path::Path,
+    process::ExitCode,
+};
+
+/// Which of the two processes this is.
+pub(super) enum Side {
+    /// The one that was started; it waits.
+    Parent(Waiting),
+    /// The one that does the work.
+    Child(Readiness),
+}
+
+/// The parent's end.
+pub(super) struct Waiting {
+    pipe: PipeReader,
+    child: rustix::process::Pid,
+}
+
+/// The child's end.
+pub(super) struct Readiness {
+    pipe: Option<PipeWriter>,
+}
+
+const READY: &[u8] = b"ready";
+
+/// Forks. Must be called while the process has a single thread.
+pub(super) fn split() -> io::Result<Side> {
+    let (reader, writer) = io::pipe()?;
+    // SAFETY: the process has a single thread here, so the child may go on as an ordinary process.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Side::Child(Readiness { pipe: Some(writer) })),
+        child => {
+            let child = rustix::process::Pid::from_raw(child);
+            let child = child.ok_or_else(|| io::Error::other("fork gave no process id"))?;
+            Ok(Side::Parent(Waiting { pipe: reader, child }))
+        }
+    }
+}
+
+impl Waiting {
+    /// Waits until the child is ready or has ended; gives the exit code to end with.
+    pub(super) fn finish(mut self) -> io::Result<ExitCode> {
+        let mut word = Vec::new();
+        self.pipe.read_to_end(&mut word)?;
+        if word == READY {
+            return Ok(ExitCode::SUCCESS);
+        }
+        // The child has said why on the terminal both share.
+        let status =
+            rustix::process::waitpid(Some(self.child), rustix::process::WaitOptions::empty())?;
+        let code = status.and_then(|(_, status)| status.exit_status()).unwrap_or(1);
+        Ok(ExitCode::from(code as u8))
+    }
+}
+
+impl Readiness {
+    /// For a process that stays in the foreground.
+    pub(super) const fn foreground() -> Self {
+        Self { pipe: None }
+    }
+
+    /// Leaves the terminal, with `log` in its place, and lets the parent go.
+    pub(super) fn announce(&mut self, log: &Path) -> io::Result<()> {
+        let Some(mut pipe) = self.pipe.take() else { return Ok(()) };
+        if let Some(folder) = log.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let log = File::options().create(true).append(true).open(log)?;
+        let nothing = File::open("/dev/null")?;
+        rustix::process::setsid()?;
+        rustix::stdio::dup2_stdin(nothing.as_fd())?;
+        rustix::stdio::dup2_stdout(log.as_fd())?;
+        rustix::stdio::dup2_stderr(log.as_fd())?;
+        std::env::set_current_dir("/")?;
+        pipe.write_all(READY)
+    }
+}

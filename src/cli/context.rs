@@ -1,0 +1,215 @@
+//! What commands that look into a registry work with: the registry itself, the blobs, the runtime.
+
+use std::{
+    io::{IsTerminal, Write},
+    num::NonZeroUsize,
+    path::Path,
+    sync::Arc,
+    thread,
+    time::SystemTime,
+};
+
+use tokio::{runtime::Runtime, sync::mpsc};
+
+use super::{
+    args::RepoArgs,
+    exit::{Code, Failure},
+    settings::{Settings, Verbosity},
+    trust::Trust,
+};
+use crate::{
+    blobs::Blobs,
+    cache::BlobCache,
+    git::{CommitId, Location, Progress, RevisionKind},
+    id::Key,
+    registry::{Registry, RegistryOptions, Trusted},
+    sizes::SizeIndex,
+    stats::Stats,
+    vfs::{InodeTable, Layout, Vfs, VfsOptions},
+};
+
+/// Settings and runtime of one command.
+pub(super) struct Context {
+    pub(super) settings: Settings,
+    pub(super) runtime: Runtime,
+    pub(super) stats: Arc<Stats>,
+}
+
+impl Context {
+    pub(super) fn new(settings: Settings) -> Result<Self, Failure> {
+        start_log(settings.verbosity);
+        let cores = thread::available_parallelism().map_or(2, NonZeroUsize::get);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(cores.clamp(2, 8))
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::new(Code::Failed, format!("start the runtime: {error}")))?;
+        Ok(Self { settings, runtime, stats: Arc::default() })
+    }
+
+    /// Opens a repository; one given by URL is mirrored and brought up to date, unless everything
+    /// that is asked for is already there.
+    pub(super) fn registry(
+        &self,
+        args: &RepoArgs,
+        revision: Option<&str>,
+    ) -> Result<Arc<Registry>, Failure> {
+        let opening = |failure: Failure| failure.context(format!("open {}", args.repo));
+        let here = std::env::current_dir()
+            .map_err(|error| Failure::new(Code::Failed, format!("the working folder: {error}")))?;
+        let location = Location::parse(&args.repo, &here).map_err(|e| opening(e.into()))?;
+        let name = location.to_string();
+        let trust = Trust::load(&self.settings.state_dir);
+        let mut agreed = self.settings.trusted_endpoints.clone();
+        agreed.extend(trust.endpoints(&name));
+        let trusted =
+            if args.trust_remote { Trusted::Everything } else { Trusted::Settings(agreed) };
+        let options = RegistryOptions {
+            state_dir: self.settings.state_dir.clone(),
+            dvc_system_config: self.settings.dvc_system_config.clone(),
+            dvc_global_config: self.settings.dvc_global_config.clone(),
+            ssh_command: self.settings.ssh_command.clone(),
+            is_interactive: std::io::stdin().is_terminal(),
+            progress: self.git_progress(),
+            home: self.settings.home.clone(),
+            aws: self.settings.aws.clone(),
+            trusted,
+            remote: args.remote.clone(),
+            wanted: revision.map(str::to_owned),
+        };
+        let registry = Registry::open(&location, options);
+        Ok(Arc::new(registry.map_err(|error| opening(error.into()))?))
+    }
+
+    /// The commit of a revision, or of the default branch; and the branch that it is, if it is one.
+    pub(super) fn resolve(
+        &self,
+        registry: &Registry,
+        revision: Option<&str>,
+    ) -> Result<(CommitId, Option<String>), Failure> {
+        let resolved = registry.repository().resolve(revision.unwrap_or("HEAD"))?;
+        let branch = match resolved.kind {
+            RevisionKind::Branch(name) => Some(name),
+            RevisionKind::Tag(_) | RevisionKind::Commit | RevisionKind::Expression => None,
+        };
+        Ok((resolved.commit, branch))
+    }
+
+    /// Asks for whatever a commit's default remote needs the user's consent for.
+    pub(super) fn settle_trust(
+        &self,
+        args: &RepoArgs,
+        registry: &Registry,
+        commit: CommitId,
+    ) -> Result<(), Failure> {
+        let open = registry.untrusted(commit)?;
+        if open.is_empty() {
+            return Ok(());
+        }
+        let mut trust = Trust::load(&self.settings.state_dir);
+        trust.ask(&registry.name(), &open)?;
+        registry.trust(open.into_iter().map(|untrusted| untrusted.setting));
+        tracing::debug!("{} may choose its endpoint", args.repo);
+        Ok(())
+    }
+
+    /// Git's own progress, on a terminal.
+    fn git_progress(&self) -> Option<Progress> {
+        let is_shown =
+            std::io::stderr().is_terminal() && self.settings.verbosity > Verbosity::Quiet;
+        let show = |text: &[u8]| {
+            // A terminal that is gone needs no progress.
+            _ = std::io::stderr().write_all(text);
+        };
+        is_shown.then(|| Arc::new(show) as Progress)
+    }
+
+    /// The blobs of a registry, with this user's cache in front of its remotes.
+    ///
+    /// `invalid` learns of blobs that turned out wrong after some of them was served.
+    pub(super) fn blobs(&self, registry: &Registry, invalid: mpsc::Sender<Key>) -> Arc<Blobs> {
+        let cache = self.cache(registry.neighbour_caches());
+        let sizes = SizeIndex::open(&self.settings.state_dir.join("sizes"));
+        let options = crate::blobs::Options::new(invalid);
+        let handle = self.runtime.handle().clone();
+        Arc::new(Blobs::new(cache, Arc::new(sizes), Arc::clone(&self.stats), handle, options))
+    }
+
+    /// The cache, with others beside it to read from.
+    pub(super) fn cache(&self, neighbours: Vec<std::path::PathBuf>) -> BlobCache {
+        let options = crate::cache::Options {
+            dir: self.settings.cache_dir.clone(),
+            neighbours,
+            seen: self.settings.state_dir.join("checked"),
+            max_bytes: self.settings.cache_size,
+            min_free_bytes: self.settings.min_free,
+        };
+        BlobCache::open(options, Arc::clone(&self.stats))
+    }
+
+    /// The tree of one revision, to be asked without a mount. Everything read is checked first.
+    pub(super) fn tree_at(
+        &self,
+        args: &RepoArgs,
+        revision: Option<&str>,
+    ) -> Result<Arc<Vfs>, Failure> {
+        let registry = self.registry(args, revision)?;
+        let (commit, _) = self.resolve(&registry, revision)?;
+        self.settle_trust(args, &registry, commit)?;
+        // Nothing is served before it is checked, so nothing can turn out wrong afterwards.
+        let (invalid, _) = mpsc::channel(1);
+        let blobs = self.blobs(&registry, invalid);
+        let revision = revision.unwrap_or("HEAD").to_owned();
+        let layout = Layout::One { revision, commit, follows: None };
+        let (uid, gid) = owner();
+        let mounted_at = now();
+        let options =
+            VfsOptions { uid, gid, only_inner_links: false, verify_before_open: true, mounted_at };
+        // Nobody keeps anything that events could invalidate.
+        let (events, _) = mpsc::unbounded_channel();
+        let handle = self.runtime.handle().clone();
+        let table = InodeTable::in_memory();
+        Ok(Vfs::new(registry, blobs, (layout, options), table, events, handle)?)
+    }
+}
+
+/// The user and group that this process acts for.
+pub(super) fn owner() -> (u32, u32) {
+    (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+}
+
+/// Seconds since the epoch.
+pub(super) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs() as i64)
+}
+
+/// Sends the log to stderr, wherever that leads.
+fn start_log(verbosity: Verbosity) {
+    use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+    let level = match verbosity {
+        Verbosity::Quiet => LevelFilter::ERROR,
+        Verbosity::Normal => LevelFilter::WARN,
+        Verbosity::Verbose => LevelFilter::INFO,
+        Verbosity::Everything => LevelFilter::DEBUG,
+    };
+    let filter = EnvFilter::builder()
+        .with_default_directive(level.into())
+        .with_env_var("DVCFS_LOG")
+        .from_env_lossy();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
+    if let Err(error) = log.try_init() {
+        tracing::debug!("the log is set up already: {error}");
+    }
+}
+
+/// Makes a folder that only its owner can enter.
+pub(super) fn private_folder(dir: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|error| Failure::new(Code::Failed, format!("make {}: {error}", dir.display())))
+}

@@ -1,0 +1,97 @@
+//! The control socket: how commands talk to a running mount.
+//!
+//! One request and one answer a connection, each one line of JSON. The socket lies in a folder
+//! that only its owner can enter.
+
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    os::unix::net::{UnixListener, UnixStream},
+    path::Path,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// What a command may ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Request {
+    /// What the mount shows and what it did so far.
+    Status,
+    /// Look for new commits now; answers when that is done.
+    Refresh,
+}
+
+/// What the mount answers: a value, or why there is none.
+pub(super) type Response = Result<serde_json::Value, String>;
+
+/// A request or answer is never longer.
+const MAX_LINE: u64 = 1 << 20;
+
+/// Asks a mount. A mount that does not answer within `deadline` is an error.
+pub(super) fn ask(socket: &Path, request: Request, deadline: Duration) -> io::Result<Response> {
+    let stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(deadline))?;
+    stream.set_write_timeout(Some(deadline))?;
+    send(&stream, &request)?;
+    receive(&stream)
+}
+
+/// Answers requests until the listener's socket is shut down. Each connection has a thread, so that
+/// a slow refresh does not keep others from asking for the status.
+pub(super) fn serve<F>(listener: &UnixListener, answer: F)
+where
+    F: Fn(Request) -> Response + Clone + Send + 'static,
+{
+    for stream in listener.incoming().map_while(Result::ok) {
+        let answer = answer.clone();
+        let serve_one = move || {
+            let answered = stream
+                .set_read_timeout(Some(Duration::from_secs(5)))
+                .and_then(|()| receive(&stream))
+                .and_then(|request| send(&stream, &answer(request)));
+            if let Err(error) = answered {
+                tracing::debug!("control connection: {error}");
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("control".into()).spawn(serve_one) {
+            tracing::warn!("control connection refused: {error}");
+        }
+    }
+}
+
+fn send(mut stream: &UnixStream, value: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    stream.write_all(&line)
+}
+
+fn receive<T: for<'a> Deserialize<'a>>(stream: &UnixStream) -> io::Result<T> {
+    let mut line = Vec::new();
+    BufReader::new(stream.take(MAX_LINE)).read_until(b'\n', &mut line)?;
+    Ok(serde_json::from_slice(&line)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_answered_and_an_unreadable_one_costs_its_connection_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        std::thread::spawn(move || {
+            serve(&listener, |request| match request {
+                Request::Status => Ok(serde_json::json!({"mounted": true})),
+                Request::Refresh => Err("no network".into()),
+            });
+        });
+        let deadline = Duration::from_secs(10);
+        UnixStream::connect(&path).unwrap().write_all(b"nonsense\n").unwrap();
+        let status = ask(&path, Request::Status, deadline).unwrap().unwrap();
+        assert_eq!(status["mounted"], true);
+        let refused = ask(&path, Request::Refresh, deadline).unwrap();
+        assert_eq!(refused, Err("no network".into()));
+    }
+}

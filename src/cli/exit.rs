@@ -1,0 +1,173 @@
+//! How a command ends: its exit code, and the lines that say why.
+
+use std::{fmt, process::ExitCode};
+
+use crate::{blobs::BlobError, git::GitError, registry::RegistryError, vfs::VfsError};
+
+/// Exit codes, the same for every command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Code {
+    /// Something differs, is missing or failed.
+    Failed = 1,
+    /// The command line or the settings make no sense.
+    Usage = 2,
+    /// The repository or the revision.
+    Repository = 3,
+    /// An object that no remote has.
+    Missing = 4,
+    /// Credentials, or settings that nobody agreed to.
+    Credentials = 5,
+    /// The network.
+    Network = 6,
+    /// Content that does not match its id.
+    Integrity = 7,
+    /// Two changes that exclude each other.
+    Conflict = 8,
+    /// Something is in use.
+    Busy = 9,
+}
+
+/// Why a command failed: one line of what, on what, why; and what to do about it.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub code: Code,
+    /// One line.
+    pub message: String,
+    /// The next step, where there is one.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure without a hint.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), hint: None }
+    }
+
+    /// Adds what to do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Puts what was attempted before the reason.
+    #[must_use]
+    pub fn context(mut self, what: impl fmt::Display) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}", one_line(&self.message))?;
+        if let Some(hint) = &self.hint {
+            write!(f, "\nhint: {}", one_line(hint))?;
+        }
+        Ok(())
+    }
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+impl From<GitError> for Failure {
+    fn from(error: GitError) -> Self {
+        use GitError as E;
+        let code = match &error {
+            E::InvalidLocation { .. } => Code::Usage,
+            E::Denied { .. } => Code::Credentials,
+            E::Unreachable { .. } | E::TimedOut { .. } => Code::Network,
+            E::Busy { .. } => Code::Busy,
+            E::GitMissing { .. } | E::Io { .. } => Code::Failed,
+            E::NotARepository { .. }
+            | E::Unsupported { .. }
+            | E::EmptyRepository { .. }
+            | E::UnknownRevision { .. }
+            | E::AmbiguousRevision { .. }
+            | E::Missing { .. }
+            | E::Unreadable { .. }
+            | E::TooLarge { .. }
+            | E::Reference { .. } => Code::Repository,
+        };
+        let failure = Self::new(code, chain(&error));
+        match &error {
+            E::GitMissing { .. } => failure.hint("install it: apt install git"),
+            E::EmptyRepository { .. } => failure.hint("commit something first"),
+            E::Denied { .. } => {
+                failure.hint("does `git ls-remote` with the same URL work in this shell?")
+            }
+            E::UnknownRevision { .. } => {
+                failure.hint("git log, git branch -a and git tag show what there is")
+            }
+            _ => failure,
+        }
+    }
+}
+
+impl From<RegistryError> for Failure {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::Git(error) => error.into(),
+        }
+    }
+}
+
+impl From<&BlobError> for Failure {
+    fn from(error: &BlobError) -> Self {
+        let code = match error {
+            BlobError::Missing(_) => Code::Missing,
+            BlobError::Denied(_) | BlobError::Untrusted(_) => Code::Credentials,
+            BlobError::Unreachable(_) => Code::Network,
+            BlobError::Misconfigured(_) => Code::Failed,
+            BlobError::Integrity(_) => Code::Integrity,
+        };
+        let hint = error.failure().hint.clone();
+        Self { code, message: error.to_string(), hint }
+    }
+}
+
+impl From<VfsError> for Failure {
+    fn from(error: VfsError) -> Self {
+        use VfsError as E;
+        let code = match &error {
+            E::Blob(error) => return error.into(),
+            E::Git(_) => Code::Repository,
+            E::WrongSize { .. } | E::Manifest { .. } => Code::Integrity,
+            E::NoContent(_) => Code::Missing,
+            E::NotFound
+            | E::NotAFolder
+            | E::IsAFolder
+            | E::NotALink
+            | E::Stale
+            | E::NoAttribute
+            | E::ReadOnly
+            | E::Interrupted(_) => Code::Failed,
+        };
+        Self::new(code, chain(&error))
+    }
+}
+
+/// An error and everything below it, on one line.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut below = error.source();
+    while let Some(error) = below {
+        let reason = error.to_string();
+        if !text.contains(&reason) {
+            text = format!("{text}: {reason}");
+        }
+        below = error.source();
+    }
+    one_line(&text)
+}
+
+fn one_line(text: &str) -> String {
+    let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    crate::path::escape(lines.join("; ").as_bytes())
+}

@@ -1,0 +1,181 @@
+//! `dvcfs get`: copies a file or folder out of a registry, checked and in parallel.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::{
+    args::GetArgs,
+    context::Context,
+    exit::{Code, Failure},
+    print,
+    progress::Progress,
+    settings::Verbosity,
+};
+use crate::{
+    path::{RepoPath, escape},
+    vfs::{Attr, FileKind, Lookup, ROOT_INO, Vfs, VfsError},
+};
+
+/// How much is copied at a time.
+const PIECE: usize = 1 << 20;
+
+pub(super) fn run(context: &Context, args: &GetArgs) -> Result<ExitCode, Failure> {
+    let out = target(args)?;
+    let vfs = context.tree_at(&args.repo, args.rev.as_deref())?;
+    let verbosity = context.settings.verbosity;
+    let copied = context.runtime.block_on(copy(&vfs, args, &out, verbosity));
+    let report = copied.map_err(|failure| failure.context(format!("get {}", args.path)))?;
+    if verbosity > Verbosity::Quiet {
+        print(&format!("{report} -> {}\n", out.display()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Where to copy to; what is there already is not touched without `--force`.
+fn target(args: &GetArgs) -> Result<PathBuf, Failure> {
+    let name = args.path.trim_end_matches('/').rsplit('/').next();
+    let name = name.filter(|name| !matches!(*name, "" | "." | ".."));
+    let out = match (&args.out, name) {
+        (Some(out), Some(name)) if out.is_dir() => out.join(name),
+        (Some(out), _) => out.clone(),
+        (None, Some(name)) => PathBuf::from(name),
+        (None, None) => {
+            let message = format!("get {}: this path has no name to copy to", args.path);
+            return Err(Failure::new(Code::Usage, message).hint("name one with -o OUT"));
+        }
+    };
+    if out.symlink_metadata().is_ok() && !args.force {
+        let message = format!("get {}: {} exists", args.path, out.display());
+        return Err(Failure::new(Code::Conflict, message).hint("--force replaces it"));
+    }
+    Ok(out)
+}
+
+/// One thing to be copied.
+struct Job {
+    attr: Attr,
+    to: PathBuf,
+}
+
+async fn copy(
+    vfs: &Arc<Vfs>,
+    args: &GetArgs,
+    out: &Path,
+    verbosity: Verbosity,
+) -> Result<String, Failure> {
+    let attr = find(vfs, &args.path).await?;
+    let jobs = collect(vfs, Job { attr, to: out.to_owned() }).await?;
+    let bytes = jobs.iter().map(|job| job.attr.size).sum();
+    let progress = Progress::bytes("get", Some(bytes), verbosity);
+    let (all, done) = (jobs.len(), AtomicUsize::new(0));
+    let copies = stream::iter(jobs).map(|job| async {
+        copy_one(vfs, job, args.force, &progress).await?;
+        progress.files(done.fetch_add(1, Ordering::Relaxed) + 1, all);
+        Ok::<_, Failure>(())
+    });
+    copies.buffer_unordered(args.jobs.clamp(1, 256)).try_collect::<()>().await?;
+    Ok(format!("{all} files, {}", progress.finish()))
+}
+
+/// The node at a path of the tree.
+pub(super) async fn find(vfs: &Vfs, path: &str) -> Result<Attr, Failure> {
+    let missing = || Failure::new(Code::Failed, format!("no such file or folder: {path}"));
+    let path = RepoPath::root().resolve(path.as_bytes()).map_err(|_| missing())?;
+    let mut at = vfs.getattr(ROOT_INO).wait().await?.0;
+    for name in path.components() {
+        match vfs.lookup(at.ino, name).wait().await {
+            Ok(Lookup::Found { attr, .. }) => at = attr,
+            Ok(Lookup::Absent(_)) | Err(VfsError::NotAFolder) => return Err(missing()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(at)
+}
+
+/// Everything at and below a node but folders, which are made on the way.
+async fn collect(vfs: &Vfs, top: Job) -> Result<Vec<Job>, Failure> {
+    let mut jobs = Vec::new();
+    let mut open = vec![top];
+    while let Some(job) = open.pop() {
+        if job.attr.kind != FileKind::Folder {
+            jobs.push(job);
+            continue;
+        }
+        make_folder(&job.to)?;
+        let listed = vfs.list(job.attr.ino).wait().await?;
+        vfs.walk(&listed, 0, |entry| {
+            if let Some((attr, _)) = vfs.enter_listed(&listed, &entry) {
+                let name = std::ffi::OsStr::from_bytes(entry.name);
+                open.push(Job { attr, to: job.to.join(name) });
+            }
+            true
+        });
+    }
+    Ok(jobs)
+}
+
+fn make_folder(dir: &Path) -> Result<(), Failure> {
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        made => made.map_err(|error| disk(dir, &error)),
+    }
+}
+
+async fn copy_one(vfs: &Vfs, job: Job, force: bool, progress: &Progress) -> Result<(), Failure> {
+    let named = |failure: Failure| failure.context(escape(job.to.as_os_str().as_bytes()));
+    if force && job.to.symlink_metadata().is_ok() {
+        fs::remove_file(&job.to).map_err(|error| disk(&job.to, &error))?;
+    }
+    if job.attr.kind == FileKind::Link {
+        let target = vfs.readlink(job.attr.ino).map_err(|error| named(error.into()))?;
+        let target = std::ffi::OsStr::from_bytes(&target);
+        return std::os::unix::fs::symlink(target, &job.to).map_err(|error| disk(&job.to, &error));
+    }
+    copy_bytes(vfs, &job, progress).await.map_err(named)
+}
+
+/// Copies into a temporary file beside the target, which then takes its name.
+async fn copy_bytes(vfs: &Vfs, job: &Job, progress: &Progress) -> Result<(), Failure> {
+    let failed = |error: io::Error| disk(&job.to, &error);
+    let folder = job.to.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let temporary = tempfile::Builder::new()
+        .prefix(".dvcfs-")
+        .permissions(fs::Permissions::from_mode(0o666))
+        .tempfile_in(folder.unwrap_or(Path::new(".")))
+        .map_err(failed)?;
+    let reader = vfs.open(job.attr.ino).wait().await?;
+    let mut file: &File = temporary.as_file();
+    let mut offset = 0;
+    loop {
+        let piece = vfs.read_bytes(job.attr.ino, reader, offset, PIECE).await?;
+        if piece.is_empty() {
+            break;
+        }
+        file.write_all(&piece).map_err(failed)?;
+        offset += piece.len() as u64;
+        progress.add(piece.len() as u64);
+    }
+    vfs.release(reader);
+    if job.attr.mode & 0o111 != 0 {
+        let mode = file.metadata().map_err(failed)?.permissions().mode();
+        let readable = (mode & 0o444) >> 2;
+        file.set_permissions(fs::Permissions::from_mode(mode | readable)).map_err(failed)?;
+    }
+    temporary.persist(&job.to).map_err(|error| failed(error.error))?;
+    Ok(())
+}
+
+fn disk(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(Code::Failed, format!("write {}: {error}", escape(path.as_os_str().as_bytes())))
+}

@@ -1,0 +1,373 @@
+//! `dvcfs mount`: from a repository and a folder to a mount that answers, and on to its end.
+
+use std::{
+    fs, io,
+    os::unix::{fs::FileTypeExt, net::UnixListener},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use serde_json::json;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+use super::{
+    args::{MountArgs, Symlinks, Verify},
+    background::{self, Readiness, Side},
+    context::{Context, now, owner, private_folder},
+    control::{self, Request, Response},
+    exit::{Code, Failure, chain},
+    mounts::{self, Record, Records, short_name},
+    settings::{Settings, Verbosity},
+    umount::resolve,
+};
+use crate::{
+    blobs::Blobs,
+    fuse::{self, MountError, MountOptions, Session},
+    id::Key,
+    registry::Registry,
+    vfs::{InodeTable, Layout, Vfs, VfsError, VfsOptions},
+};
+
+/// A mount that does not answer by then is given up.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+
+pub(super) fn run(settings: Settings, args: &MountArgs) -> Result<ExitCode, Failure> {
+    let dir = check_dir(args)?;
+    if args.foreground {
+        return serve(settings, args, &dir, Readiness::foreground());
+    }
+    let split = background::split();
+    match split
+        .map_err(|error| Failure::new(Code::Failed, format!("go to the background: {error}")))?
+    {
+        Side::Parent(waiting) => waiting
+            .finish()
+            .map_err(|error| Failure::new(Code::Failed, format!("wait for the mount: {error}"))),
+        Side::Child(readiness) => serve(settings, args, &dir, readiness),
+    }
+}
+
+/// Checks that the folder can be mounted on. A dead mount of ours is cleared away first.
+fn check_dir(args: &MountArgs) -> Result<PathBuf, Failure> {
+    let shown = args.dir.display();
+    let refuse = |why: &str| Failure::new(Code::Usage, format!("mount on {shown}: {why}"));
+    let dir = resolve(&args.dir)?;
+    let mounted = mounts::find(&dir)
+        .map_err(|error| Failure::new(Code::Failed, format!("read the mount table: {error}")))?;
+    if let Some(mounted) = mounted {
+        let is_dead = fs::metadata(&dir).is_err_and(|error| {
+            error.raw_os_error() == Some(rustix::io::Errno::NOTCONN.raw_os_error())
+        });
+        if !(mounted.is_ours() && is_dead) {
+            let failure =
+                Failure::new(Code::Busy, format!("mount on {shown}: it is a mount already"));
+            return Err(failure.hint(format!("end it first: dvcfs umount {shown}")));
+        }
+        fuse::unmount(&dir, true).map_err(|error| {
+            Failure::new(Code::Failed, format!("clear the dead mount on {shown}: {error}"))
+        })?;
+    }
+    match fs::metadata(&dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(refuse("no such folder").hint(format!("make it first: mkdir -p {shown}")))
+        }
+        Err(error) => Err(refuse(&error.to_string())),
+        Ok(metadata) if !metadata.is_dir() => Err(refuse("not a folder")),
+        Ok(_) if args.nonempty => Ok(dir),
+        Ok(_) => match fs::read_dir(&dir).map(|mut entries| entries.next().is_none()) {
+            Ok(true) => Ok(dir),
+            Ok(false) => {
+                Err(refuse("the folder is not empty").hint("--nonempty hides what is in it"))
+            }
+            Err(error) => Err(refuse(&error.to_string())),
+        },
+    }
+}
+
+fn serve(
+    settings: Settings,
+    args: &MountArgs,
+    dir: &Path,
+    mut readiness: Readiness,
+) -> Result<ExitCode, Failure> {
+    let context = Context::new(settings)?;
+    let registry = context.registry(&args.repo, args.rev.as_deref())?;
+    let layout = layout(&context, args, &registry)?;
+    note_plain_git(&context, &layout, &registry);
+    let (events, received) = mpsc::unbounded_channel();
+    let (invalid, turned_out_wrong) = mpsc::channel(64);
+    let blobs = context.blobs(&registry, invalid);
+    let table = inode_table(&context, &registry, dir);
+    let vfs = Vfs::new(
+        Arc::clone(&registry),
+        Arc::clone(&blobs),
+        (layout, vfs_options(args)),
+        table,
+        events,
+        context.runtime.handle().clone(),
+    );
+    let vfs =
+        vfs.map_err(|error| Failure::from(error).context(format!("open {}", args.repo.repo)))?;
+    context.runtime.spawn(invalidate(Arc::clone(&vfs), turned_out_wrong));
+    let records = Records::new(&context.settings.runtime_dir);
+    private_folder(&context.settings.runtime_dir)?;
+    let options = mount_options(args, &registry);
+    let handle = context.runtime.handle().clone();
+    let session = Session::start(Arc::clone(&vfs), received, dir, &options, handle)?;
+    let published = publish(&context, &records, args, dir, &registry, &vfs, &blobs)
+        .and_then(|()| wait_until_it_answers(dir))
+        .and_then(|()| {
+            let log = context.settings.state_dir.join(format!("log/{}.log", short_name(dir)));
+            readiness.announce(&log).map_err(|error| {
+                Failure::new(Code::Failed, format!("go to the background: {error}"))
+            })
+        });
+    if let Err(failure) = published {
+        end(dir);
+        records.remove(dir);
+        return Err(failure);
+    }
+    tell_systemd(&[sd_notify::NotifyState::Ready]);
+    if !args.no_follow {
+        context.runtime.spawn(follow(Arc::clone(&vfs), args.follow));
+    }
+    watch_signals(&context, dir);
+    let ended = session.wait();
+    tell_systemd(&[sd_notify::NotifyState::Stopping]);
+    blobs.cache().flush();
+    records.remove(dir);
+    registry.release();
+    context.runtime.shutdown_timeout(Duration::from_secs(2));
+    ended
+        .map_err(|error| Failure::new(Code::Failed, format!("serve {}: {error}", dir.display())))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn layout(context: &Context, args: &MountArgs, registry: &Registry) -> Result<Layout, Failure> {
+    let revision = args.rev.as_deref();
+    let (commit, branch) = match context.resolve(registry, revision) {
+        Ok(resolved) => resolved,
+        // Without a revision there may be branches yet to come.
+        Err(failure) if revision.is_none() => {
+            return Err(failure.context(format!("mount {}", args.repo.repo)));
+        }
+        Err(failure) => return Err(failure),
+    };
+    registry.keep(commit);
+    context.settle_trust(&args.repo, registry, commit)?;
+    Ok(match revision {
+        None => Layout::AllRevisions,
+        Some(revision) => Layout::One {
+            revision: revision.to_owned(),
+            commit,
+            follows: branch.filter(|_| !args.no_follow),
+        },
+    })
+}
+
+/// A repository without DVC is mounted as it is; whoever expects data should know.
+fn note_plain_git(context: &Context, layout: &Layout, registry: &Registry) {
+    let commit = match layout {
+        Layout::One { commit, .. } => Ok(*commit),
+        Layout::AllRevisions => registry.repository().resolve("HEAD").map(|found| found.commit),
+    };
+    let has_project = commit.is_ok_and(|commit| registry.has_project(commit));
+    if !has_project && context.settings.verbosity > Verbosity::Quiet {
+        use std::io::Write;
+        let note = format!(
+            "note: {} has no .dvc folder; its files are shown as git has them",
+            registry.name()
+        );
+        // A closed stderr is no reason to fail.
+        _ = writeln!(io::stderr(), "{note}");
+    }
+}
+
+fn vfs_options(args: &MountArgs) -> VfsOptions {
+    let (uid, gid) = owner();
+    VfsOptions {
+        uid: args.uid.unwrap_or(uid),
+        gid: args.gid.unwrap_or(gid),
+        only_inner_links: args.symlinks == Symlinks::Inside,
+        verify_before_open: args.verify == Verify::Strict,
+        mounted_at: now(),
+    }
+}
+
+fn mount_options(args: &MountArgs, registry: &Registry) -> MountOptions {
+    let cores = thread::available_parallelism().map_or(2, usize::from);
+    let (uid, gid) = owner();
+    MountOptions {
+        source: format!("{}{}", mounts::SOURCE_PREFIX, registry.name()),
+        allow_other: args.allow_other || uid == 0,
+        owner: (args.uid.unwrap_or(uid), args.gid.unwrap_or(gid)),
+        threads: cores.clamp(2, 8),
+    }
+}
+
+/// The table of this mount point and repository, so that a mount that comes back after a crash
+/// gives every inode its number again.
+fn inode_table(context: &Context, registry: &Registry, dir: &Path) -> InodeTable {
+    let folder = context.settings.state_dir.join("mounts");
+    let name = short_name(&dir.join(registry.name()));
+    let opened = fs::create_dir_all(&folder).and_then(|()| InodeTable::open(&folder.join(name)));
+    opened.unwrap_or_else(|error| {
+        tracing::warn!("inode numbers will not survive a restart: {error}");
+        InodeTable::in_memory()
+    })
+}
+
+/// Leaves a record and answers on the control socket.
+fn publish(
+    context: &Context,
+    records: &Records,
+    args: &MountArgs,
+    dir: &Path,
+    registry: &Registry,
+    vfs: &Arc<Vfs>,
+    blobs: &Arc<Blobs>,
+) -> Result<(), Failure> {
+    let failed = |error: io::Error| {
+        let folder = context.settings.runtime_dir.display();
+        Failure::new(Code::Failed, format!("leave a record of the mount in {folder}: {error}"))
+    };
+    let socket = records.socket(dir);
+    if fs::symlink_metadata(&socket).is_ok_and(|metadata| metadata.file_type().is_socket()) {
+        fs::remove_file(&socket).map_err(failed)?;
+    }
+    let listener = UnixListener::bind(&socket).map_err(failed)?;
+    let record = Record {
+        mount_point: dir.to_owned(),
+        repository: registry.name(),
+        revision: args.rev.clone(),
+        pid: std::process::id(),
+        socket,
+    };
+    records.write(&record).map_err(failed)?;
+    let (vfs, blobs) = (Arc::clone(vfs), Arc::clone(blobs));
+    let runtime = context.runtime.handle().clone();
+    let answer = move |request| answer(request, &vfs, &blobs, &runtime);
+    let serving = thread::Builder::new().name("control".into());
+    serving.spawn(move || control::serve(&listener, answer)).map_err(failed)?;
+    Ok(())
+}
+
+fn answer(
+    request: Request,
+    vfs: &Vfs,
+    blobs: &Blobs,
+    runtime: &tokio::runtime::Handle,
+) -> Response {
+    match request {
+        Request::Status => Ok(json!({
+            "commit": vfs.commit().map(|commit| commit.to_string()),
+            "stats": blobs.stats().snapshot(),
+            "cache": blobs.cache().info(),
+            "version": env!("CARGO_PKG_VERSION"),
+        })),
+        Request::Refresh => match runtime.block_on(vfs.refresh()) {
+            Ok(refreshed) => Ok(json!({
+                "changed": refreshed.is_changed,
+                "commit": refreshed.commit.map(|commit| commit.to_string()),
+            })),
+            Err(error) => Err(chain(&error)),
+        },
+    }
+}
+
+/// Lists the mount's root, as the first program will.
+fn wait_until_it_answers(dir: &Path) -> Result<(), Failure> {
+    let (sender, answered) = std::sync::mpsc::channel();
+    let listed = dir.to_owned();
+    thread::spawn(move || {
+        // The receiver is gone once the deadline has passed.
+        _ = sender.send(fs::read_dir(&listed).map(|entries| entries.count()));
+    });
+    let failed = |why: String| {
+        Failure::new(Code::Failed, format!("the mount on {} does not answer: {why}", dir.display()))
+    };
+    match answered.recv_timeout(ANSWER_DEADLINE) {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(failed(error.to_string())),
+        Err(error) => Err(failed(error.to_string())),
+    }
+}
+
+/// Looks for new commits again and again; a failure is logged when it is a new one.
+async fn follow(vfs: Arc<Vfs>, every: Duration) {
+    let mut ticks = tokio::time::interval(every.max(Duration::from_secs(1)));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // The first tick comes at once, and the refs have just been read.
+    ticks.tick().await;
+    let mut last_failure = None;
+    loop {
+        ticks.tick().await;
+        let failure = vfs.refresh().await.err().map(|error: VfsError| chain(&error));
+        if let Some(why) = &failure
+            && failure != last_failure
+        {
+            tracing::warn!("look for new commits: {why}");
+        }
+        last_failure = failure;
+    }
+}
+
+/// Passes on which blobs turned out wrong.
+async fn invalidate(vfs: Arc<Vfs>, mut wrong: mpsc::Receiver<Key>) {
+    while let Some(key) = wrong.recv().await {
+        vfs.invalidate(key);
+    }
+}
+
+/// Ends the mount at the first SIGTERM or SIGINT.
+fn watch_signals(context: &Context, dir: &Path) {
+    let dir = dir.to_owned();
+    context.runtime.spawn(async move {
+        let (Ok(mut terminate), Ok(mut interrupt)) =
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            tracing::warn!("signals cannot be watched; use dvcfs umount");
+            return;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        // Unmounting waits for the kernel, which may be waiting for this runtime.
+        tokio::task::spawn_blocking(move || end(&dir));
+    });
+}
+
+/// Unmounts; where files are still open, the mount is taken out of sight.
+fn end(dir: &Path) {
+    if let Err(error) = fuse::unmount(dir, false).or_else(|_| fuse::unmount(dir, true)) {
+        tracing::warn!("unmount {}: {error}", dir.display());
+    }
+}
+
+fn tell_systemd(state: &[sd_notify::NotifyState<'_>]) {
+    // Not started by systemd: nobody to tell.
+    _ = sd_notify::notify(state);
+}
+
+impl From<MountError> for Failure {
+    fn from(error: MountError) -> Self {
+        let failure = Self::new(Code::Failed, chain(&error));
+        match error {
+            MountError::NoDevice(_) => failure.hint(
+                "load the fuse module (modprobe fuse); in a container pass --device /dev/fuse",
+            ),
+            MountError::NoHelper => failure.hint("install it: apt install fuse3"),
+            MountError::AllowOther => {
+                failure.hint("let root add that line, or mount without --allow-other")
+            }
+            MountError::Refused { .. } => failure.hint("do you own the folder?"),
+        }
+    }
+}

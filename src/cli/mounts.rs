@@ -1,0 +1,170 @@
+//! What is mounted: the kernel's table, and the records that running mounts leave for commands.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::atomic;
+
+/// What the kernel's table gives as the source of our mounts, before the repository's name.
+pub(super) const SOURCE_PREFIX: &str = "dvcfs#";
+
+/// A line of the kernel's mount table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mounted {
+    pub(super) mount_point: PathBuf,
+    fs_type: String,
+    source: String,
+}
+
+impl Mounted {
+    /// Whether it is a mount of this program.
+    pub(super) fn is_ours(&self) -> bool {
+        matches!(self.fs_type.as_str(), "fuse" | "fuse.dvcfs")
+            && self.source.starts_with(SOURCE_PREFIX)
+    }
+}
+
+/// The topmost mount at exactly this path, if anything is mounted there.
+pub(super) fn find(mount_point: &Path) -> io::Result<Option<Mounted>> {
+    let table = fs::read("/proc/self/mountinfo")?;
+    let lines = table.split(|byte| *byte == b'\n');
+    Ok(lines.filter_map(parse_line).filter(|line| line.mount_point == mount_point).last())
+}
+
+/// Reads `36 35 98:0 /root /mnt/point options... - type source superoptions`.
+fn parse_line(line: &[u8]) -> Option<Mounted> {
+    let mut words = line.split(|byte| *byte == b' ');
+    let mount_point = PathBuf::from(OsString::from_vec(unescape(words.nth(4)?)));
+    let mut words = words.skip_while(|word| *word != b"-").skip(1);
+    let mut text = || Some(String::from_utf8_lossy(&unescape(words.next()?)).into_owned());
+    Some(Mounted { mount_point, fs_type: text()?, source: text()? })
+}
+
+/// The kernel writes blanks, tabs, newlines and backslashes as three octal digits.
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, tail)) = rest.split_first() {
+        let octal = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        let byte = octal.and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match (first, byte) {
+            (b'\\', Some(byte)) => {
+                bytes.push(byte);
+                rest = &tail[3..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    bytes
+}
+
+/// What a running mount tells the commands about itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) mount_point: PathBuf,
+    pub(super) repository: String,
+    pub(super) revision: Option<String>,
+    pub(super) pid: u32,
+    pub(super) socket: PathBuf,
+}
+
+/// The folder of records and sockets.
+#[derive(Debug, Clone)]
+pub(super) struct Records(PathBuf);
+
+impl Records {
+    pub(super) fn new(runtime_dir: &Path) -> Self {
+        Self(runtime_dir.to_owned())
+    }
+
+    /// Where the mount's socket and record lie, by a name that its mount point decides.
+    fn place(&self, mount_point: &Path, extension: &str) -> PathBuf {
+        self.0.join(format!("{}.{extension}", short_name(mount_point)))
+    }
+
+    /// The mount's control socket.
+    pub(super) fn socket(&self, mount_point: &Path) -> PathBuf {
+        self.place(mount_point, "sock")
+    }
+
+    pub(super) fn write(&self, record: &Record) -> io::Result<()> {
+        let text = serde_json::to_vec_pretty(record)?;
+        atomic::write(&self.place(&record.mount_point, "json"), &text, 0o600)
+    }
+
+    pub(super) fn remove(&self, mount_point: &Path) {
+        for extension in ["json", "sock"] {
+            // Gone already is as good as removed.
+            _ = fs::remove_file(self.place(mount_point, extension));
+        }
+    }
+
+    pub(super) fn find(&self, mount_point: &Path) -> Option<Record> {
+        read_record(&self.place(mount_point, "json"))
+    }
+
+    /// Every record, in order of mount points.
+    pub(super) fn list(&self) -> Vec<Record> {
+        let Ok(entries) = fs::read_dir(&self.0) else { return Vec::new() };
+        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        let records = paths.filter(|path| path.extension().is_some_and(|e| e == "json"));
+        let mut list: Vec<_> = records.filter_map(|path| read_record(&path)).collect();
+        list.sort_by(|a, b| a.mount_point.cmp(&b.mount_point));
+        list
+    }
+}
+
+fn read_record(path: &Path) -> Option<Record> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+/// A file name for a mount point, the same each time.
+pub(super) fn short_name(mount_point: &Path) -> String {
+    use md5::{Digest, Md5};
+    let hash = Md5::digest(mount_point.as_os_str().as_bytes());
+    crate::id::hex(&hash.into())[..16].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_mount_table_is_read_with_escapes_and_optional_fields() {
+        let line =
+            br"41 29 0:36 / /mnt/a\040b\134c ro,nosuid shared:9 master:1 - fuse dvcfs#repo ro";
+        let mounted = parse_line(line).unwrap();
+        assert_eq!(mounted.mount_point, Path::new(r"/mnt/a b\c"));
+        assert!(mounted.is_ours());
+        assert_eq!(parse_line(b""), None);
+        assert_eq!(parse_line(b"1 2 3 4 /mnt"), None);
+    }
+
+    #[test]
+    fn records_are_found_by_mount_point_until_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::new(folder.path());
+        let mount_point = PathBuf::from("/mnt/x");
+        let record = Record {
+            mount_point: mount_point.clone(),
+            repository: "r".into(),
+            revision: None,
+            pid: 1,
+            socket: records.socket(&mount_point),
+        };
+        records.write(&record).unwrap();
+        assert_eq!(records.find(&mount_point).unwrap().repository, "r");
+        assert_eq!(records.list().len(), 1);
+        records.remove(&mount_point);
+        assert!(records.find(&mount_point).is_none());
+    }
+}

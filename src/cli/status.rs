@@ -1,0 +1,93 @@
+//! `dvcfs status`: what is mounted, at which commit, and what it did so far.
+
+use std::{fmt::Write, process::ExitCode, time::Duration};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{
+    args::StatusArgs,
+    control::{Request, ask},
+    exit::{Code, Failure},
+    mounts::{Record, Records},
+    print,
+    settings::Settings,
+    umount::resolve,
+};
+use crate::path::escape;
+
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// What one mount says, or why it does not answer.
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    record: Record,
+    #[serde(flatten)]
+    answer: Value,
+}
+
+pub(super) fn run(settings: &Settings, args: &StatusArgs) -> Result<ExitCode, Failure> {
+    let records = Records::new(&settings.runtime_dir);
+    let wanted = match &args.dir {
+        None => records.list(),
+        Some(dir) => {
+            let found = records.find(&resolve(dir)?);
+            vec![found.ok_or_else(|| {
+                Failure::new(Code::Failed, format!("{}: no dvcfs is mounted there", dir.display()))
+            })?]
+        }
+    };
+    let reports: Vec<_> = wanted.into_iter().map(report).collect();
+    if args.json {
+        print(&(serde_json::to_string_pretty(&reports).unwrap_or_default() + "\n"));
+    } else if reports.is_empty() {
+        print("nothing is mounted\n");
+    } else {
+        reports.iter().for_each(|report| print(&describe(report)));
+    }
+    let all_answer = reports.iter().all(|report| report.answer.get("error").is_none());
+    Ok(if all_answer { ExitCode::SUCCESS } else { Code::Failed.into() })
+}
+
+fn report(record: Record) -> Report {
+    let answer = match ask(&record.socket, Request::Status, DEADLINE) {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(why)) => json!({ "error": why }),
+        Err(error) => json!({ "error": format!("the mount does not answer: {error}") }),
+    };
+    Report { record, answer }
+}
+
+fn describe(report: &Report) -> String {
+    let Report { record, answer } = report;
+    let mut text = format!("{}\n", record.mount_point.display());
+    let mut line = |name: &str, value: &str| {
+        // Writing to a String cannot fail.
+        _ = writeln!(text, "  {name:<12}{}", escape(value.as_bytes()));
+    };
+    line("repository", &record.repository);
+    line("revision", record.revision.as_deref().unwrap_or("all"));
+    if let Some(error) = answer["error"].as_str() {
+        line("error", error);
+        return text;
+    }
+    if let Some(commit) = answer["commit"].as_str() {
+        line("commit", commit);
+    }
+    let number = |name: &str| answer["stats"][name].as_u64().unwrap_or_default();
+    let size = |bytes: u64| indicatif::HumanBytes(bytes).to_string();
+    line("pid", &record.pid.to_string());
+    let cache = &answer["cache"];
+    let bytes = |name: &str| size(cache[name].as_u64().unwrap_or_default());
+    line("cache", &format!("{} of {}", bytes("bytes"), bytes("max_bytes")));
+    line("read", &format!("{} hits, {} misses", number("hits"), number("misses")));
+    line(
+        "fetched",
+        &format!("{} in {} requests", size(number("remote_bytes")), number("remote_requests")),
+    );
+    if number("verification_failures") > 0 {
+        line("damaged", &format!("{} contents", number("verification_failures")));
+    }
+    text
+}

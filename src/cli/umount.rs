@@ -1,0 +1,73 @@
+//! `dvcfs umount`: ends a mount of ours, and nothing else.
+
+use std::{io, path::Path, process::ExitCode};
+
+use super::{
+    args::UmountArgs,
+    exit::{Code, Failure},
+    mounts::{self, Records},
+    settings::Settings,
+};
+use crate::fuse;
+
+pub(super) fn run(settings: &Settings, args: &UmountArgs) -> Result<ExitCode, Failure> {
+    let dir = resolve(&args.dir)?;
+    let shown = args.dir.display();
+    let mounted = mounts::find(&dir)
+        .map_err(|error| Failure::new(Code::Failed, format!("read the mount table: {error}")))?;
+    match mounted {
+        Some(mounted) if mounted.is_ours() => {}
+        Some(_) => {
+            let message = format!("unmount {shown}: it is a mount, but not one of dvcfs");
+            return Err(Failure::new(Code::Usage, message));
+        }
+        None => {
+            let message = format!("unmount {shown}: nothing is mounted there");
+            return Err(Failure::new(Code::Usage, message).hint("dvcfs status lists your mounts"));
+        }
+    }
+    let records = Records::new(&settings.runtime_dir);
+    fuse::unmount(&dir, args.lazy).map_err(|error| refused(&dir, &error))?;
+    wait_for_daemon(&records, &dir);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The path as the kernel writes it in its table. A dead mount cannot be asked about itself, so
+/// only the folder above it is.
+pub(super) fn resolve(dir: &Path) -> Result<std::path::PathBuf, Failure> {
+    let failed =
+        |error: io::Error| Failure::new(Code::Usage, format!("{}: {error}", dir.display()));
+    let absolute = std::path::absolute(dir).map_err(failed)?;
+    match (absolute.parent(), absolute.file_name()) {
+        (Some(parent), Some(name)) => Ok(parent.canonicalize().map_err(failed)?.join(name)),
+        _ => Ok(absolute),
+    }
+}
+
+fn refused(dir: &Path, error: &io::Error) -> Failure {
+    let message = format!("unmount {}: {error}", dir.display());
+    match error.kind() {
+        io::ErrorKind::ResourceBusy => Failure::new(Code::Busy, message)
+            .hint("files in it are open (see lsof); --lazy detaches it all the same"),
+        io::ErrorKind::PermissionDenied => {
+            Failure::new(Code::Usage, message).hint("only its owner and root can end a mount")
+        }
+        _ => Failure::new(Code::Failed, message),
+    }
+}
+
+/// Waits until the daemon has ended, so that what follows finds its files closed. It removes its
+/// record as the last thing it does; a pidfd says when a process is gone.
+fn wait_for_daemon(records: &Records, dir: &Path) {
+    let Some(record) = records.find(dir) else { return };
+    let Some(pid) = rustix::process::Pid::from_raw(record.pid as i32) else { return };
+    let Ok(process) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
+        records.remove(dir);
+        return;
+    };
+    let mut ended = [rustix::event::PollFd::new(&process, rustix::event::PollFlags::IN)];
+    let deadline = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
+    if let Err(error) = rustix::event::poll(&mut ended, Some(&deadline)) {
+        tracing::debug!("wait for the daemon: {error}");
+    }
+}

@@ -1,0 +1,85 @@
+//! Plain values to the FUSE library's types.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fuser::{FileAttr, FileType, INodeNo};
+
+use crate::vfs::{Attr, FileKind, Ttl};
+
+pub(super) fn ttl(ttl: Ttl) -> Duration {
+    match ttl {
+        Ttl::Forever => Duration::from_secs(u32::MAX.into()),
+        Ttl::Second => Duration::from_secs(1),
+        Ttl::None => Duration::ZERO,
+    }
+}
+
+pub(super) fn file_type(kind: FileKind) -> FileType {
+    match kind {
+        FileKind::Folder => FileType::Directory,
+        FileKind::File => FileType::RegularFile,
+        FileKind::Link => FileType::Symlink,
+    }
+}
+
+pub(super) fn file_attr(attr: &Attr) -> FileAttr {
+    let time = time(attr.mtime);
+    FileAttr {
+        ino: INodeNo(attr.ino.0),
+        size: attr.size,
+        blocks: attr.size.div_ceil(512),
+        atime: time,
+        mtime: time,
+        ctime: time,
+        crtime: time,
+        kind: file_type(attr.kind),
+        perm: attr.mode,
+        // Of folders, too: programs that see 1 do not count on it for the number of subfolders.
+        nlink: 1,
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: 0,
+        blksize: 4096,
+        flags: 0,
+    }
+}
+
+/// The attributes that go with inode 0, which says that a name does not exist.
+pub(super) fn absent((uid, gid): (u32, u32)) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(0),
+        size: 0,
+        blocks: 0,
+        atime: UNIX_EPOCH,
+        mtime: UNIX_EPOCH,
+        ctime: UNIX_EPOCH,
+        crtime: UNIX_EPOCH,
+        kind: FileType::RegularFile,
+        perm: 0,
+        nlink: 0,
+        uid,
+        gid,
+        rdev: 0,
+        blksize: 0,
+        flags: 0,
+    }
+}
+
+fn time(secs: i64) -> SystemTime {
+    let distance = Duration::from_secs(secs.unsigned_abs());
+    let time =
+        if secs < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
+    time.unwrap_or(UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_outside_what_the_system_can_hold_become_the_epoch() {
+        assert_eq!(time(1), UNIX_EPOCH + Duration::from_secs(1));
+        assert_eq!(time(-1), UNIX_EPOCH - Duration::from_secs(1));
+        assert_eq!(time(i64::MIN), UNIX_EPOCH);
+    }
+}

@@ -1,0 +1,49 @@
+//! Which errno each failure becomes. The only place that decides this.
+//!
+//! | case | errno |
+//! |---|---|
+//! | no such entry | `ENOENT` |
+//! | not a folder, is a folder | `ENOTDIR`, `EISDIR` |
+//! | not a symbolic link | `EINVAL` |
+//! | inode of a tree that is gone | `ESTALE` |
+//! | no such extended attribute | `ENODATA` |
+//! | anything that would change something | `EROFS` |
+//! | blob listed but on no remote | `EIO`, never `ENOENT` |
+//! | content does not match its id, or its size what was shown | `EIO` |
+//! | remote refuses credentials, or nobody agreed to its settings | `EACCES` |
+//! | remote away after retries, or misconfigured | `EIO` |
+//! | entry without usable content, damaged manifest, unreadable git object | `EIO` |
+//! | interrupted by the end of the daemon | `EIO` |
+
+use fuser::Errno;
+
+use crate::{blobs::BlobError, vfs::VfsError};
+
+/// The errno of a failure.
+pub(super) fn errno(error: &VfsError) -> Errno {
+    match error {
+        VfsError::NotFound => Errno::ENOENT,
+        VfsError::NotAFolder => Errno::ENOTDIR,
+        VfsError::IsAFolder => Errno::EISDIR,
+        VfsError::NotALink => Errno::EINVAL,
+        VfsError::Stale => Errno::ESTALE,
+        VfsError::NoAttribute => Errno::ENODATA,
+        VfsError::ReadOnly => Errno::EROFS,
+        VfsError::Blob(error) => blob_errno(error),
+        VfsError::NoContent(_)
+        | VfsError::WrongSize { .. }
+        | VfsError::Git(_)
+        | VfsError::Manifest { .. }
+        | VfsError::Interrupted(_) => Errno::EIO,
+    }
+}
+
+const fn blob_errno(error: &BlobError) -> Errno {
+    match error {
+        BlobError::Denied(_) | BlobError::Untrusted(_) => Errno::EACCES,
+        BlobError::Missing(_)
+        | BlobError::Unreachable(_)
+        | BlobError::Misconfigured(_)
+        | BlobError::Integrity(_) => Errno::EIO,
+    }
+}

@@ -1,0 +1,219 @@
+//! From settings to a remote, and what the repository's own settings may decide.
+//!
+//! The repository may name remotes (bucket, prefix, folder, public http URL), a region and the name
+//! of an AWS profile; Amazon's own endpoints are fine. Any other endpoint, and everything else that
+//! decides where credentials go or how a server is checked, counts when the user's own
+//! configuration says it, or after a yes.
+
+use std::{path::PathBuf, sync::Arc};
+
+use parking_lot::RwLock;
+
+use super::{RegistryOptions, Trusted, Untrusted, unusable::UnusableRemote};
+use crate::{
+    dvc::config::{Config, Level, RemoteSettings, Setting},
+    remote::{
+        Cause, HttpAuth, HttpRemote, HttpSettings, LocalRemote, Remote, RequestLimits, S3Remote,
+        S3Settings, Strictness, TlsVerify,
+    },
+};
+
+/// Settings that count only with the user's consent when the repository makes them.
+const SENSITIVE: [&str; 7] = [
+    "endpointurl",
+    "credentialpath",
+    "configpath",
+    "ssl_verify",
+    "use_ssl",
+    "custom_auth_header",
+    "auth",
+];
+
+/// Makes the remotes that a configuration names.
+pub(super) struct Connector<'a> {
+    pub(super) config: &'a Config,
+    pub(super) options: &'a RegistryOptions,
+    pub(super) agreed: &'a RwLock<std::collections::BTreeSet<String>>,
+}
+
+impl Connector<'_> {
+    /// The remote of that name, or the default one.
+    pub(super) fn remote(&self, pinned: Option<&str>) -> Arc<dyn Remote> {
+        let settings = match self.settings(pinned) {
+            Ok(settings) => settings,
+            Err(unusable) => return Arc::new(unusable),
+        };
+        if let Some(untrusted) = self.untrusted(&settings).into_iter().next() {
+            let reason = format!(
+                "the repository's configuration sets {}, and you have not agreed to that",
+                untrusted.setting
+            );
+            let url = settings.url.value.clone();
+            let hint = Some("dvcfs mount --trust-remote agrees to it".to_owned());
+            return Arc::new(UnusableRemote { url, cause: Cause::Untrusted, reason, hint });
+        }
+        self.connect(&settings)
+    }
+
+    /// What the default remote would need consent for.
+    pub(super) fn untrusted_default(&self) -> Vec<Untrusted> {
+        self.settings(None).map_or_else(|_| Vec::new(), |settings| self.untrusted(&settings))
+    }
+
+    fn settings(&self, pinned: Option<&str>) -> Result<RemoteSettings, UnusableRemote> {
+        let unusable = |url: &str, reason: String, hint: Option<String>| UnusableRemote {
+            url: url.to_owned(),
+            cause: Cause::Misconfigured,
+            reason,
+            hint,
+        };
+        let default = || self.options.remote.clone().or(Some(self.config.core_remote()?.value));
+        let name = pinned.map(str::to_owned).or_else(default).ok_or_else(|| {
+            let hint = "name one with --remote, or set core.remote in DVC's configuration";
+            unusable("nowhere", "no default remote is configured".to_owned(), Some(hint.into()))
+        })?;
+        self.config.remote(&name).map_err(|error| unusable(&name, error.to_string(), None))
+    }
+
+    fn untrusted(&self, settings: &RemoteSettings) -> Vec<Untrusted> {
+        if matches!(self.options.trusted, Trusted::Everything) {
+            return Vec::new();
+        }
+        let agreed = self.agreed.read();
+        let sensitive = SENSITIVE.iter().filter_map(|key| Some((*key, settings.get(key)?)));
+        let of_repo = sensitive.filter(|(key, setting)| {
+            let is_fine = *key == "endpointurl" && is_amazons(&setting.value);
+            setting.level == Level::Repo && !is_fine
+        });
+        let untrusted = of_repo.map(|(key, setting)| Untrusted {
+            remote: settings.name.clone(),
+            setting: format!("{key} = {}", setting.value),
+        });
+        let is_open = |untrusted: &Untrusted| {
+            let value = untrusted.setting.split_once(" = ").map_or("", |(_, value)| value);
+            !agreed.contains(&untrusted.setting) && !agreed.contains(value)
+        };
+        untrusted.filter(is_open).collect()
+    }
+
+    fn connect(&self, settings: &RemoteSettings) -> Arc<dyn Remote> {
+        let url = &settings.url.value;
+        match url.split_once("://") {
+            None => Arc::new(LocalRemote::new(PathBuf::from(url), strictness(&settings.url))),
+            Some(("s3", rest)) => Arc::new(S3Remote::new(self.s3(settings, rest))),
+            Some(("http" | "https", _)) => Arc::new(HttpRemote::new(self.http(settings))),
+            Some((scheme, _)) => {
+                let reason = format!("{scheme} remotes cannot be read yet");
+                UnusableRemote::shared(url, Cause::Misconfigured, reason)
+            }
+        }
+    }
+
+    fn s3(&self, settings: &RemoteSettings, rest: &str) -> S3Settings {
+        let rest = rest.split('?').next().unwrap_or_default();
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        let text = |key: &str| settings.get(key).map(|setting| setting.value.clone());
+        let aws = &self.options.aws;
+        let file = |key: &str, is_overridden: bool| {
+            text(key).filter(|_| !is_overridden).map(PathBuf::from)
+        };
+        S3Settings {
+            bucket: bucket.to_owned(),
+            prefix: prefix.trim_matches('/').to_owned(),
+            region: text("region"),
+            profile: text("profile"),
+            endpoint_url: text("endpointurl"),
+            access_key_id: text("access_key_id"),
+            secret_access_key: text("secret_access_key"),
+            session_token: text("session_token"),
+            credential_path: file("credentialpath", aws.has_credentials_file),
+            config_path: file("configpath", aws.has_config_file),
+            allow_anonymous_login: is_set(settings, "allow_anonymous_login", false),
+            tls: self.tls(settings),
+            use_ssl: is_set(settings, "use_ssl", true),
+            sse_customer_algorithm: text("sse_customer_algorithm"),
+            sse_customer_key: text("sse_customer_key"),
+            limits: limits(settings),
+            ..S3Settings::default()
+        }
+    }
+
+    fn http(&self, settings: &RemoteSettings) -> HttpSettings {
+        let text = |key: &str| settings.get(key).map(|setting| setting.value.clone());
+        let password = text("password").unwrap_or_default();
+        let auth = match (text("auth").as_deref(), text("user"), text("custom_auth_header")) {
+            (Some("custom"), _, Some(name)) => HttpAuth::Header { name, value: password },
+            (Some("basic") | None, Some(user), _) => HttpAuth::Basic { user, password },
+            _ => HttpAuth::None,
+        };
+        let is_of_repo = settings.url.level == Level::Repo;
+        HttpSettings {
+            url: settings.url.value.clone(),
+            auth,
+            tls: self.tls(settings),
+            limits: limits(settings),
+            refuse_local_addresses: is_of_repo
+                && !matches!(self.options.trusted, Trusted::Everything),
+        }
+    }
+
+    fn tls(&self, settings: &RemoteSettings) -> TlsVerify {
+        let verify = settings.get("ssl_verify").map(|setting| setting.value.as_str());
+        match verify.map(str::to_ascii_lowercase).as_deref() {
+            Some("false") => TlsVerify::Off,
+            None | Some("true") => {
+                self.options.aws.ca_bundle.clone().map_or(TlsVerify::System, TlsVerify::Bundle)
+            }
+            Some(_) => TlsVerify::Bundle(PathBuf::from(verify.unwrap_or_default())),
+        }
+    }
+}
+
+fn strictness(url: &Setting) -> Strictness {
+    if url.level == Level::Repo { Strictness::Confined } else { Strictness::Own }
+}
+
+fn is_set(settings: &RemoteSettings, key: &str, default: bool) -> bool {
+    settings.get(key).map_or(default, |setting| setting.value.eq_ignore_ascii_case("true"))
+}
+
+fn limits(settings: &RemoteSettings) -> RequestLimits {
+    let mut limits = RequestLimits::default();
+    let secs = settings.get("connect_timeout").and_then(|setting| setting.value.parse().ok());
+    if let Some(secs) = secs.filter(|secs| (1..=600).contains(secs)) {
+        limits.connect = std::time::Duration::from_secs(secs);
+    }
+    limits
+}
+
+/// Whether an endpoint is one of Amazon's own, reached so that nobody can listen.
+fn is_amazons(endpoint: &str) -> bool {
+    let Some(rest) = endpoint.strip_prefix("https://") else { return false };
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = host.strip_suffix(":443").unwrap_or(host);
+    let is_plain = host.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-');
+    is_plain && [".amazonaws.com", ".amazonaws.com.cn"].iter().any(|domain| host.ends_with(domain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_hosts_of_amazons_domains_count_as_amazons() {
+        for endpoint in ["https://s3.amazonaws.com", "https://s3.eu-west-1.amazonaws.com:443/"] {
+            assert!(is_amazons(endpoint), "{endpoint}");
+        }
+        for endpoint in [
+            "http://s3.amazonaws.com",
+            "https://amazonaws.com.evil.example",
+            "https://evil.example/.amazonaws.com",
+            "https://evil.example?.amazonaws.com",
+            "https://evil.example\\.amazonaws.com",
+            "https://user@evil.example#.amazonaws.com",
+            "https://evilamazonaws.com",
+        ] {
+            assert!(!is_amazons(endpoint), "{endpoint}");
+        }
+    }
+}

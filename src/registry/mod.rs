@@ -1,0 +1,394 @@
+//! A repository with its configuration and remotes.
+//!
+//! The registry's content and its committed configuration were written by somebody else, so every
+//! setting keeps the level it came from, and [`connect`] decides by that what a remote may do.
+
+mod connect;
+mod unusable;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use lru::LruCache;
+use parking_lot::{Mutex, RwLock};
+
+use self::{connect::Connector, unusable::UnusableRemote};
+use crate::{
+    blobs::Sources,
+    dvc::{
+        config::{Config, Folders, Level, RawConfig},
+        output::{Origin, Output},
+    },
+    git::{
+        CommitId, EntryKind, GitError, GitId, Location, Mirror, Progress, Repository,
+        TransportOptions,
+    },
+    path::RepoPath,
+    remote::{Cause, Remote},
+    tree::Project,
+};
+
+/// Larger configuration files are not read.
+const MAX_CONFIG: u64 = 1 << 20;
+
+/// Configurations of so many revisions are kept.
+const KEPT_CONFIGS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+
+/// What opening a registry may take.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Where the user's own settings are, and what the user has agreed to.
+#[derive(Clone)]
+pub struct RegistryOptions {
+    /// Where mirrors are kept.
+    pub state_dir: PathBuf,
+    /// DVC's configuration of this machine.
+    pub dvc_system_config: PathBuf,
+    /// DVC's configuration of this user.
+    pub dvc_global_config: PathBuf,
+    /// The user's home, for `~` in configuration files.
+    pub home: Option<PathBuf>,
+    /// The user's own ssh command, if it is not git's.
+    pub ssh_command: Option<String>,
+    /// Whether git and ssh may ask on the terminal.
+    pub is_interactive: bool,
+    /// Gets git's own progress while a URL is mirrored.
+    pub progress: Option<Progress>,
+    /// What the user has agreed to.
+    pub trusted: Trusted,
+    /// A remote to be used in place of the configured default.
+    pub remote: Option<String>,
+    /// The revision that will be asked for: a full hash that is present needs no network.
+    pub wanted: Option<String>,
+    /// Certificates to be trusted in place of the system's, and the files that the environment
+    /// puts in place of AWS's own.
+    pub aws: AwsFiles,
+}
+
+/// AWS files that the environment names.
+#[derive(Debug, Clone, Default)]
+pub struct AwsFiles {
+    /// `AWS_CA_BUNDLE`.
+    pub ca_bundle: Option<PathBuf>,
+    /// Whether `AWS_SHARED_CREDENTIALS_FILE` is set, which DVC prefers to `credentialpath`.
+    pub has_credentials_file: bool,
+    /// Whether `AWS_CONFIG_FILE` is set, which DVC prefers to `configpath`.
+    pub has_config_file: bool,
+}
+
+/// What the user has agreed to.
+#[derive(Debug, Clone)]
+pub enum Trusted {
+    /// Whatever the repository's configuration says.
+    Everything,
+    /// These settings, as [`Untrusted::setting`] prints them, and these endpoints.
+    Settings(Vec<String>),
+}
+
+/// A setting of the repository's that counts only after a yes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Untrusted {
+    /// The remote's name.
+    pub remote: String,
+    /// The setting, such as `endpointurl = https://s3.example`.
+    pub setting: String,
+}
+
+/// Why a registry cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// The repository itself.
+    #[error(transparent)]
+    Git(#[from] GitError),
+}
+
+/// A repository, its configuration at every revision, and the remotes they name.
+pub struct Registry {
+    source: Source,
+    name: String,
+    options: RegistryOptions,
+    agreed: RwLock<BTreeSet<String>>,
+    configs: Mutex<LruCache<(RepoPath, Option<GitId>), Arc<Config>>>,
+    remotes: Mutex<HashMap<RemoteKey, Arc<dyn Remote>>>,
+    kept: Mutex<Option<CommitId>>,
+}
+
+/// A remote's name in one revision's configuration.
+type RemoteKey = (RepoPath, Option<GitId>, Option<String>);
+
+enum Source {
+    Path(Repository, PathBuf),
+    Mirror(Mirror),
+}
+
+impl Registry {
+    /// Opens a repository. One given by URL is mirrored first, or brought up to date; if that fails
+    /// and a mirror is there, it is used as it is, with a word in the log.
+    pub fn open(location: &Location, options: RegistryOptions) -> Result<Self, RegistryError> {
+        let source = match location {
+            Location::Path(path) => Source::Path(Repository::open(path)?, path.clone()),
+            Location::Url(url) => {
+                let transport = transport(&options, true);
+                let known = Mirror::open(&options.state_dir, url)?;
+                let has_wanted = |mirror: &Mirror| {
+                    let id = options.wanted.as_deref().and_then(GitId::parse);
+                    id.is_some_and(|id| mirror.repository().commit(CommitId(id)).is_ok())
+                };
+                match known {
+                    Some(mirror) if has_wanted(&mirror) => Source::Mirror(mirror),
+                    Some(mirror) => {
+                        if let Err(error) = mirror.fetch(&transport) {
+                            tracing::warn!("using what was mirrored before: {error}");
+                        }
+                        Source::Mirror(mirror)
+                    }
+                    None => {
+                        Source::Mirror(Mirror::open_or_clone(&options.state_dir, url, &transport)?)
+                    }
+                }
+            }
+        };
+        let agreed = match &options.trusted {
+            Trusted::Everything => BTreeSet::new(),
+            Trusted::Settings(settings) => settings.iter().cloned().collect(),
+        };
+        Ok(Self {
+            source,
+            name: location.to_string(),
+            options,
+            agreed: RwLock::new(agreed),
+            configs: Mutex::new(LruCache::new(KEPT_CONFIGS)),
+            remotes: Mutex::default(),
+            kept: Mutex::default(),
+        })
+    }
+
+    /// Refs and objects.
+    pub fn repository(&self) -> &Repository {
+        match &self.source {
+            Source::Path(repository, _) => repository,
+            Source::Mirror(mirror) => mirror.repository(),
+        }
+    }
+
+    /// The path or URL, without passwords.
+    pub fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    /// Asks upstream for new commits. A repository opened where it lies is always up to date.
+    pub fn fetch(&self) -> Result<(), GitError> {
+        match &self.source {
+            Source::Path(..) => Ok(()),
+            Source::Mirror(mirror) => mirror.fetch(&transport(&self.options, false)).map(drop),
+        }
+    }
+
+    /// Keeps a commit from git's collection while this is open. A repository that cannot be
+    /// written to keeps its commits by its branches alone.
+    pub fn keep(&self, commit: CommitId) {
+        if let Err(error) = self.repository().keep(commit, &holder()) {
+            tracing::debug!("{error}");
+            return;
+        }
+        let before = self.kept.lock().replace(commit);
+        if let Some(before) = before.filter(|before| *before != commit) {
+            self.let_go(before);
+        }
+    }
+
+    /// Ends what [`Registry::keep`] began.
+    pub fn release(&self) {
+        let kept = self.kept.lock().take();
+        if let Some(commit) = kept {
+            self.let_go(commit);
+        }
+    }
+
+    fn let_go(&self, commit: CommitId) {
+        if let Err(error) = self.repository().release(commit, &holder()) {
+            tracing::debug!("{error}");
+        }
+    }
+
+    /// Where an output's content is fetched from, in order.
+    pub fn sources(&self, project: &Project, output: &Output) -> Sources {
+        [self.remote_of(project, output)].into()
+    }
+
+    /// The remote of an output. One that cannot be used says why when it is asked.
+    pub fn remote_of(&self, project: &Project, output: &Output) -> Arc<dyn Remote> {
+        if let Origin::Import(source) = &output.origin {
+            let reason = format!(
+                "it was imported from {}, whose remote has it; imports are not read through their \
+                 source yet",
+                source.url
+            );
+            return UnusableRemote::shared(&source.url, Cause::Misconfigured, reason);
+        }
+        if output.is_versioned {
+            let reason = "it lies under its own name in a versioned bucket, which is not read yet";
+            return UnusableRemote::shared("cloud", Cause::Misconfigured, reason.to_owned());
+        }
+        let key = (project.root.clone(), project.config, output.remote.clone());
+        if let Some(remote) = self.remotes.lock().get(&key) {
+            return Arc::clone(remote);
+        }
+        let config = self.config(project);
+        let remote = self.connector(&config).remote(output.remote.as_deref());
+        Arc::clone(self.remotes.lock().entry(key).or_insert(remote))
+    }
+
+    /// What the user would have to agree to before the default remote of a commit can be used.
+    pub fn untrusted(&self, commit: CommitId) -> Result<Vec<Untrusted>, RegistryError> {
+        let Some(project) = self.root_project(commit)? else { return Ok(Vec::new()) };
+        let config = self.config(&project);
+        Ok(self.connector(&config).untrusted_default())
+    }
+
+    /// The user has agreed to these settings.
+    pub fn trust(&self, settings: impl IntoIterator<Item = String>) {
+        self.agreed.write().extend(settings);
+        self.remotes.lock().clear();
+    }
+
+    /// Whether the commit's root is a DVC project.
+    pub fn has_project(&self, commit: CommitId) -> bool {
+        self.root_project(commit).is_ok_and(|project| project.is_some())
+    }
+
+    /// DVC's own caches of this repository and user, to read from.
+    pub fn neighbour_caches(&self) -> Vec<PathBuf> {
+        let mut caches = Vec::new();
+        if let Some(folder) = self.folder_of(&RepoPath::root()) {
+            caches.push(folder.join("cache"));
+        }
+        let root = Project { root: RepoPath::root(), config: None };
+        let configured = self.config(&root).cache_dir().cloned();
+        caches.extend(configured.map(|setting| PathBuf::from(setting.value)));
+        caches.retain(|cache| cache.is_dir());
+        caches.dedup();
+        caches
+    }
+
+    fn root_project(&self, commit: CommitId) -> Result<Option<Project>, GitError> {
+        let repository = self.repository();
+        let root = repository.entries(repository.commit(commit)?.tree)?;
+        let dot_dvc = root.entries.iter().find(|entry| entry.name.as_bytes() == b".dvc");
+        let Some(EntryKind::Folder { id }) = dot_dvc.map(|entry| entry.kind) else {
+            return Ok(None);
+        };
+        let entries = repository.entries(id)?.entries;
+        let config = entries.iter().find_map(|entry| match entry.kind {
+            EntryKind::Blob { id, .. } if entry.name.as_bytes() == b"config" => Some(id),
+            _ => None,
+        });
+        Ok(Some(Project { root: RepoPath::root(), config }))
+    }
+
+    fn connector<'a>(&'a self, config: &'a Config) -> Connector<'a> {
+        Connector { config, options: &self.options, agreed: &self.agreed }
+    }
+
+    /// A project's configuration, all levels merged: the repository's as committed, the others
+    /// from this disk.
+    fn config(&self, project: &Project) -> Arc<Config> {
+        let key = (project.root.clone(), project.config);
+        if let Some(config) = self.configs.lock().get(&key) {
+            return Arc::clone(config);
+        }
+        let config = Arc::new(self.read_config(project));
+        for warning in config.warnings() {
+            tracing::warn!("{}: .dvc/config of {}: {warning}", self.name, project.root);
+        }
+        self.configs.lock().put(key, Arc::clone(&config));
+        config
+    }
+
+    fn read_config(&self, project: &Project) -> Config {
+        let own = self.place_of(&project.root);
+        let home = self.options.home.as_deref();
+        let in_repo = Folders { file: &own, home };
+        let committed =
+            project.config.and_then(|id| match self.repository().blob(id, MAX_CONFIG) {
+                Ok(text) => Some((Level::Repo, RawConfig::parse(&text, in_repo))),
+                Err(error) => {
+                    tracing::warn!("{}: .dvc/config of {}: {error}", self.name, project.root);
+                    None
+                }
+            });
+        let on_disk = |level: Level, path: &Path| {
+            let text = fs::read(path).ok()?;
+            let file = path.parent().unwrap_or(Path::new("/"));
+            Some((level, RawConfig::parse(&text, Folders { file, home })))
+        };
+        let system = on_disk(Level::System, &self.options.dvc_system_config);
+        let global = on_disk(Level::Global, &self.options.dvc_global_config);
+        let local = self.folder_of(&project.root).and_then(|folder| {
+            // A committed `config.local` was written by whoever wrote the repository.
+            let path = folder.join("config.local");
+            let level = if self.is_committed(&project.root) { Level::Repo } else { Level::Local };
+            on_disk(level, &path)
+        });
+        Config::merge([system, global, committed, local].into_iter().flatten())
+    }
+
+    /// Whether git tracks the project's `config.local` at `HEAD`.
+    fn is_committed(&self, root: &RepoPath) -> bool {
+        let Ok(path) = root.resolve(b".dvc/config.local") else { return true };
+        let repository = self.repository();
+        let find = || {
+            let head = repository.resolve("HEAD").ok()?.commit;
+            let mut folder = repository.commit(head).ok()?.tree;
+            for name in path.components() {
+                let entries = repository.entries(folder).ok()?.entries;
+                match entries.into_iter().find(|entry| entry.name.as_bytes() == name)?.kind {
+                    EntryKind::Folder { id } => folder = id,
+                    _ => return Some(()),
+                }
+            }
+            None
+        };
+        find().is_some()
+    }
+
+    /// A project's `.dvc` folder on this disk, if the repository was opened where it lies.
+    fn folder_of(&self, root: &RepoPath) -> Option<PathBuf> {
+        let folder = self.place_of(root);
+        matches!(self.source, Source::Path(..)).then_some(folder).filter(|folder| folder.is_dir())
+    }
+
+    /// Where a project's `.dvc` folder is or would be; relative paths in its configuration start
+    /// there.
+    fn place_of(&self, root: &RepoPath) -> PathBuf {
+        use std::os::unix::ffi::OsStrExt;
+        let top = match &self.source {
+            Source::Path(repository, path) => repository.work_dir().unwrap_or_else(|| path.clone()),
+            Source::Mirror(mirror) => {
+                mirror.url().local_path().unwrap_or_else(|| PathBuf::from("/"))
+            }
+        };
+        top.join(std::ffi::OsStr::from_bytes(root.as_bytes())).join(".dvc")
+    }
+}
+
+/// The name under which this process keeps commits.
+fn holder() -> String {
+    format!("mount-{}", std::process::id())
+}
+
+fn transport(options: &RegistryOptions, is_first: bool) -> TransportOptions {
+    TransportOptions {
+        interactive: options.is_interactive && is_first,
+        timeout: FETCH_TIMEOUT,
+        ssh_command: options.ssh_command.clone(),
+        progress: options.progress.clone().filter(|_| is_first),
+        ..TransportOptions::default()
+    }
+}

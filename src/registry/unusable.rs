@@ -1,0 +1,51 @@
+//! A remote that cannot be used, and says why to whoever asks. So what is in git or cached stays
+//! readable whatever the configuration says.
+
+use std::{ops::Range, sync::Arc};
+
+use async_trait::async_trait;
+
+use crate::{
+    id::Key,
+    remote::{Body, Cause, Remote, RemoteError},
+};
+
+#[derive(Debug)]
+pub(super) struct UnusableRemote {
+    pub(super) url: String,
+    pub(super) cause: Cause,
+    pub(super) reason: String,
+    pub(super) hint: Option<String>,
+}
+
+impl UnusableRemote {
+    pub(super) fn shared(url: &str, cause: Cause, reason: String) -> Arc<dyn Remote> {
+        Arc::new(Self { url: url.to_owned(), cause, reason, hint: None })
+    }
+
+    fn error(&self, key: Key) -> RemoteError {
+        RemoteError {
+            cause: self.cause,
+            action: format!("get {key} from"),
+            url: self.url.clone(),
+            reason: self.reason.clone(),
+            hint: self.hint.clone(),
+            source: None,
+        }
+    }
+}
+
+#[async_trait]
+impl Remote for UnusableRemote {
+    async fn get(&self, key: Key, _range: Option<Range<u64>>) -> Result<Body, RemoteError> {
+        Err(self.error(key))
+    }
+
+    async fn size(&self, key: Key) -> Result<u64, RemoteError> {
+        Err(self.error(key))
+    }
+
+    fn url(&self) -> &str {
+        &self.url
+    }
+}

@@ -1,0 +1,268 @@
+//! Sizes, times, modes and extended attributes.
+
+use std::sync::Arc;
+
+use super::{
+    Answer, Epoch, Ino, Vfs, VfsError, VfsOptions,
+    lookup::{Named, Place},
+};
+use crate::{
+    id::{BlobId, Scheme},
+    tree::{Index, Node, OutputId, Tree},
+};
+
+/// Attributes of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attr {
+    /// The inode.
+    pub ino: Ino,
+    /// What it is.
+    pub kind: FileKind,
+    /// In bytes; 0 while nobody knows.
+    pub size: u64,
+    /// Permission bits.
+    pub mode: u16,
+    /// Time of last change, in seconds since the epoch.
+    pub mtime: i64,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// What a node is, as far as the kernel cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// A folder.
+    Folder,
+    /// A regular file.
+    File,
+    /// A symbolic link.
+    Link,
+}
+
+/// How long the kernel may keep what it was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ttl {
+    /// Until it is told otherwise.
+    Forever,
+    /// For one second, as for names above commits.
+    Second,
+    /// Not at all.
+    None,
+}
+
+/// What is known of a file's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Size {
+    /// Good enough to be shown.
+    Known(u64),
+    /// The remote has to be asked.
+    Unknown,
+}
+
+/// File times begin here (2001-09-09) and stay below 2020, in the past of every clock.
+const MTIME_BASE: i64 = 1_000_000_000;
+const MTIME_SPAN: u32 = 600_000_000;
+
+/// The time shown for a content: a function of its id alone, so that rsync, make and DVC see a
+/// change exactly when the bytes changed.
+pub(super) fn mtime_of(id: &[u8]) -> i64 {
+    let mut first = [0; 4];
+    first.iter_mut().zip(id).for_each(|(to, from)| *to = *from);
+    MTIME_BASE + i64::from(u32::from_be_bytes(first) % MTIME_SPAN)
+}
+
+impl Vfs {
+    /// The attributes of an inode and how long they hold.
+    pub fn getattr(&self, ino: Ino) -> Answer<(Attr, Ttl)> {
+        let place = match self.place(ino) {
+            Ok(place) => place,
+            Err(error) => return Answer::Now(Err(error)),
+        };
+        match place {
+            Place::Named(named) => Answer::Now(Ok((self.named_attr(ino, &named), Ttl::Second))),
+            Place::Report => Answer::Now(self.reports.attr(ino, self).ok_or(VfsError::Stale)),
+            Place::Node(epoch, index) => match self.node_attr(&epoch, index) {
+                Ok((attr, Ttl::None)) if attr.kind == FileKind::File => {
+                    self.size_then_attr(epoch, index)
+                }
+                Ok((mut attr, ttl)) => {
+                    attr.ino = ino;
+                    Answer::Now(Ok((attr, ttl)))
+                }
+                Err(error) => Answer::Now(Err(error)),
+            },
+        }
+    }
+
+    fn size_then_attr(&self, epoch: Arc<Epoch>, index: Index) -> Answer<(Attr, Ttl)> {
+        let vfs = self.myself();
+        Answer::later(async move {
+            vfs.learn_size(&epoch, index).await?;
+            vfs.node_attr(&epoch, index)
+        })
+    }
+
+    /// The attributes of a node below a commit; with no lifetime while its size is unknown.
+    pub(super) fn node_attr(&self, epoch: &Epoch, index: Index) -> Result<(Attr, Ttl), VfsError> {
+        let attr = self.blank_attr(Ino::new(epoch.slot, index));
+        let Some(tree) = epoch.tree() else {
+            let mtime = self.registry.repository().commit(epoch.commit)?.time;
+            return Ok((Attr { mtime, ..attr }, Ttl::Forever));
+        };
+        Ok(match tree.node(index).ok_or(VfsError::Stale)? {
+            Node::Folder { .. } => (Attr { mtime: tree.time, ..attr }, Ttl::Forever),
+            Node::GitFile { id, is_exec, .. } => {
+                let size = self.registry.repository().blob_size(id)?;
+                let mtime = mtime_of(&id.0);
+                (
+                    Attr { kind: FileKind::File, size, mode: mode(is_exec), mtime, ..attr },
+                    Ttl::Forever,
+                )
+            }
+            Node::Link(id) => {
+                let size = self.registry.repository().blob_size(id)?;
+                let mtime = mtime_of(&id.0);
+                (Attr { kind: FileKind::Link, size, mode: 0o777, mtime, ..attr }, Ttl::Forever)
+            }
+            Node::Blob { id, output, claim, is_exec } => {
+                let mtime = id.map_or(MTIME_BASE, |id| mtime_of(&id.digest));
+                let (size, ttl) = match self.size(tree, output, id, claim) {
+                    Size::Known(size) => (size, Ttl::Forever),
+                    Size::Unknown => (0, Ttl::None),
+                };
+                (Attr { kind: FileKind::File, size, mode: mode(is_exec), mtime, ..attr }, ttl)
+            }
+        })
+    }
+
+    /// What is known of a blob's size without asking a remote.
+    ///
+    /// The declaration's claim counts for content hashed as it is. A hash of normalised text may
+    /// stand for bytes of another length, so there only the store is believed.
+    pub(super) fn size(
+        &self,
+        tree: &Tree,
+        output: OutputId,
+        id: Option<BlobId>,
+        claim: Option<u64>,
+    ) -> Size {
+        let Some(id) = id else { return Size::Known(claim.unwrap_or(0)) };
+        if id.is_empty_content() {
+            return Size::Known(0);
+        }
+        let claim = claim.filter(|_| id.scheme == Scheme::Md5);
+        match self.blobs.known_size(id, &self.sources(tree, output)).or(claim) {
+            Some(size) => Size::Known(size),
+            None => Size::Unknown,
+        }
+    }
+
+    fn blank_attr(&self, ino: Ino) -> Attr {
+        let VfsOptions { uid, gid, mounted_at, .. } = self.options;
+        Attr { ino, kind: FileKind::Folder, size: 0, mode: 0o555, mtime: mounted_at, uid, gid }
+    }
+
+    pub(super) fn report_attr(&self, ino: Ino, size: u64) -> Attr {
+        Attr { kind: FileKind::File, size, mode: 0o444, ..self.blank_attr(ino) }
+    }
+
+    pub(super) fn named_attr(&self, ino: Ino, named: &Named) -> Attr {
+        let attr = self.blank_attr(ino);
+        match named {
+            Named::Folder(_) => attr,
+            Named::Link(target) => {
+                Attr { kind: FileKind::Link, size: target.len() as u64, mode: 0o777, ..attr }
+            }
+        }
+    }
+
+    /// The value of an extended attribute.
+    pub fn xattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>, VfsError> {
+        let Place::Node(epoch, index) = self.place(ino)? else { return Err(VfsError::NoAttribute) };
+        let name = name.strip_prefix(XATTR_PREFIX).ok_or(VfsError::NoAttribute)?;
+        let known = self.xattr_value(&epoch, index, name);
+        known.ok_or(VfsError::NoAttribute)
+    }
+
+    /// The names of the extended attributes that have a value.
+    pub fn xattr_names(&self, ino: Ino) -> Result<Vec<Vec<u8>>, VfsError> {
+        let Place::Node(epoch, index) = self.place(ino)? else { return Ok(Vec::new()) };
+        let has_value = |name: &&&str| self.xattr_value(&epoch, index, name.as_bytes()).is_some();
+        let names = XATTRS.iter().filter(has_value);
+        Ok(names.map(|name| [XATTR_PREFIX, name.as_bytes()].concat()).collect())
+    }
+
+    fn xattr_value(&self, epoch: &Epoch, index: Index, name: &[u8]) -> Option<Vec<u8>> {
+        let tree = epoch.tree()?;
+        match name {
+            b"rev" => return Some(tree.commit.to_string().into_bytes()),
+            b"path" => return Some(tree.path(index).as_bytes().to_vec()),
+            _ => {}
+        }
+        let output = tree.output_of(index)?;
+        let node = tree.node(index)?;
+        let blob = match node {
+            Node::Blob { id, claim, .. } => Some((id?, claim)),
+            _ => None,
+        };
+        match name {
+            b"out" => Some(tree.tracked(output).output.path.as_bytes().to_vec()),
+            b"remote" => Some(self.sources(tree, output).first()?.url().as_bytes().to_vec()),
+            b"md5" => match (blob, node) {
+                (Some((id, _)), _) => Some(id.to_string().into_bytes()),
+                (None, Node::Folder { output: Some(output) }) => {
+                    Some(tree.manifest(output)?.to_string().into_bytes())
+                }
+                _ => None,
+            },
+            b"size" => match (blob, node) {
+                (Some((id, claim)), _) => match self.size(tree, output, Some(id), claim) {
+                    Size::Known(size) => Some(size.to_string().into_bytes()),
+                    Size::Unknown => None,
+                },
+                (None, Node::Folder { output: Some(output) }) => {
+                    Some(tree.tracked(output).output.size?.to_string().into_bytes())
+                }
+                _ => None,
+            },
+            b"cached" => {
+                let is_cached = self.blobs.is_cached(blob?.0);
+                Some(if is_cached { b"1".to_vec() } else { b"0".to_vec() })
+            }
+            _ => None,
+        }
+    }
+
+    /// Bytes and files of the tree at the root, for `statfs`: bytes as far as declarations claim.
+    pub fn totals(&self) -> (u64, u64) {
+        let current = self.current.read().clone();
+        let Some(epoch) = current else { return (0, 0) };
+        let Some(tree) = epoch.tree() else { return (0, 0) };
+        let outputs = || tree.outputs().map(|tracked| &tracked.output);
+        let bytes = outputs().filter_map(|output| output.size).fold(0, u64::saturating_add);
+        let files = outputs().filter_map(|output| output.file_count).fold(0, u64::saturating_add);
+        (bytes, files.saturating_add(tree.base_len()))
+    }
+}
+
+const XATTR_PREFIX: &[u8] = b"user.dvc.";
+const XATTRS: [&str; 7] = ["md5", "rev", "path", "out", "size", "cached", "remote"];
+
+fn mode(is_exec: bool) -> u16 {
+    if is_exec { 0o555 } else { 0o444 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_depend_on_the_content_alone_and_lie_in_the_past() {
+        assert_eq!(mtime_of(&[0; 16]), MTIME_BASE);
+        assert_ne!(mtime_of(&[1; 16]), mtime_of(&[2; 16]));
+        assert!(mtime_of(&[0xff; 16]) < MTIME_BASE + i64::from(MTIME_SPAN));
+        assert_eq!(mtime_of(&[1, 2]), mtime_of(&[1, 2, 0, 0]));
+    }
+}

@@ -1,0 +1,124 @@
+//! Epochs: commits as seen under one name, alive as long as the kernel knows a node of them.
+
+use std::{
+    collections::HashMap,
+    num::NonZeroUsize,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use lru::LruCache;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::OnceCell;
+
+use super::inodes::Slot;
+use crate::{git::CommitId, tree::Tree};
+
+/// One commit under one name. Its tree is built when something first looks inside, so that listing
+/// a thousand branches builds none.
+#[derive(Debug)]
+pub(super) struct Epoch {
+    pub(super) slot: Slot,
+    pub(super) commit: CommitId,
+    tree: OnceLock<Arc<Tree>>,
+    /// Look-ups the kernel has been answered less those it has forgotten.
+    lookups: AtomicU64,
+}
+
+/// The epochs that are alive.
+#[derive(Debug, Default)]
+pub(super) struct Epochs {
+    by_slot: RwLock<HashMap<Slot, Arc<Epoch>>>,
+}
+
+impl Epochs {
+    pub(super) fn find(&self, slot: Slot) -> Option<Arc<Epoch>> {
+        self.by_slot.read().get(&slot).cloned()
+    }
+
+    /// The epoch of a slot, made if it is not alive, with one more look-up counted: the caller
+    /// answers the kernel with a node of it.
+    pub(super) fn enter(&self, slot: Slot, commit: CommitId) -> Arc<Epoch> {
+        let mut by_slot = self.by_slot.write();
+        let epoch = by_slot.entry(slot).or_insert_with(|| {
+            let (tree, lookups) = (OnceLock::new(), AtomicU64::new(0));
+            Arc::new(Epoch { slot, commit, tree, lookups })
+        });
+        epoch.count_lookup();
+        Arc::clone(epoch)
+    }
+
+    /// Takes look-ups back; an epoch that has none left is dropped.
+    pub(super) fn forget(&self, slot: Slot, count: u64) {
+        let Some(epoch) = self.find(slot) else { return };
+        if !epoch.take_back(count) {
+            return;
+        }
+        let mut by_slot = self.by_slot.write();
+        if epoch.lookups.load(Ordering::Acquire) == 0 {
+            by_slot.remove(&slot);
+        }
+    }
+
+    /// Every living epoch.
+    pub(super) fn all(&self) -> Vec<Arc<Epoch>> {
+        self.by_slot.read().values().cloned().collect()
+    }
+}
+
+impl Epoch {
+    /// The tree, if it is built.
+    pub(super) fn tree(&self) -> Option<&Arc<Tree>> {
+        self.tree.get()
+    }
+
+    /// Puts the built tree in place, once.
+    pub(super) fn set_tree(&self, tree: Arc<Tree>) {
+        // Whoever came first built the same.
+        _ = self.tree.set(tree);
+    }
+
+    /// The kernel is about to be answered with a node of this epoch.
+    pub(super) fn count_lookup(&self) {
+        self.lookups.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Whether nothing is left.
+    fn take_back(&self, count: u64) -> bool {
+        let take = |lookups: u64| Some(lookups.saturating_sub(count));
+        let before = self.lookups.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
+        before.is_ok_and(|before| before <= count)
+    }
+}
+
+/// Something made once per key however many ask at a time; the latest are kept.
+#[derive(Debug)]
+pub(super) struct Memo<K: std::hash::Hash + Eq, V> {
+    cells: Mutex<LruCache<K, Arc<OnceCell<V>>>>,
+}
+
+impl<K: std::hash::Hash + Eq + Copy, V: Clone> Memo<K, V> {
+    pub(super) fn new(capacity: NonZeroUsize) -> Self {
+        Self { cells: Mutex::new(LruCache::new(capacity)) }
+    }
+
+    /// The value of `key`, made by `make` unless it is there. A failure is not kept.
+    pub(super) async fn get_or_make<E>(
+        &self,
+        key: K,
+        make: impl Future<Output = Result<V, E>>,
+    ) -> Result<V, E> {
+        let cell = Arc::clone(self.cells.lock().get_or_insert(key, Arc::default));
+        cell.get_or_try_init(|| make).await.cloned()
+    }
+
+    /// The value of `key` if it is there.
+    pub(super) fn find(&self, key: K) -> Option<V> {
+        self.cells.lock().get(&key)?.get().cloned()
+    }
+}
+
+/// Trees that were built lately, shared by every epoch of their commit.
+pub(super) type Trees = Memo<CommitId, Arc<Tree>>;

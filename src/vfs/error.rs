@@ -1,0 +1,69 @@
+//! What can go wrong with a file-system question.
+
+use crate::{blobs::BlobError, git::GitError, tree::BuildError};
+
+/// Why a question has no answer. `fuse` turns each into one errno.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum VfsError {
+    /// No entry of that name.
+    #[error("no such entry")]
+    NotFound,
+    /// A folder is wanted.
+    #[error("not a folder")]
+    NotAFolder,
+    /// A file is wanted.
+    #[error("is a folder")]
+    IsAFolder,
+    /// A link is wanted.
+    #[error("not a symbolic link")]
+    NotALink,
+    /// The inode is not known.
+    #[error("stale inode")]
+    Stale,
+    /// No attribute of that name.
+    #[error("no such attribute")]
+    NoAttribute,
+    /// Nothing can be changed in this mount.
+    #[error("the mount is read-only")]
+    ReadOnly,
+    /// The entry names no content that could be fetched.
+    #[error("the entry has no usable content: {0}")]
+    NoContent(String),
+    /// The size that was shown before turned out to be wrong.
+    #[error("the size was said to be {shown} bytes and is {actual}")]
+    WrongSize {
+        /// What readers were told.
+        shown: u64,
+        /// What it is.
+        actual: u64,
+    },
+    /// The bytes cannot be had.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// Git cannot give the object.
+    #[error("git: {0}")]
+    Git(String),
+    /// The manifest of a tracked directory cannot be read.
+    #[error("the manifest {id} is damaged: {reason}")]
+    Manifest {
+        /// Which.
+        id: crate::id::TreeId,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The daemon could not finish the work, as when it is shutting down.
+    #[error("interrupted: {0}")]
+    Interrupted(String),
+}
+
+impl From<GitError> for VfsError {
+    fn from(error: GitError) -> Self {
+        Self::Git(error.to_string())
+    }
+}
+
+impl From<BuildError> for VfsError {
+    fn from(error: BuildError) -> Self {
+        Self::Git(format!("{error}: {}", error.source))
+    }
+}

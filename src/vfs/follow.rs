@@ -1,0 +1,99 @@
+//! Branches that move: reading refs anew, and telling the kernel what became of names.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{Event, Ino, Layout, ROOT_INO, Vfs, VfsError, names::Spot, run_blocking};
+use crate::{
+    git::{CommitId, Refs},
+    path::escape,
+    registry::Registry,
+    tree::{ROOT, Tree},
+};
+
+/// What a refresh brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refreshed {
+    /// Whether any name stands for something else now.
+    pub is_changed: bool,
+    /// The commit at the root, in a mount that shows one revision.
+    pub commit: Option<CommitId>,
+}
+
+/// Reads every ref of a repository. Blocks on git.
+pub(super) fn read_refs(registry: &Registry) -> Result<Refs, VfsError> {
+    let refs = registry.repository().refs()?;
+    for refused in &refs.refused {
+        tracing::warn!("{} is not shown: {}", escape(&refused.name), refused.reason);
+    }
+    Ok(refs)
+}
+
+impl Vfs {
+    /// Asks upstream for new commits and takes over what it says.
+    ///
+    /// Names above commits move at once. In a mount of one followed branch the new tree is built
+    /// first, whole, and then put at the root; the kernel is told afterwards. Tags and commits
+    /// never move.
+    pub async fn refresh(&self) -> Result<Refreshed, VfsError> {
+        let registry = Arc::clone(&self.registry);
+        let refs = run_blocking(move || {
+            registry.fetch()?;
+            read_refs(&registry)
+        });
+        let refs = refs.await?;
+        let before = std::mem::replace(&mut *self.refs.write(), Arc::new(refs.clone()));
+        let mut is_changed = *before != refs;
+        match &self.layout {
+            Layout::AllRevisions if is_changed => self.tell_moved_names(&before, &refs),
+            Layout::One { follows: Some(branch), .. } => {
+                is_changed = self.follow(refs.branches.get(branch)).await?;
+            }
+            Layout::AllRevisions | Layout::One { .. } => {}
+        }
+        Ok(Refreshed { is_changed, commit: self.commit() })
+    }
+
+    /// Moves the root to the commit a followed branch has now. A branch that is gone stays where
+    /// it was.
+    async fn follow(&self, commit: Option<&CommitId>) -> Result<bool, VfsError> {
+        let Some(commit) = commit.filter(|commit| Some(**commit) != self.commit()) else {
+            return Ok(false);
+        };
+        let tree = self.tree(*commit).await?;
+        let before = self.current.read().clone();
+        let mut names = root_names(&tree);
+        if let Some(tree) = before.as_ref().and_then(|epoch| epoch.tree()) {
+            names.extend(root_names(tree));
+        }
+        tracing::info!("the branch moved to {commit}");
+        self.make_current(tree);
+        self.tell(Event::Folder { ino: ROOT_INO, names: names.into_iter().collect() });
+        Ok(true)
+    }
+
+    fn tell_moved_names(&self, before: &Refs, after: &Refs) {
+        for spot in self.spots.folders() {
+            let old = spot.list(before);
+            let new = spot.list(after);
+            if old == new {
+                continue;
+            }
+            let changed = old.iter().filter(|entry| !new.contains(entry));
+            let names = changed.map(|(name, _)| name.clone().into_bytes()).collect();
+            self.tell(Event::Folder { ino: self.spot_ino(&spot), names });
+        }
+    }
+
+    fn spot_ino(&self, spot: &Spot) -> Ino {
+        match spot {
+            Spot::Root => ROOT_INO,
+            _ => self.table.name(&spot.path()),
+        }
+    }
+}
+
+/// The names at the root of a tree, as far as they are known without its manifests.
+fn root_names(tree: &Tree) -> BTreeSet<Vec<u8>> {
+    let Ok(listing) = tree.listing(ROOT) else { return BTreeSet::new() };
+    listing.from(0).map(|entry| entry.name.to_vec()).collect()
+}

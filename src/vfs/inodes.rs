@@ -1,0 +1,261 @@
+//! Inode numbers, and the small table that gives them again after a restart.
+//!
+//! An [`Ino`] is a slot (24 bits) and an index (40 bits). Slot 0 holds the names above commits;
+//! every other slot is one *epoch*: a commit as seen under one name, so that two names of one
+//! commit never share a directory inode. Below, the index is that of the commit's tree, which is
+//! the same in every epoch of it.
+//!
+//! What cannot be worked out again (which slot an epoch got, which number a name above commits
+//! got, where a manifest's rows begin) is appended to the table before the first reply that uses
+//! it, one line each:
+//!
+//! ```text
+//! slot <slot> <commit> <place>
+//! name <index> <path>
+//! rows <commit> <output> <first> <count>
+//! ```
+//!
+//! A line that is damaged or cut is passed over. Without a table file the numbers live in memory.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io::{self, Write},
+    path::Path,
+};
+
+use parking_lot::Mutex;
+
+use crate::{
+    git::{CommitId, GitId},
+    tree::{Index, OutputId, Tree},
+};
+
+const INDEX_BITS: u32 = 40;
+
+/// The root of a mount.
+pub const ROOT_INO: Ino = Ino(1);
+
+/// An inode number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ino(pub u64);
+
+/// The number of an epoch within its mount; 0 stands for the names above commits.
+pub type Slot = u32;
+
+impl Ino {
+    /// Puts slot and index together.
+    pub fn new(slot: Slot, index: Index) -> Self {
+        Self(u64::from(slot) << INDEX_BITS | index)
+    }
+
+    /// Which epoch the inode lies in.
+    pub fn slot(self) -> Slot {
+        (self.0 >> INDEX_BITS) as Slot
+    }
+
+    /// Its number within the epoch.
+    pub fn index(self) -> Index {
+        self.0 & ((1 << INDEX_BITS) - 1)
+    }
+}
+
+/// Hands out slots, numbers of names and row ranges, each the same for the same question.
+#[derive(Debug)]
+pub struct InodeTable {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    file: Option<File>,
+    slots: HashMap<(CommitId, String), Slot>,
+    names: HashMap<String, Index>,
+    rows: HashMap<(CommitId, OutputId), Index>,
+    /// The first number of each commit that no segment has taken yet.
+    next_row: HashMap<CommitId, Index>,
+    next_slot: Slot,
+    next_name: Index,
+}
+
+impl InodeTable {
+    /// A table that is forgotten with the process.
+    pub fn in_memory() -> Self {
+        Self::with_file(None)
+    }
+
+    fn with_file(file: Option<File>) -> Self {
+        let state = State {
+            file,
+            slots: HashMap::new(),
+            names: HashMap::new(),
+            rows: HashMap::new(),
+            next_row: HashMap::new(),
+            next_slot: 1,
+            next_name: ROOT_INO.0 + 1,
+        };
+        Self { state: Mutex::new(state) }
+    }
+
+    /// Opens a table file, made if it is missing, and takes up what it says.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let text = match fs::read(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let mut file = File::options().append(true).create(true).open(path)?;
+        if text.last().is_some_and(|byte| *byte != b'\n') {
+            file.write_all(b"\n")?;
+        }
+        let table = Self::with_file(Some(file));
+        let mut state = table.state.lock();
+        for line in String::from_utf8_lossy(&text).lines() {
+            state.take_up(line);
+        }
+        drop(state);
+        Ok(table)
+    }
+
+    /// The slot of a commit as seen at `place`, such as `branches/main`.
+    pub fn slot(&self, commit: CommitId, place: &str) -> Slot {
+        let mut state = self.state.lock();
+        if let Some(slot) = state.slots.get(&(commit, place.to_owned())) {
+            return *slot;
+        }
+        let slot = state.next_slot;
+        state.next_slot += 1;
+        state.slots.insert((commit, place.to_owned()), slot);
+        state.append(&format!("slot {slot} {commit} {place}"));
+        slot
+    }
+
+    /// The number of a name above commits, by its path from the mount's root.
+    pub fn name(&self, path: &str) -> Ino {
+        let mut state = self.state.lock();
+        if let Some(index) = state.names.get(path) {
+            return Ino::new(0, *index);
+        }
+        let index = state.next_name;
+        state.next_name += 1;
+        state.names.insert(path.to_owned(), index);
+        state.append(&format!("name {index} {path}"));
+        Ino::new(0, index)
+    }
+
+    /// Where the rows of an output's manifest begin, `count` of them.
+    pub fn rows(&self, tree: &Tree, output: OutputId, count: u32) -> Index {
+        let mut state = self.state.lock();
+        let commit = tree.commit;
+        if let Some(first) = state.rows.get(&(commit, output)) {
+            return *first;
+        }
+        let first = *state.next_row.entry(commit).or_insert_with(|| tree.base_len());
+        state.next_row.insert(commit, first + Index::from(count));
+        state.rows.insert((commit, output), first);
+        state.append(&format!("rows {commit} {output} {first} {count}"));
+        first
+    }
+}
+
+impl State {
+    /// Writes a line; a disk that refuses costs the numbers' life beyond this process only.
+    fn append(&mut self, line: &str) {
+        if line.contains('\n') {
+            return;
+        }
+        if let Some(file) = &mut self.file
+            && let Err(error) = file.write_all(format!("{line}\n").as_bytes())
+        {
+            tracing::warn!("inode numbers will not survive a restart: {error}");
+            self.file = None;
+        }
+    }
+
+    fn take_up(&mut self, line: &str) -> Option<()> {
+        let (kind, rest) = line.split_once(' ')?;
+        match kind {
+            "slot" => {
+                let mut words = rest.splitn(3, ' ');
+                let slot: Slot = words.next()?.parse().ok()?;
+                let commit = parse_commit(words.next()?)?;
+                self.slots.insert((commit, words.next()?.to_owned()), slot);
+                self.next_slot = self.next_slot.max(slot + 1);
+            }
+            "name" => {
+                let (index, path) = rest.split_once(' ')?;
+                let index: Index = index.parse().ok()?;
+                self.names.insert(path.to_owned(), index);
+                self.next_name = self.next_name.max(index + 1);
+            }
+            "rows" => {
+                let mut words = rest.split(' ');
+                let commit = parse_commit(words.next()?)?;
+                let output = words.next()?.parse().ok()?;
+                let first: Index = words.next()?.parse().ok()?;
+                let count: Index = words.next()?.parse().ok()?;
+                self.rows.insert((commit, output), first);
+                let next = self.next_row.entry(commit).or_insert(first + count);
+                *next = (*next).max(first + count);
+            }
+            _ => {}
+        }
+        Some(())
+    }
+}
+
+fn parse_commit(text: &str) -> Option<CommitId> {
+    GitId::parse(text).map(CommitId)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commit(byte: u8) -> CommitId {
+        CommitId(GitId([byte; 20]))
+    }
+
+    #[test]
+    fn an_inode_number_is_slot_and_index() {
+        let ino = Ino::new(7, 123_456_789_012);
+        assert_eq!((ino.slot(), ino.index()), (7, 123_456_789_012));
+        assert_eq!((ROOT_INO.slot(), ROOT_INO.index()), (0, 1));
+    }
+
+    #[test]
+    fn a_table_gives_the_same_numbers_again_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("inodes");
+        let table = InodeTable::open(&path).unwrap();
+        let main = table.slot(commit(1), "branches/main");
+        let tag = table.slot(commit(1), "tags/v 1");
+        let name = table.name("branches/feature");
+        assert_ne!(main, tag);
+
+        let again = InodeTable::open(&path).unwrap();
+        assert_eq!(again.slot(commit(1), "tags/v 1"), tag);
+        assert_eq!(again.slot(commit(1), "branches/main"), main);
+        assert_eq!(again.name("branches/feature"), name);
+        assert!(again.slot(commit(2), "branches/main") > tag);
+    }
+
+    #[test]
+    fn a_damaged_table_costs_the_damaged_lines_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("inodes");
+        let table = InodeTable::open(&path).unwrap();
+        let slot = table.slot(commit(1), "branches/main");
+        drop(table);
+        let mut text = fs::read(&path).unwrap();
+        text.splice(0..0, b"slot x y z\n\xff\xfe\n".iter().copied());
+        text.extend_from_slice(b"slot 99999 0101");
+        fs::write(&path, text).unwrap();
+
+        let table = InodeTable::open(&path).unwrap();
+        assert_eq!(table.slot(commit(1), "branches/main"), slot);
+        table.slot(commit(3), "branches/main");
+        let again = InodeTable::open(&path).unwrap();
+        assert_eq!(again.slot(commit(3), "branches/main"), slot + 1);
+    }
+}

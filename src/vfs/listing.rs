@@ -1,0 +1,185 @@
+//! What is in a folder.
+
+use std::sync::Arc;
+
+use super::{
+    Answer, Attr, Epoch, FileKind, Ino, Ttl, Vfs, VfsError,
+    lookup::{Named, Place, Wanting},
+    names::{Spot, Target},
+};
+use crate::{
+    git::CommitId,
+    tree::{Index, Node, ROOT},
+};
+
+/// A folder that can be listed from any position on, without waiting.
+pub struct Listed {
+    ino: Ino,
+    inner: Inner,
+}
+
+enum Inner {
+    Above(Vec<Above>),
+    Below(Arc<Epoch>, Index),
+}
+
+/// A listed name above commits.
+struct Above {
+    name: String,
+    ino: Ino,
+    what: What,
+}
+
+enum What {
+    Named(Named),
+    Commit(CommitId),
+}
+
+/// One name in a listing.
+#[derive(Debug, Clone)]
+pub struct DirEntry<'a> {
+    /// Where the listing goes on after this name.
+    pub next: u64,
+    /// The name.
+    pub name: &'a [u8],
+    /// The inode.
+    pub ino: Ino,
+    /// What it is.
+    pub kind: FileKind,
+}
+
+impl Vfs {
+    /// Prepares a folder's listing; its manifest is fetched if need be.
+    pub fn list(&self, ino: Ino) -> Answer<Listed> {
+        match self.place(ino) {
+            Err(error) => Answer::Now(Err(error)),
+            Ok(Place::Named(Named::Folder(spot))) => Answer::Now(Ok(self.list_above(ino, &spot))),
+            Ok(Place::Named(Named::Link(_)) | Place::Report) => {
+                Answer::Now(Err(VfsError::NotAFolder))
+            }
+            Ok(Place::Node(epoch, index)) => self.list_below(ino, epoch, index),
+        }
+    }
+
+    fn list_below(&self, ino: Ino, epoch: Arc<Epoch>, index: Index) -> Answer<Listed> {
+        match is_listable(&epoch, index) {
+            Ok(true) => Answer::Now(Ok(Listed { ino, inner: Inner::Below(epoch, index) })),
+            Ok(false) => Answer::Now(Err(VfsError::NotAFolder)),
+            Err(mut wanting) => {
+                let vfs = self.myself();
+                Answer::later(async move {
+                    loop {
+                        vfs.provide(&epoch, wanting).await?;
+                        match is_listable(&epoch, index) {
+                            Ok(true) => break,
+                            Ok(false) => return Err(VfsError::NotAFolder),
+                            Err(still) => wanting = still,
+                        }
+                    }
+                    Ok(Listed { ino, inner: Inner::Below(epoch, index) })
+                })
+            }
+        }
+    }
+
+    fn list_above(&self, ino: Ino, spot: &Spot) -> Listed {
+        let refs = Arc::clone(&self.refs.read());
+        let folder = spot.path();
+        let entries = spot.list(&refs).into_iter().filter_map(|(name, target)| {
+            let place = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
+            let (ino, what) = match target {
+                Target::Commit(commit) => {
+                    (Ino::new(self.table.slot(commit, &place), ROOT), What::Commit(commit))
+                }
+                Target::Link(to) => (self.table.name(&place), What::Named(Named::Link(to))),
+                Target::Folder(spot) => (self.table.name(&place), What::Named(Named::Folder(spot))),
+                Target::Revision(_) | Target::ShortHash(_) | Target::Report(_) => return None,
+            };
+            Some(Above { name, ino, what })
+        });
+        Listed { ino, inner: Inner::Above(entries.collect()) }
+    }
+
+    /// Walks a listing from a position on until `take` says enough.
+    pub fn walk(&self, listed: &Listed, position: u64, mut take: impl FnMut(DirEntry<'_>) -> bool) {
+        match &listed.inner {
+            Inner::Above(entries) => {
+                for (at, above) in entries.iter().enumerate().skip(position as usize) {
+                    let (name, ino, kind) = (above.name.as_bytes(), above.ino, above.what.kind());
+                    if !take(DirEntry { next: at as u64 + 1, name, ino, kind }) {
+                        return;
+                    }
+                }
+            }
+            Inner::Below(epoch, index) => {
+                let Some(tree) = epoch.tree() else { return };
+                let Ok(listing) = tree.listing(*index) else { return };
+                self.sizing.listed(listed.ino);
+                for entry in listing.from(position) {
+                    if !self.is_shown(tree, entry.index) {
+                        continue;
+                    }
+                    let ino = Ino::new(epoch.slot, entry.index);
+                    let kind = kind_of(tree.node(entry.index));
+                    if !take(DirEntry { next: entry.next, name: entry.name, ino, kind }) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The attributes of a listed entry, and how long entry and attributes hold.
+    ///
+    /// The kernel holds one look-up of it, until [`Vfs::forget`]: an entry that is not told after
+    /// all is to be forgotten by the caller.
+    pub fn enter_listed(&self, listed: &Listed, entry: &DirEntry<'_>) -> Option<(Attr, Ttl)> {
+        match &listed.inner {
+            Inner::Below(epoch, _) => {
+                let found = self.node_attr(epoch, entry.ino.index()).ok()?;
+                epoch.count_lookup();
+                Some(found)
+            }
+            Inner::Above(entries) => match &entries.get(entry.next as usize - 1)?.what {
+                What::Named(named) => {
+                    self.spots.enter(entry.ino, named);
+                    Some((self.named_attr(entry.ino, named), Ttl::Second))
+                }
+                What::Commit(commit) => {
+                    let epoch = self.epochs.enter(entry.ino.slot(), *commit);
+                    let found = self.node_attr(&epoch, ROOT);
+                    if found.is_err() {
+                        self.epochs.forget(epoch.slot, 1);
+                    }
+                    Some((found.ok()?.0, Ttl::Second))
+                }
+            },
+        }
+    }
+}
+
+impl What {
+    fn kind(&self) -> FileKind {
+        match self {
+            Self::Named(Named::Link(_)) => FileKind::Link,
+            Self::Named(Named::Folder(_)) | Self::Commit(_) => FileKind::Folder,
+        }
+    }
+}
+
+/// Whether a node is a folder whose listing is at hand.
+fn is_listable(epoch: &Epoch, index: Index) -> Result<bool, Wanting> {
+    let tree = epoch.tree().ok_or(Wanting::Tree)?;
+    if !matches!(tree.node(index), Some(Node::Folder { .. })) {
+        return Ok(false);
+    }
+    tree.listing(index).map(|_| true).map_err(|needs| Wanting::Manifest(needs.0))
+}
+
+fn kind_of(node: Option<Node>) -> FileKind {
+    match node {
+        Some(Node::GitFile { .. } | Node::Blob { .. }) => FileKind::File,
+        Some(Node::Link(_)) => FileKind::Link,
+        Some(Node::Folder { .. }) | None => FileKind::Folder,
+    }
+}

@@ -1,0 +1,265 @@
+//! From a folder and a name to a node.
+
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::RwLock;
+
+use super::{
+    Answer, Attr, Epoch, Ino, Layout, ROOT_INO, Ttl, Vfs, VfsError,
+    names::{Spot, Target, lookup_beside_tree},
+};
+use crate::{
+    git::{CommitId, GitId},
+    path::RepoPath,
+    tree::{Index, Node, OutputId, ROOT, Tree},
+};
+
+/// What a name turned out to be, and how long the kernel may keep that.
+#[derive(Debug, Clone)]
+pub enum Lookup {
+    /// A node.
+    Found {
+        /// Its attributes.
+        attr: Attr,
+        /// How long the name stands for it.
+        entry_ttl: Ttl,
+        /// How long the attributes hold.
+        attr_ttl: Ttl,
+    },
+    /// No such name, for this long.
+    Absent(Ttl),
+}
+
+/// Names above commits that were looked up: what their inodes stand for.
+#[derive(Debug, Default)]
+pub(super) struct Spots(RwLock<HashMap<Ino, Named>>);
+
+impl Spots {
+    pub(super) fn enter(&self, ino: Ino, named: &Named) {
+        self.0.write().insert(ino, named.clone());
+    }
+
+    /// The folders above commits that the kernel may hold a listing of.
+    pub(super) fn folders(&self) -> Vec<Spot> {
+        let folder = |named: &Named| match named {
+            Named::Folder(spot) => Some(spot.clone()),
+            Named::Link(_) => None,
+        };
+        std::iter::once(Spot::Root).chain(self.0.read().values().filter_map(folder)).collect()
+    }
+}
+
+/// What an inode above commits is.
+#[derive(Debug, Clone)]
+pub(super) enum Named {
+    Folder(Spot),
+    Link(String),
+}
+
+/// What has to be had before a question can be answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wanting {
+    Tree,
+    Manifest(OutputId),
+}
+
+/// What an inode is.
+pub(super) enum Place {
+    Named(Named),
+    Report,
+    Node(Arc<Epoch>, Index),
+}
+
+impl Vfs {
+    /// Looks a name up. The kernel holds one look-up of what is found, until [`Vfs::forget`].
+    pub fn lookup(&self, parent: Ino, name: &[u8]) -> Answer<Lookup> {
+        if let (ROOT_INO, Layout::One { .. }, Some(spot)) =
+            (parent, &self.layout, lookup_beside_tree(name))
+        {
+            return Answer::Now(Ok(self.found_named(Named::Folder(spot.clone()), spot.path())));
+        }
+        match self.place(parent) {
+            Err(error) => Answer::Now(Err(error)),
+            Ok(Place::Named(Named::Folder(spot))) => self.lookup_above(&spot, name),
+            Ok(Place::Named(Named::Link(_)) | Place::Report) => {
+                Answer::Now(Err(VfsError::NotAFolder))
+            }
+            Ok(Place::Node(epoch, folder)) => self.lookup_below(parent, epoch, folder, name),
+        }
+    }
+
+    /// What an inode stands for.
+    pub(super) fn place(&self, ino: Ino) -> Result<Place, VfsError> {
+        if ino == ROOT_INO {
+            return Ok(match self.current.read().as_ref() {
+                Some(epoch) => Place::Node(Arc::clone(epoch), ROOT),
+                None => Place::Named(Named::Folder(Spot::Root)),
+            });
+        }
+        if ino.slot() != 0 {
+            let epoch = self.epochs.find(ino.slot()).ok_or(VfsError::Stale)?;
+            return Ok(Place::Node(epoch, ino.index()));
+        }
+        if self.reports.contains(ino) {
+            return Ok(Place::Report);
+        }
+        let named = self.spots.0.read().get(&ino).cloned();
+        named.map(Place::Named).ok_or(VfsError::Stale)
+    }
+
+    fn lookup_below(
+        &self,
+        parent: Ino,
+        epoch: Arc<Epoch>,
+        folder: Index,
+        name: &[u8],
+    ) -> Answer<Lookup> {
+        match child_of(&epoch, folder, name) {
+            Ok(child) => Answer::Now(self.answer_child(parent, &epoch, child)),
+            Err(mut wanting) => {
+                let (vfs, name) = (self.myself(), name.to_vec());
+                Answer::later(async move {
+                    loop {
+                        vfs.provide(&epoch, wanting).await?;
+                        match child_of(&epoch, folder, &name) {
+                            Ok(child) => return vfs.answer_child(parent, &epoch, child),
+                            Err(still) => wanting = still,
+                        }
+                    }
+                })
+            }
+        }
+    }
+
+    fn answer_child(
+        &self,
+        parent: Ino,
+        epoch: &Epoch,
+        child: Option<Index>,
+    ) -> Result<Lookup, VfsError> {
+        let tree = epoch.tree().ok_or(VfsError::Stale)?;
+        let Some(child) = child.filter(|child| self.is_shown(tree, *child)) else {
+            // The root of a followed branch keeps its number when the tree below it changes, and
+            // a name that was never there cannot be invalidated.
+            return Ok(Lookup::Absent(if parent == ROOT_INO { Ttl::None } else { Ttl::Forever }));
+        };
+        let (attr, attr_ttl) = self.node_attr(epoch, child)?;
+        epoch.count_lookup();
+        Ok(Lookup::Found { attr, entry_ttl: Ttl::Forever, attr_ttl })
+    }
+
+    /// Gets what a question was wanting. Asked again it may want the next thing, of which there
+    /// are two.
+    pub(super) async fn provide(&self, epoch: &Epoch, wanting: Wanting) -> Result<(), VfsError> {
+        match wanting {
+            Wanting::Tree => {
+                epoch.set_tree(self.tree(epoch.commit).await?);
+                Ok(())
+            }
+            Wanting::Manifest(output) => {
+                let tree = epoch.tree().ok_or(VfsError::Stale)?;
+                self.attach_manifest(tree, output).await
+            }
+        }
+    }
+
+    /// Whether a node is shown at all: links that leave the tree may be hidden.
+    pub(super) fn is_shown(&self, tree: &Tree, index: Index) -> bool {
+        if !self.options.only_inner_links {
+            return true;
+        }
+        let Some(Node::Link(id)) = tree.node(index) else { return true };
+        let folder = tree.path(tree.parent(index));
+        self.link_target(id).is_ok_and(|target| stays_inside(&folder, &target))
+    }
+
+    fn lookup_above(&self, spot: &Spot, name: &[u8]) -> Answer<Lookup> {
+        let refs = Arc::clone(&self.refs.read());
+        let Some(target) = spot.lookup(&refs, name) else {
+            return Answer::Now(Ok(Lookup::Absent(Ttl::None)));
+        };
+        let name = String::from_utf8_lossy(name);
+        let place =
+            if *spot == Spot::Root { name.into() } else { format!("{}/{name}", spot.path()) };
+        match target {
+            Target::Folder(folder) => {
+                Answer::Now(Ok(self.found_named(Named::Folder(folder), place)))
+            }
+            Target::Link(target) => Answer::Now(Ok(self.found_named(Named::Link(target), place))),
+            Target::Report(kind) => Answer::Now(Ok(self.found_report(kind))),
+            Target::Commit(commit) => Answer::Now(self.found_commit(commit, &place)),
+            Target::Revision(revision) => {
+                self.resolve_then(revision, move |vfs, commit| vfs.found_commit(commit, &place))
+            }
+            Target::ShortHash(hash) => self.resolve_then(hash, move |vfs, commit| {
+                Ok(vfs.found_named(Named::Link(commit.to_string()), place))
+            }),
+        }
+    }
+
+    fn resolve_then(
+        &self,
+        revision: String,
+        then: impl FnOnce(&Self, CommitId) -> Result<Lookup, VfsError> + Send + 'static,
+    ) -> Answer<Lookup> {
+        let vfs = self.myself();
+        Answer::later(async move {
+            match vfs.resolve(revision).await {
+                Ok(commit) => then(&vfs, commit),
+                Err(VfsError::NotFound) => Ok(Lookup::Absent(Ttl::None)),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
+    fn found_named(&self, named: Named, path: String) -> Lookup {
+        let ino = self.table.name(&path);
+        self.spots.enter(ino, &named);
+        let attr = self.named_attr(ino, &named);
+        Lookup::Found { attr, entry_ttl: Ttl::Second, attr_ttl: Ttl::Second }
+    }
+
+    fn found_commit(&self, commit: CommitId, place: &str) -> Result<Lookup, VfsError> {
+        let epoch = self.epochs.enter(self.table.slot(commit, place), commit);
+        let (attr, attr_ttl) = self.node_attr(&epoch, ROOT).inspect_err(|_| {
+            self.epochs.forget(epoch.slot, 1);
+        })?;
+        Ok(Lookup::Found { attr, entry_ttl: Ttl::Second, attr_ttl })
+    }
+
+    /// The kernel has forgotten `count` look-ups of an inode.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        match ino.slot() {
+            0 => self.reports.forget(ino, count),
+            slot => self.epochs.forget(slot, count),
+        }
+    }
+
+    /// Where a link leads.
+    pub fn readlink(&self, ino: Ino) -> Result<Vec<u8>, VfsError> {
+        match self.place(ino)? {
+            Place::Named(Named::Link(target)) => Ok(target.into_bytes()),
+            Place::Node(epoch, index) => match epoch.tree().and_then(|tree| tree.node(index)) {
+                Some(Node::Link(id)) => self.link_target(id),
+                _ => Err(VfsError::NotALink),
+            },
+            Place::Named(Named::Folder(_)) | Place::Report => Err(VfsError::NotALink),
+        }
+    }
+
+    pub(super) fn link_target(&self, id: GitId) -> Result<Vec<u8>, VfsError> {
+        /// The longest target Linux follows.
+        const PATH_MAX: u64 = 4096;
+        Ok(self.registry.repository().blob(id, PATH_MAX)?)
+    }
+}
+
+fn child_of(epoch: &Epoch, folder: Index, name: &[u8]) -> Result<Option<Index>, Wanting> {
+    let tree = epoch.tree().ok_or(Wanting::Tree)?;
+    tree.child(folder, name).map_err(|needs| Wanting::Manifest(needs.0))
+}
+
+/// Whether a link in `folder` stays within its tree, taken lexically.
+fn stays_inside(folder: &RepoPath, target: &[u8]) -> bool {
+    folder.resolve(target).is_ok()
+}
