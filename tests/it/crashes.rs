@@ -114,7 +114,7 @@ fn signals_and_umount_end_a_mount_well() {
         mount.wait();
     }
     let mount = sandbox.mount(place.work_tree());
-    succeed(sandbox.dvcfs(["umount".as_ref(), mount.dir().as_os_str()]).env("RUST_LOG", "debug"));
+    succeed(&mut sandbox.dvcfs(["umount".as_ref(), mount.dir().as_os_str()]));
     mount.wait();
 }
 
@@ -127,7 +127,7 @@ fn a_mount_in_the_background_answers_when_the_command_returns() {
     let mut mount = sandbox.dvcfs(["mount"]);
     succeed(mount.arg(place.work_tree()).arg(&dir));
     let names = fs::read_dir(dir.join("tags")).unwrap().count();
-    succeed(sandbox.dvcfs(["umount".as_ref(), dir.as_os_str()]));
+    succeed(&mut sandbox.dvcfs(["umount".as_ref(), dir.as_os_str()]));
     assert_eq!(names, fixture.manifest.revisions.len());
     assert!(!is_mounted(&dir));
 }

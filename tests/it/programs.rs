@@ -303,7 +303,8 @@ fn two_mounts_and_dvc_share_one_cache_in_both_directions() {
     // What the mounts fetched, DVC takes from the cache.
     let (one, two) = (sandbox.mount(registry.repository()), sandbox.mount(registry.repository()));
     let listings = thread::scope(|scope| {
-        let listings = [&one, &two].map(|mount| scope.spawn(|| list(&mount.path("tags/v1"))));
+        let roots = [&one, &two].map(|mount| mount.path("tags/v1"));
+        let listings = roots.map(|root| scope.spawn(move || list(&root)));
         listings.map(|listing| listing.join().unwrap())
     });
     assert_same("the two mounts", &listings[0], &listings[1]);
