@@ -17,7 +17,7 @@ use super::{
     target::Target,
     window::Cursor,
 };
-use crate::cache::{CachedBlob, Partial};
+use crate::cache::{BLOCK, BlockSet, CachedBlob, Partial, blocks_of};
 
 /// How often one download begins anew, because the size was wrong or the disk failed.
 const TROUBLES: u8 = 4;
@@ -50,6 +50,8 @@ pub(super) struct State {
     pub(super) life: u64,
     /// Whether the cache's disk has failed under it.
     pub(super) is_past_cache: bool,
+    /// Blocks that earlier beginnings brought.
+    pub(super) came: BlockSet,
     /// How often it began anew because of the size or the disk.
     troubles: u8,
     is_in_flight: bool,
@@ -84,6 +86,7 @@ impl Fetch {
                 size: None,
                 life: 0,
                 is_past_cache: false,
+                came: BlockSet::default(),
                 troubles: 0,
                 is_in_flight: false,
             }),
@@ -159,7 +162,11 @@ impl Fetch {
             let is_hopeless = state.troubles > TROUBLES;
             if !is_hopeless {
                 state.life += 1;
-                state.phase = Phase::First;
+                match std::mem::replace(&mut state.phase, Phase::First) {
+                    Phase::Streaming(stream) => state.came = stream.into_came(),
+                    Phase::Cached(blob) => state.came.insert(blocks_of(0..blob.size())),
+                    Phase::First | Phase::Whole | Phase::Failed(_) => {}
+                }
                 state.size = size;
                 state.is_past_cache |= is_past_cache;
             }
@@ -174,8 +181,10 @@ impl Fetch {
 
     /// Ends with an error for everybody who reads or will read through this fetch.
     pub(super) fn fail(&self, life: u64, error: BlobError) {
-        self.with_life(life, |state| state.phase = Phase::Failed(error));
-        self.landed();
+        self.with_life(life, |state| {
+            state.phase = Phase::Failed(error);
+            self.landed(state);
+        });
     }
 
     /// Ends with checked content.
@@ -183,8 +192,8 @@ impl Fetch {
         self.with_life(life, |state| {
             state.phase = phase;
             state.size = Some(size);
+            self.landed(state);
         });
-        self.landed();
     }
 
     /// Changes the state and wakes who waits for that, unless it was begun anew since `life`.
@@ -264,7 +273,7 @@ impl Fetch {
             (state.life, answer)
         };
         for blocks in pulls {
-            let is_ahead = blocks.start * crate::cache::BLOCK >= range.end;
+            let is_ahead = blocks.start * BLOCK >= range.end;
             self.spawn(Pull::new(self, life, blocks).run(is_ahead));
         }
         match answer {
@@ -279,9 +288,8 @@ impl Fetch {
         }
     }
 
-    fn landed(&self) {
-        let was_in_flight = std::mem::take(&mut self.state.lock().is_in_flight);
-        if was_in_flight {
+    fn landed(&self, state: &mut State) {
+        if std::mem::take(&mut state.is_in_flight) {
             self.target.context.stats.in_flight.sub(1);
         }
     }
@@ -327,7 +335,7 @@ impl Fetch {
 
 impl Drop for Fetch {
     fn drop(&mut self) {
-        self.landed();
+        self.landed(&mut self.state.lock());
     }
 }
 

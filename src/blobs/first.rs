@@ -126,24 +126,24 @@ impl Start<'_> {
     /// Checks a small blob and puts it in the cache, or in memory where that fails.
     async fn finish(&self, arriving: Arriving) -> Result<(), BlobError> {
         let target = &self.fetch.target;
-        let (key, context) = (target.key, target.context.clone());
+        let (key, shared) = (target.key, target.context.clone());
         if !arriving.checker.finish().matches(&key.digest) {
-            context.stats.verification_failures.add(1);
+            shared.stats.verification_failures.add(1);
             tracing::warn!(%key, url = target.url(), "content does not match its name");
             return Err(target.integrity("its content does not match its name"));
         }
         let content = Bytes::from(arriving.bytes);
         let size = content.len() as u64;
         if !self.is_past_cache {
-            let (cache, copy) = (context.cache.clone(), content.clone());
+            let (cache, copy) = (shared.cache.clone(), content.clone());
             let admit = move || cache.admit(&key, &copy).ok();
-            if let Ok(Some(blob)) = context.runtime.spawn_blocking(admit).await {
+            if let Ok(Some(blob)) = shared.runtime.spawn_blocking(admit).await {
                 self.succeed(blob);
                 return Ok(());
             }
         }
-        context.sizes.record_verified(&key, target.scope(), size);
-        context.memory.put(target.owner, Part::Whole, content);
+        shared.sizes.record_verified(&key, target.scope(), size);
+        shared.memory.put(target.owner, Part::Whole, content);
         self.fetch.complete(self.life, Phase::Whole, size);
         Ok(())
     }
@@ -165,8 +165,9 @@ impl Start<'_> {
             self.fetch.target.context.runtime.spawn_blocking(partial).await.ok().flatten()
         };
         let blocks = crate::cache::blocks_of(0..beginning.len() as u64);
-        let stream = Stream::new(&self.fetch.target, size, opened, blocks);
         self.fetch.with_life(self.life, |state| {
+            let came = std::mem::take(&mut state.came);
+            let stream = Stream::new(&self.fetch.target, size, opened, blocks, came);
             state.size = Some(bytes);
             state.phase = Phase::Streaming(Box::new(stream));
         });

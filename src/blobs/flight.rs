@@ -43,19 +43,19 @@ impl<K: Eq + Hash, V> Flights<K, V> {
                 return (effort, false);
             }
             // Its last holder may be us, and dropping it must not happen under the lock.
-            let begun = Arc::new(begin());
-            flying.efforts.insert(key, Arc::downgrade(&begun));
+            let fresh = Arc::new(begin());
+            flying.efforts.insert(key, Arc::downgrade(&fresh));
             drop(flying);
             drop(effort);
-            return (begun, true);
+            return (fresh, true);
         }
-        let begun = Arc::new(begin());
-        flying.efforts.insert(key, Arc::downgrade(&begun));
+        let fresh = Arc::new(begin());
+        flying.efforts.insert(key, Arc::downgrade(&fresh));
         if flying.efforts.len() >= flying.sweep_at {
             flying.efforts.retain(|_, effort| effort.strong_count() > 0);
             flying.sweep_at = 64.max(2 * flying.efforts.len());
         }
-        (begun, true)
+        (fresh, true)
     }
 
     /// The effort for `key`, if there is one.
@@ -85,8 +85,8 @@ mod tests {
                 .map(|_| {
                     scope.spawn(|| {
                         barrier.wait();
-                        let begin = || begun.fetch_add(1, Ordering::SeqCst);
-                        let effort = flights.join(7, |_| true, begin);
+                        let count = || begun.fetch_add(1, Ordering::SeqCst);
+                        let effort = flights.join(7, |_| true, count);
                         barrier.wait();
                         effort.1
                     })

@@ -99,9 +99,9 @@ mod tests {
             let range = start..start + len;
             plain[start as usize..(start + len) as usize].fill(adds);
             if adds {
-                set.insert(range)
+                set.insert(range);
             } else {
-                set.remove(range)
+                set.remove(range);
             }
             for at in 0..40 {
                 assert_eq!(set.contains(&(at..at + 1)), plain[at as usize]);

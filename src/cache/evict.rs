@@ -9,7 +9,7 @@ use std::{
 use super::{CacheError, Entry, Item, Key, Shared, usage::lock_patiently};
 
 /// How old the last scan must be before running out of victims causes another.
-const RESCAN: Duration = Duration::from_secs(60);
+const RESCAN: Duration = Duration::from_mins(1);
 
 impl Shared {
     /// Counts `bytes` more, evicting what the limits demand.

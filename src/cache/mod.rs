@@ -62,7 +62,7 @@ use usage::Usage;
 use view::{Entry, Item, Pin, View};
 
 /// How often the access time of a file of ours is brought up to date.
-const RECENCY: Duration = Duration::from_secs(3600);
+const RECENCY: Duration = Duration::from_hours(1);
 
 /// Where a cache lies and what it may hold.
 #[derive(Debug, Clone)]
@@ -149,8 +149,8 @@ impl BlobCache {
         });
         let syncer = Arc::new(Syncer::start(shared.clone()));
         let scanned = shared.clone();
-        let scanner = std::thread::Builder::new().name("dvcfs-scan".into());
-        if let Err(error) = scanner.spawn(move || scanned.scan_if_older_than(Duration::MAX)) {
+        let thread = std::thread::Builder::new().name("dvcfs-scan".into());
+        if let Err(error) = thread.spawn(move || scanned.scan_if_older_than(Duration::MAX)) {
             tracing::warn!(%error, "cache is scanned when room is needed");
         }
         Self { shared, syncer }

@@ -13,6 +13,8 @@ use std::{
     os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::PathBuf,
     sync::Arc,
+    thread,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -29,6 +31,10 @@ const RESERVE_STEP: u64 = 4 << 20;
 
 /// Larger claims are lies; the map of one would take 128 MiB.
 const LARGEST: u64 = BLOCK << 27;
+
+/// An owner that is just ending, such as the last reader of this process, is waited for a moment.
+const OWN_TRIES: u32 = 10;
+const OWN_PAUSE: Duration = Duration::from_millis(5);
 
 /// A download in progress, owned by this process.
 ///
@@ -247,11 +253,11 @@ impl Drop for Partial {
     }
 }
 
-/// Opens and locks the data file; nothing when another process has it.
+/// Opens and locks the data file; nothing when another has it and keeps it.
 fn own(path: &std::path::Path) -> io::Result<Option<File>> {
     // Its owner may rename or remove it between our opening and our locking; then it is not the
     // file of that name any more.
-    for _ in 0..4 {
+    for _ in 0..OWN_TRIES {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -260,7 +266,8 @@ fn own(path: &std::path::Path) -> io::Result<Option<File>> {
             .mode(0o600)
             .open(path)?;
         if file.try_lock().is_err() {
-            return Ok(None);
+            thread::sleep(OWN_PAUSE);
+            continue;
         }
         let ours = file.metadata()?;
         if fs::metadata(path).is_ok_and(|now| (now.dev(), now.ino()) == (ours.dev(), ours.ino())) {

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// Mount a DVC data registry as folders, at any git revision.
 #[derive(Debug, Parser)]
 #[command(name = "dvcfs", version, max_term_width = 100)]
-pub struct Cli {
+pub(super) struct Cli {
     #[command(flatten)]
     pub(super) common: Common,
     #[command(subcommand)]
@@ -40,7 +40,7 @@ pub(super) struct Common {
     /// Where git mirrors and indexes are kept [default: ~/.local/state/dvcfs, or /var/lib/dvcfs as root]
     #[arg(long, global = true, env = "DVCFS_STATE_DIR", value_name = "DIR", hide_env = true)]
     pub(super) state_dir: Option<PathBuf>,
-    /// Where sockets of mounts lie [default: $XDG_RUNTIME_DIR/dvcfs, or /run/dvcfs as root]
+    /// Where sockets of mounts lie [default: `$XDG_RUNTIME_DIR/dvcfs`, or /run/dvcfs as root]
     #[arg(long, global = true, env = "DVCFS_RUNTIME_DIR", value_name = "DIR", hide_env = true)]
     pub(super) runtime_dir: Option<PathBuf>,
 }
@@ -79,13 +79,14 @@ pub(super) struct RepoArgs {
 }
 
 #[derive(Debug, Clone, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct MountArgs {
     #[command(flatten)]
     pub(super) repo: RepoArgs,
     /// The folder to mount on
     #[arg(value_name = "DIR")]
     pub(super) dir: PathBuf,
-    /// Show one revision instead of all [env: DVCFS_REV]
+    /// Show one revision instead of all
     #[arg(long, value_name = "REV", env = "DVCFS_REV", hide_env = true)]
     pub(super) rev: Option<String>,
     /// How often branches are asked for new commits
@@ -230,7 +231,7 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     let invalid = || format!("{text:?} is not a size; write a number with K, M, G or T, like 50G");
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
-    let number: f64 = number.parse().map_err(|_: std::num::ParseFloatError| invalid())?;
+    let number: f64 = number.parse().ok().ok_or_else(invalid)?;
     let unit = unit.trim().to_ascii_uppercase();
     let power = match unit.trim_end_matches('B').trim_end_matches('I') {
         "" => 0,
@@ -248,7 +249,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let invalid = || format!("{text:?} is not a time; write a number with s, m, h or d, like 60s");
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
-    let number: u64 = number.parse().map_err(|_: std::num::ParseIntError| invalid())?;
+    let number: u64 = number.parse().ok().ok_or_else(invalid)?;
     let factor: u64 = match unit {
         "" | "s" => 1,
         "m" => 60,

@@ -81,20 +81,6 @@ impl Context {
         Ok(Arc::new(registry.map_err(|error| opening(error.into()))?))
     }
 
-    /// The commit of a revision, or of the default branch; and the branch that it is, if it is one.
-    pub(super) fn resolve(
-        &self,
-        registry: &Registry,
-        revision: Option<&str>,
-    ) -> Result<(CommitId, Option<String>), Failure> {
-        let resolved = registry.repository().resolve(revision.unwrap_or("HEAD"))?;
-        let branch = match resolved.kind {
-            RevisionKind::Branch(name) => Some(name),
-            RevisionKind::Tag(_) | RevisionKind::Commit | RevisionKind::Expression => None,
-        };
-        Ok((resolved.commit, branch))
-    }
-
     /// Asks for whatever a commit's default remote needs the user's consent for.
     pub(super) fn settle_trust(
         &self,
@@ -154,7 +140,7 @@ impl Context {
         revision: Option<&str>,
     ) -> Result<Arc<Vfs>, Failure> {
         let registry = self.registry(args, revision)?;
-        let (commit, _) = self.resolve(&registry, revision)?;
+        let (commit, _) = resolve(&registry, revision)?;
         self.settle_trust(args, &registry, commit)?;
         // Nothing is served before it is checked, so nothing can turn out wrong afterwards.
         let (invalid, _) = mpsc::channel(1);
@@ -171,6 +157,19 @@ impl Context {
         let table = InodeTable::in_memory();
         Ok(Vfs::new(registry, blobs, (layout, options), table, events, handle)?)
     }
+}
+
+/// The commit of a revision, or of the default branch; and the branch that it is, if it is one.
+pub(super) fn resolve(
+    registry: &Registry,
+    revision: Option<&str>,
+) -> Result<(CommitId, Option<String>), Failure> {
+    let resolved = registry.repository().resolve(revision.unwrap_or("HEAD"))?;
+    let branch = match resolved.kind {
+        RevisionKind::Branch(name) => Some(name),
+        RevisionKind::Tag(_) | RevisionKind::Commit | RevisionKind::Expression => None,
+    };
+    Ok((resolved.commit, branch))
 }
 
 /// The user and group that this process acts for.

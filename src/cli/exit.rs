@@ -7,7 +7,7 @@ use crate::{blobs::BlobError, git::GitError, registry::RegistryError, vfs::VfsEr
 /// Exit codes, the same for every command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Code {
+pub(super) enum Code {
     /// Something differs, is missing or failed.
     Failed = 1,
     /// The command line or the settings make no sense.
@@ -30,7 +30,7 @@ pub enum Code {
 
 /// Why a command failed: one line of what, on what, why; and what to do about it.
 #[derive(Debug)]
-pub struct Failure {
+pub(super) struct Failure {
     /// The exit code.
     pub code: Code,
     /// One line.
@@ -41,20 +41,20 @@ pub struct Failure {
 
 impl Failure {
     /// A failure without a hint.
-    pub fn new(code: Code, message: impl Into<String>) -> Self {
+    pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), hint: None }
     }
 
     /// Adds what to do.
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
     /// Puts what was attempted before the reason.
     #[must_use]
-    pub fn context(mut self, what: impl fmt::Display) -> Self {
+    pub(super) fn context(mut self, what: impl fmt::Display) -> Self {
         self.message = format!("{what}: {}", self.message);
         self
     }
@@ -154,7 +154,7 @@ impl From<VfsError> for Failure {
 }
 
 /// An error and everything below it, on one line.
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut below = error.source();
     while let Some(error) = below {

@@ -91,7 +91,8 @@ async fn copy(
 /// The node at a path of the tree.
 pub(super) async fn find(vfs: &Vfs, path: &str) -> Result<Attr, Failure> {
     let missing = || Failure::new(Code::Failed, format!("no such file or folder: {path}"));
-    let path = RepoPath::root().resolve(path.as_bytes()).map_err(|_| missing())?;
+    let path =
+        RepoPath::root().resolve(path.as_bytes()).map_err(|error| missing().context(error))?;
     let mut at = vfs.getattr(ROOT_INO).wait().await?.0;
     for name in path.components() {
         match vfs.lookup(at.ino, name).wait().await {

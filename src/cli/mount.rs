@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     args::{MountArgs, Symlinks, Verify},
     background::{self, Readiness, Side},
-    context::{Context, now, owner, private_folder},
+    context::{Context, now, owner, private_folder, resolve as resolve_revision},
     control::{self, Request, Response},
     exit::{Code, Failure, chain},
     mounts::{self, Record, Records, short_name},
@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// A mount that does not answer by then is given up.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+const ANSWER_DEADLINE: Duration = Duration::from_mins(1);
 
 pub(super) fn run(settings: Settings, args: &MountArgs) -> Result<ExitCode, Failure> {
     let dir = check_dir(args)?;
@@ -120,7 +120,14 @@ fn serve(
     let options = mount_options(args, &registry);
     let handle = context.runtime.handle().clone();
     let session = Session::start(Arc::clone(&vfs), received, dir, &options, handle)?;
-    let published = publish(&context, &records, args, dir, &registry, &vfs, &blobs)
+    let record = Record {
+        mount_point: dir.to_owned(),
+        repository: registry.name(),
+        revision: args.rev.clone(),
+        pid: std::process::id(),
+        socket: records.socket(dir),
+    };
+    let published = publish(&context, &records, &record, &vfs, &blobs)
         .and_then(|()| wait_until_it_answers(dir))
         .and_then(|()| {
             let log = context.settings.state_dir.join(format!("log/{}.log", short_name(dir)));
@@ -151,14 +158,9 @@ fn serve(
 
 fn layout(context: &Context, args: &MountArgs, registry: &Registry) -> Result<Layout, Failure> {
     let revision = args.rev.as_deref();
-    let (commit, branch) = match context.resolve(registry, revision) {
-        Ok(resolved) => resolved,
-        // Without a revision there may be branches yet to come.
-        Err(failure) if revision.is_none() => {
-            return Err(failure.context(format!("mount {}", args.repo.repo)));
-        }
-        Err(failure) => return Err(failure),
-    };
+    let resolved = resolve_revision(registry, revision);
+    let (commit, branch) =
+        resolved.map_err(|failure| failure.context(format!("mount {}", args.repo.repo)))?;
     registry.keep(commit);
     context.settle_trust(&args.repo, registry, commit)?;
     Ok(match revision {
@@ -227,9 +229,7 @@ fn inode_table(context: &Context, registry: &Registry, dir: &Path) -> InodeTable
 fn publish(
     context: &Context,
     records: &Records,
-    args: &MountArgs,
-    dir: &Path,
-    registry: &Registry,
+    record: &Record,
     vfs: &Arc<Vfs>,
     blobs: &Arc<Blobs>,
 ) -> Result<(), Failure> {
@@ -237,19 +237,12 @@ fn publish(
         let folder = context.settings.runtime_dir.display();
         Failure::new(Code::Failed, format!("leave a record of the mount in {folder}: {error}"))
     };
-    let socket = records.socket(dir);
-    if fs::symlink_metadata(&socket).is_ok_and(|metadata| metadata.file_type().is_socket()) {
-        fs::remove_file(&socket).map_err(failed)?;
+    let socket = &record.socket;
+    if fs::symlink_metadata(socket).is_ok_and(|metadata| metadata.file_type().is_socket()) {
+        fs::remove_file(socket).map_err(failed)?;
     }
-    let listener = UnixListener::bind(&socket).map_err(failed)?;
-    let record = Record {
-        mount_point: dir.to_owned(),
-        repository: registry.name(),
-        revision: args.rev.clone(),
-        pid: std::process::id(),
-        socket,
-    };
-    records.write(&record).map_err(failed)?;
+    let listener = UnixListener::bind(socket).map_err(failed)?;
+    records.write(record).map_err(failed)?;
     let (vfs, blobs) = (Arc::clone(vfs), Arc::clone(blobs));
     let runtime = context.runtime.handle().clone();
     let answer = move |request| answer(request, &vfs, &blobs, &runtime);
@@ -287,7 +280,7 @@ fn wait_until_it_answers(dir: &Path) -> Result<(), Failure> {
     let listed = dir.to_owned();
     thread::spawn(move || {
         // The receiver is gone once the deadline has passed.
-        _ = sender.send(fs::read_dir(&listed).map(|entries| entries.count()));
+        _ = sender.send(fs::read_dir(&listed).map(Iterator::count));
     });
     let failed = |why: String| {
         Failure::new(Code::Failed, format!("the mount on {} does not answer: {why}", dir.display()))

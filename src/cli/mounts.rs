@@ -34,7 +34,7 @@ impl Mounted {
 pub(super) fn find(mount_point: &Path) -> io::Result<Option<Mounted>> {
     let table = fs::read("/proc/self/mountinfo")?;
     let lines = table.split(|byte| *byte == b'\n');
-    Ok(lines.filter_map(parse_line).filter(|line| line.mount_point == mount_point).last())
+    Ok(lines.filter_map(parse_line).rfind(|line| line.mount_point == mount_point))
 }
 
 /// Reads `36 35 98:0 /root /mnt/point options... - type source superoptions`.

@@ -13,7 +13,7 @@ use super::{
 };
 
 /// Longer than the time limit of a fetch.
-const DEADLINE: Duration = Duration::from_secs(15 * 60);
+const DEADLINE: Duration = Duration::from_mins(15);
 
 pub(super) fn run(settings: &Settings, args: &RefreshArgs) -> Result<ExitCode, Failure> {
     let dir = resolve(&args.dir)?;

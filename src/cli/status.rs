@@ -44,7 +44,9 @@ pub(super) fn run(settings: &Settings, args: &StatusArgs) -> Result<ExitCode, Fa
     } else if reports.is_empty() {
         print("nothing is mounted\n");
     } else {
-        reports.iter().for_each(|report| print(&describe(report)));
+        for report in &reports {
+            print(&describe(report));
+        }
     }
     let all_answer = reports.iter().all(|report| report.answer.get("error").is_none());
     Ok(if all_answer { ExitCode::SUCCESS } else { Code::Failed.into() })

@@ -35,7 +35,8 @@ impl Trust {
     /// after a no, the failure says what to type.
     pub(super) fn ask(&mut self, repository: &str, open: &[Untrusted]) -> Result<(), Failure> {
         for untrusted in open {
-            if !(io::stdin().is_terminal() && io::stderr().is_terminal()) || !confirm(untrusted)? {
+            let can_ask = io::stdin().is_terminal() && io::stderr().is_terminal();
+            if !(can_ask && confirm(untrusted)?) {
                 return Err(refusal(untrusted));
             }
             let agreed = self.agreed.entry(repository.to_owned()).or_default();

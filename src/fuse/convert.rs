@@ -65,11 +65,10 @@ pub(super) fn absent((uid, gid): (u32, u32)) -> FileAttr {
     }
 }
 
+/// Times before 1970 and beyond some thirty thousand years, which commits may claim, are moved to
+/// the nearest one that every program can handle.
 fn time(secs: i64) -> SystemTime {
-    let distance = Duration::from_secs(secs.unsigned_abs());
-    let time =
-        if secs < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
-    time.unwrap_or(UNIX_EPOCH)
+    UNIX_EPOCH + Duration::from_secs(secs.clamp(0, 1 << 40).unsigned_abs())
 }
 
 #[cfg(test)]
@@ -77,9 +76,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_outside_what_the_system_can_hold_become_the_epoch() {
+    fn times_that_programs_cannot_handle_are_moved_to_the_nearest() {
         assert_eq!(time(1), UNIX_EPOCH + Duration::from_secs(1));
-        assert_eq!(time(-1), UNIX_EPOCH - Duration::from_secs(1));
         assert_eq!(time(i64::MIN), UNIX_EPOCH);
+        assert_eq!(time(i64::MAX), UNIX_EPOCH + Duration::from_secs(1 << 40));
     }
 }

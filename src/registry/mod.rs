@@ -41,7 +41,7 @@ const MAX_CONFIG: u64 = 1 << 20;
 const KEPT_CONFIGS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
 /// What opening a registry may take.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(600);
+const FETCH_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// Where the user's own settings are, and what the user has agreed to.
 #[derive(Clone)]
@@ -114,10 +114,13 @@ pub struct Registry {
     name: String,
     options: RegistryOptions,
     agreed: RwLock<BTreeSet<String>>,
-    configs: Mutex<LruCache<(RepoPath, Option<GitId>), Arc<Config>>>,
+    configs: Mutex<LruCache<ConfigKey, Arc<Config>>>,
     remotes: Mutex<HashMap<RemoteKey, Arc<dyn Remote>>>,
     kept: Mutex<Option<CommitId>>,
 }
+
+/// A project and its committed configuration.
+type ConfigKey = (RepoPath, Option<GitId>);
 
 /// A remote's name in one revision's configuration.
 type RemoteKey = (RepoPath, Option<GitId>, Option<String>);

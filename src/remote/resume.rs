@@ -140,14 +140,13 @@ impl Download {
     async fn advance(&mut self, deadline: Instant) -> Result<Bytes, RemoteError> {
         let (store, key) = (self.store.clone(), self.key);
         let stalled = || stalled(&*store, key);
-        let mut source = match self.source.take() {
-            Some(source) => source,
-            None => {
-                let rest = Some(self.position..self.end);
-                let request = store.request(key, rest, self.etag.as_deref());
-                let answer = self.retry.attempt(deadline, &stalled, request).await?;
-                self.fit(answer)?
-            }
+        let mut source = if let Some(source) = self.source.take() {
+            source
+        } else {
+            let rest = Some(self.position..self.end);
+            let request = store.request(key, rest, self.etag.as_deref());
+            let answer = self.retry.attempt(deadline, &stalled, request).await?;
+            self.fit(answer)?
         };
         loop {
             let next = async { Ok(source.chunks.next().await) };

@@ -122,18 +122,25 @@ struct Declaration {
     path: RepoPath,
     id: GitId,
     project: usize,
-    /// For a pipeline, the root of the commit's git tree and the lock file beside it.
-    pipeline: Option<Option<GitId>>,
+    form: Form,
+    /// The root of the commit's git tree.
     tree: GitTreeId,
+}
+
+/// What kind of file declares.
+enum Form {
+    Dotfile,
+    /// With the lock file beside it, if there is one.
+    Pipeline(Option<GitId>),
 }
 
 impl Declaration {
     fn parse(&self, repository: &Repository, project: &RepoPath) -> Result<Parsed, String> {
         let folder = self.path.parent().unwrap_or_default();
         let text = read(repository, self.id)?;
-        let parsed = match self.pipeline {
-            None => dotfile::parse(&text, &folder, project),
-            Some(lock) => {
+        let parsed = match self.form {
+            Form::Dotfile => dotfile::parse(&text, &folder, project),
+            Form::Pipeline(lock) => {
                 let lock = lock.map(|lock| read(repository, lock)).transpose()?;
                 let other = |path: &RepoPath| find_blob(repository, self.tree, path);
                 pipeline::parse(&text, lock.as_deref(), &folder, project, &other)
@@ -273,8 +280,9 @@ impl<'a> Walk<'a> {
         if is_settings || walked.ignore.is_ignored(path, false) {
             return;
         }
-        let (pipeline, tree) = (is_pipeline.then_some(lock), self.root);
-        self.declarations.push(Declaration { path: path.clone(), id, project, pipeline, tree });
+        let form = if is_pipeline { Form::Pipeline(lock) } else { Form::Dotfile };
+        let tree = self.root;
+        self.declarations.push(Declaration { path: path.clone(), id, project, form, tree });
     }
 }
 

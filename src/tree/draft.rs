@@ -63,7 +63,7 @@ impl Folder {
                 Err(Hidden::ByFile)
             }
             Some(Draft::Link(_)) => Err(Hidden::ByFile),
-            Some(Draft::Folder(Folder { output: None, .. })) => Err(Hidden::ByFolder),
+            Some(Draft::Folder(Self { output: None, .. })) => Err(Hidden::ByFolder),
             Some(Draft::Folder(_) | Draft::Output { .. }) | None => {
                 folder.children.insert(name.into(), Draft::Output { output, part });
                 Ok(())

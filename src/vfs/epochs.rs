@@ -113,11 +113,6 @@ impl<K: std::hash::Hash + Eq + Copy, V: Clone> Memo<K, V> {
         let cell = Arc::clone(self.cells.lock().get_or_insert(key, Arc::default));
         cell.get_or_try_init(|| make).await.cloned()
     }
-
-    /// The value of `key` if it is there.
-    pub(super) fn find(&self, key: K) -> Option<V> {
-        self.cells.lock().get(&key)?.get().cloned()
-    }
 }
 
 /// Trees that were built lately, shared by every epoch of their commit.

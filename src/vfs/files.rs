@@ -5,6 +5,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -17,10 +18,11 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{Answer, Epoch, Event, Ino, Vfs, VfsError, attributes::Size, lookup::Place};
 use crate::{
-    blobs::{Opened, Reader, SMALL},
+    blobs::{Opened, Reader, SMALL, Sources},
     cache::CachedBlob,
+    dvc::output::Content as Declared,
     id::{BlobId, Key},
-    tree::{Index, Node},
+    tree::{Index, Node, OutputId},
 };
 
 /// Git files are held in memory while they are open; larger ones cannot be read.
@@ -140,56 +142,49 @@ impl Vfs {
     fn open_node(&self, epoch: Arc<Epoch>, index: Index) -> Answer<OpenFile> {
         self.sizing.opened();
         match epoch.tree().and_then(|tree| tree.node(index)) {
-            None => Answer::Now(Err(VfsError::Stale)),
+            None | Some(Node::Link(_)) => Answer::Now(Err(VfsError::Stale)),
             Some(Node::Folder { .. }) => Answer::Now(Err(VfsError::IsAFolder)),
-            Some(Node::Link(_)) => Answer::Now(Err(VfsError::Stale)),
             Some(Node::GitFile { id, .. }) => {
                 let bytes = self.registry.repository().blob(id, MAX_GIT_FILE);
                 Answer::Now(bytes.map(|bytes| in_memory(bytes.into())).map_err(VfsError::from))
             }
             Some(Node::Blob { id: None, output, .. }) => {
-                let why = self.why_unavailable(&epoch, output);
-                tracing::warn!("open {}: {why}", self.shown_path(&epoch, index));
+                let file = Located { epoch, index };
+                let why = file.why_unavailable(output);
+                tracing::warn!("open {file}: {why}");
                 Answer::Now(Err(VfsError::NoContent(why)))
             }
-            Some(Node::Blob { id: Some(id), .. }) => self.open_blob(epoch, index, id),
+            Some(Node::Blob { id: Some(id), output, claim, .. }) => {
+                let Some(tree) = epoch.tree() else { return Answer::Now(Err(VfsError::Stale)) };
+                let sources = self.sources(tree, output);
+                let shown = self.size(tree, output, Some(id), claim);
+                let file = Located { epoch, index };
+                self.open_blob(BlobFile { file, id, sources, shown })
+            }
         }
     }
 
-    fn open_blob(&self, epoch: Arc<Epoch>, index: Index, id: BlobId) -> Answer<OpenFile> {
-        let Some(tree) = epoch.tree() else { return Answer::Now(Err(VfsError::Stale)) };
-        let Some(Node::Blob { output, claim, .. }) = tree.node(index) else {
-            return Answer::Now(Err(VfsError::Stale));
-        };
-        let sources = self.sources(tree, output);
-        let shown = self.size(tree, output, Some(id), claim);
-        match self.blobs.open(id, &sources) {
+    fn open_blob(&self, blob: BlobFile) -> Answer<OpenFile> {
+        match self.blobs.open(blob.id, &blob.sources) {
             Opened::Empty => Answer::Now(Ok(in_memory(Bytes::new()))),
-            Opened::Ready(blob) => {
-                self.open_files.exposed.lock().remove(&id.into());
-                let (size, content) = (blob.size(), Content::Cached(Arc::new(blob)));
-                let file = OpenFile { content, size };
-                Answer::Now(self.settle(file, shown, id, &sources, &epoch, index))
+            Opened::Ready(cached) => {
+                self.open_files.exposed.lock().remove(&blob.id.into());
+                let (size, content) = (cached.size(), Content::Cached(Arc::new(cached)));
+                Answer::Now(self.settle(OpenFile { content, size }, &blob))
             }
             Opened::Fetch(fetch) => {
                 let vfs = self.myself();
                 Answer::later(async move {
-                    let opened = vfs.open_fetched(fetch.reader(), &epoch, index, id).await;
-                    let file = opened
-                        .inspect_err(|error| vfs.log_failure("open", &epoch, index, error))?;
-                    vfs.settle(file, shown, id, &sources, &epoch, index)
+                    let opened = vfs.open_fetched(fetch.reader(), &blob).await;
+                    let file =
+                        opened.inspect_err(|error| vfs.log_failure("open", &blob.file, error))?;
+                    vfs.settle(file, &blob)
                 })
             }
         }
     }
 
-    async fn open_fetched(
-        &self,
-        reader: Reader,
-        epoch: &Epoch,
-        index: Index,
-        id: BlobId,
-    ) -> Result<OpenFile, VfsError> {
+    async fn open_fetched(&self, reader: Reader, blob: &BlobFile) -> Result<OpenFile, VfsError> {
         let size = reader.fetch().size().await?;
         if size <= SMALL || self.options.verify_before_open {
             reader.verified().await?;
@@ -199,28 +194,19 @@ impl Vfs {
             return Ok(OpenFile { content, size });
         }
         let mut exposed = self.open_files.exposed.lock();
-        exposed.entry(id.into()).or_default().insert(Ino::new(epoch.slot, index));
+        exposed.entry(blob.id.into()).or_default().insert(blob.file.ino());
         Ok(OpenFile { content: Content::Streamed(reader), size })
     }
 
     /// Compares the size with what readers were told. Where that was wrong, this open fails, the
     /// index learns better and the kernel is told.
-    fn settle(
-        &self,
-        file: OpenFile,
-        shown: Size,
-        id: BlobId,
-        sources: &crate::blobs::Sources,
-        epoch: &Epoch,
-        index: Index,
-    ) -> Result<OpenFile, VfsError> {
-        match shown {
+    fn settle(&self, file: OpenFile, blob: &BlobFile) -> Result<OpenFile, VfsError> {
+        match blob.shown {
             Size::Known(shown) if shown != file.size => {
-                self.blobs.correct_size(id, sources, file.size);
-                let ino = Ino::new(epoch.slot, index);
-                self.tell(Event::File { ino, with_data: true });
+                self.blobs.correct_size(blob.id, &blob.sources, file.size);
+                self.tell(Event::File { ino: blob.file.ino(), with_data: true });
                 let error = VfsError::WrongSize { shown, actual: file.size };
-                self.log_failure("open", epoch, index, &error);
+                self.log_failure("open", &blob.file, &error);
                 Err(error)
             }
             Size::Known(_) | Size::Unknown => Ok(file),
@@ -240,7 +226,7 @@ impl Vfs {
             read.inspect_err(|error| {
                 vfs.open_files.drop_failed(handle);
                 if let Ok(Place::Node(epoch, index)) = vfs.place(ino) {
-                    vfs.log_failure("read", &epoch, index, error);
+                    vfs.log_failure("read", &Located { epoch, index }, error);
                 }
             })
         }))
@@ -324,23 +310,44 @@ impl Vfs {
         }
     }
 
-    fn why_unavailable(&self, epoch: &Epoch, output: crate::tree::OutputId) -> String {
-        use crate::dvc::output::Content as Declared;
-        let declared = epoch.tree().map(|tree| &tree.tracked(output).output.content);
+    fn log_failure(&self, what: &str, file: &Located, error: &VfsError) {
+        tracing::warn!("{what} {file}: {error}");
+        self.note_missing(error);
+    }
+}
+
+/// A file of an epoch, for messages and events.
+struct Located {
+    epoch: Arc<Epoch>,
+    index: Index,
+}
+
+/// A file whose bytes are a blob, and what its readers were told of its size.
+struct BlobFile {
+    file: Located,
+    id: BlobId,
+    sources: Sources,
+    shown: Size,
+}
+
+impl Located {
+    fn ino(&self) -> Ino {
+        Ino::new(self.epoch.slot, self.index)
+    }
+
+    fn why_unavailable(&self, output: OutputId) -> String {
+        let declared = self.epoch.tree().map(|tree| &tree.tracked(output).output.content);
         match declared {
             Some(Declared::Unavailable(why)) => why.clone(),
             _ => "its manifest entry has no usable hash".to_owned(),
         }
     }
+}
 
-    fn shown_path(&self, epoch: &Epoch, index: Index) -> String {
-        let path = epoch.tree().map(|tree| tree.path(index)).unwrap_or_default();
-        format!("{}:{path}", epoch.commit)
-    }
-
-    fn log_failure(&self, what: &str, epoch: &Epoch, index: Index, error: &VfsError) {
-        tracing::warn!("{what} {}: {error}", self.shown_path(epoch, index));
-        self.note_missing(error);
+impl fmt::Display for Located {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.epoch.tree().map(|tree| tree.path(self.index)).unwrap_or_default();
+        write!(f, "{}:{path}", self.epoch.commit)
     }
 }
 

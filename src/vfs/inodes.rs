@@ -41,16 +41,16 @@ pub const ROOT_INO: Ino = Ino(1);
 pub struct Ino(pub u64);
 
 /// The number of an epoch within its mount; 0 stands for the names above commits.
-pub type Slot = u32;
+pub(super) type Slot = u32;
 
 impl Ino {
     /// Puts slot and index together.
-    pub fn new(slot: Slot, index: Index) -> Self {
+    pub(super) fn new(slot: Slot, index: Index) -> Self {
         Self(u64::from(slot) << INDEX_BITS | index)
     }
 
     /// Which epoch the inode lies in.
-    pub fn slot(self) -> Slot {
+    pub(super) fn slot(self) -> Slot {
         (self.0 >> INDEX_BITS) as Slot
     }
 
@@ -118,7 +118,7 @@ impl InodeTable {
     }
 
     /// The slot of a commit as seen at `place`, such as `branches/main`.
-    pub fn slot(&self, commit: CommitId, place: &str) -> Slot {
+    pub(super) fn slot(&self, commit: CommitId, place: &str) -> Slot {
         let mut state = self.state.lock();
         if let Some(slot) = state.slots.get(&(commit, place.to_owned())) {
             return *slot;

@@ -76,7 +76,7 @@ impl Vfs {
         if let (ROOT_INO, Layout::One { .. }, Some(spot)) =
             (parent, &self.layout, lookup_beside_tree(name))
         {
-            return Answer::Now(Ok(self.found_named(Named::Folder(spot.clone()), spot.path())));
+            return Answer::Now(Ok(self.found_named(&Named::Folder(spot.clone()), &spot.path())));
         }
         match self.place(parent) {
             Err(error) => Answer::Now(Err(error)),
@@ -100,7 +100,7 @@ impl Vfs {
             let epoch = self.epochs.find(ino.slot()).ok_or(VfsError::Stale)?;
             return Ok(Place::Node(epoch, ino.index()));
         }
-        if self.reports.contains(ino) {
+        if super::reports::Reports::contains(ino) {
             return Ok(Place::Report);
         }
         let named = self.spots.0.read().get(&ino).cloned();
@@ -183,16 +183,16 @@ impl Vfs {
             if *spot == Spot::Root { name.into() } else { format!("{}/{name}", spot.path()) };
         match target {
             Target::Folder(folder) => {
-                Answer::Now(Ok(self.found_named(Named::Folder(folder), place)))
+                Answer::Now(Ok(self.found_named(&Named::Folder(folder), &place)))
             }
-            Target::Link(target) => Answer::Now(Ok(self.found_named(Named::Link(target), place))),
+            Target::Link(target) => Answer::Now(Ok(self.found_named(&Named::Link(target), &place))),
             Target::Report(kind) => Answer::Now(Ok(self.found_report(kind))),
             Target::Commit(commit) => Answer::Now(self.found_commit(commit, &place)),
             Target::Revision(revision) => {
                 self.resolve_then(revision, move |vfs, commit| vfs.found_commit(commit, &place))
             }
             Target::ShortHash(hash) => self.resolve_then(hash, move |vfs, commit| {
-                Ok(vfs.found_named(Named::Link(commit.to_string()), place))
+                Ok(vfs.found_named(&Named::Link(commit.to_string()), &place))
             }),
         }
     }
@@ -212,10 +212,10 @@ impl Vfs {
         })
     }
 
-    fn found_named(&self, named: Named, path: String) -> Lookup {
-        let ino = self.table.name(&path);
-        self.spots.enter(ino, &named);
-        let attr = self.named_attr(ino, &named);
+    fn found_named(&self, named: &Named, path: &str) -> Lookup {
+        let ino = self.table.name(path);
+        self.spots.enter(ino, named);
+        let attr = self.named_attr(ino, named);
         Lookup::Found { attr, entry_ttl: Ttl::Second, attr_ttl: Ttl::Second }
     }
 

@@ -214,21 +214,18 @@ impl Vfs {
 
     /// The tree of a commit, built once however many ask.
     async fn tree(&self, commit: CommitId) -> Result<Arc<Tree>, VfsError> {
-        let living = self.epochs.all();
-        let mut built = living.iter().filter(|epoch| epoch.commit == commit);
-        if let Some(tree) = built.find_map(|epoch| epoch.tree()) {
+        let epochs = self.epochs.all();
+        let mut of_commit = epochs.iter().filter(|epoch| epoch.commit == commit);
+        if let Some(tree) = of_commit.find_map(|epoch| epoch.tree()) {
             return Ok(Arc::clone(tree));
         }
         let registry = Arc::clone(&self.registry);
         let stats = Arc::clone(&self.stats);
-        let build = async move {
-            let build = move || {
-                let tree = tree::build(registry.repository(), commit)?;
-                report_problems(&tree, &stats);
-                Ok::<_, VfsError>(Arc::new(tree))
-            };
-            run_blocking(build).await
-        };
+        let build = run_blocking(move || {
+            let tree = tree::build(registry.repository(), commit)?;
+            report_problems(&tree, &stats);
+            Ok(Arc::new(tree))
+        });
         self.trees.get_or_make(commit, build).await
     }
 

@@ -28,7 +28,7 @@ pub(super) struct Reports {
 }
 
 impl Reports {
-    pub(super) fn contains(&self, ino: Ino) -> bool {
+    pub(super) fn contains(ino: Ino) -> bool {
         ino.slot() == 0 && ino.index() >= FIRST
     }
 
@@ -42,7 +42,7 @@ impl Reports {
 
     /// A report is looked up once, so the first forgetting is the last.
     pub(super) fn forget(&self, ino: Ino, _count: u64) {
-        if self.contains(ino) {
+        if Self::contains(ino) {
             self.texts.write().remove(&ino);
         }
     }
@@ -71,7 +71,7 @@ impl Vfs {
             }
             ReportKind::Missing => {
                 let missing = self.reports.missing.lock();
-                missing.iter().map(|key| format!("{key}\n")).collect()
+                missing.iter().flat_map(|key| [key.path(), "\n".to_owned()]).collect()
             }
         }
     }

@@ -243,7 +243,6 @@ fn branches_and_tags_come_and_go_in_listings() {
         let mut text = vec![0; 9];
         kept.read_exact_at(&mut text, 0).unwrap();
         assert_eq!(text, b"version 0");
-        drop(mount);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Integration tests: the real program on real mounts, against registries that DVC made.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "in a helper of a test, too, a panic is the failure")]
 
 #[path = "../support/registry_builder.rs"]
 mod registry_builder;
@@ -15,5 +15,7 @@ mod fuzz_corpus;
 mod layers;
 mod model;
 mod programs;
+mod remote_contract;
+mod s3server_dvc;
 mod semantics;
 mod unprivileged;

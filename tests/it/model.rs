@@ -35,7 +35,7 @@ fn question() -> impl Strategy<Value = Question> {
     let index = 0..10_000_usize;
     prop_oneof![
         index.clone().prop_map(Question::Look),
-        (index.clone(), "[a-z.]{1,12}").prop_map(|(at, name)| Question::LookFor(at, name)),
+        (index.clone(), "[a-z][a-z.]{0,11}").prop_map(|(at, name)| Question::LookFor(at, name)),
         index.clone().prop_map(Question::List),
         (index.clone(), 0..5000_u64, 0..3000_usize)
             .prop_map(|(at, offset, size)| Question::Read(at, offset, size)),

@@ -2,7 +2,6 @@
 
 use std::{
     fs::{self, File},
-    io,
     os::unix::fs::{FileExt, MetadataExt, symlink},
     path::Path,
 };
@@ -280,6 +279,6 @@ fn a_store_that_links_out_of_itself_gives_nothing() {
     registry.track_file("a", &blob).unwrap();
     registry.commit("Track a file", DATE).unwrap();
     let mount = sandbox.mount(registry.repository());
-    let error = fs::read(mount.path("main/a")).map_err(|error: io::Error| error.raw_os_error());
-    assert_eq!(error, Err(Some(EIO)));
+    let errno = errno_of_reading(&mount.path("main/a"));
+    assert!([Some(EIO), Some(EACCES)].contains(&errno), "{errno:?}");
 }

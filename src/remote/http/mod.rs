@@ -144,9 +144,11 @@ impl HttpRemote {
     }
 
     fn object_url(&self, key: Key, action: &str) -> Result<Url, RemoteError> {
-        let text = format!("{}/{}", self.0.settings.url.trim_end_matches('/'), key.path());
-        Url::parse(&text)
-            .map_err(|error| self.misconfigured_url(action, &error.to_string()).with_source(error))
+        let mut url = Url::parse(&self.0.settings.url).map_err(|error| {
+            self.misconfigured_url(action, &error.to_string()).with_source(error)
+        })?;
+        url.set_path(&format!("{}/{}", url.path().trim_end_matches('/'), key.path()));
+        Ok(url)
     }
 
     /// Holds one hop against what may be asked at all.

@@ -61,7 +61,11 @@ impl Failure {
 
     /// A request that got no answer, or was never sent.
     fn unanswered<E: Error + 'static>(error: &SdkError<E>) -> Self {
-        let reason = transport::chain(error);
+        // The SDK's own words around a broken connection tell nothing.
+        let reason = match find::<reqwest::Error>(error) {
+            Some(broken) => transport::chain(broken),
+            None => transport::chain(error),
+        };
         let (cause, hint) = match (find::<CredentialsError>(error), error) {
             (Some(CredentialsError::InvalidConfiguration(_)), _) => {
                 (Cause::Misconfigured, "check the AWS profile and its files")

@@ -47,10 +47,7 @@ pub(super) struct Folder {
 
 impl Folder {
     pub(super) fn new(root: PathBuf) -> Self {
-        Self {
-            root,
-            next: AtomicU64::new(0),
-        }
+        Self { root, next: AtomicU64::new(0) }
     }
 
     fn bucket(&self, bucket: &str) -> S3Result<PathBuf> {
@@ -63,10 +60,7 @@ impl Folder {
 
     fn path(&self, bucket: &str, key: &str) -> S3Result<PathBuf> {
         let bucket = self.bucket(bucket)?;
-        if key
-            .split('/')
-            .any(|component| matches!(component, "" | "." | ".."))
-        {
+        if key.split('/').any(|component| matches!(component, "" | "." | "..")) {
             return Err(s3_error!(NoSuchKey, "no folder holds such a key"));
         }
         Ok(bucket.join(key))
@@ -132,13 +126,7 @@ fn internal(error: io::Error) -> s3s::S3Error {
 /// Changes whenever the file is written.
 pub(super) fn etag(metadata: &fs::Metadata) -> ETag {
     let time = (metadata.mtime(), metadata.mtime_nsec());
-    ETag::Strong(format!(
-        "{:x}-{:x}-{:x}-{:x}",
-        time.0,
-        time.1,
-        metadata.len(),
-        metadata.ino()
-    ))
+    ETag::Strong(format!("{:x}-{:x}-{:x}-{:x}", time.0, time.1, metadata.len(), metadata.ino()))
 }
 
 pub(super) fn modified(metadata: &fs::Metadata) -> Option<s3s::dto::Timestamp> {
@@ -173,14 +161,9 @@ impl S3 for Folder {
         let (size, etag) = (metadata.len(), etag(&metadata));
         let wanted = input.if_match.as_ref().and_then(|wanted| wanted.as_etag());
         if wanted.is_some_and(|wanted| *wanted != etag) {
-            return Err(s3_error!(
-                PreconditionFailed,
-                "the object is another one now"
-            ));
+            return Err(s3_error!(PreconditionFailed, "the object is another one now"));
         }
-        let range = input
-            .range
-            .filter(|_| request.extensions.get::<WholeObject>().is_none());
+        let range = input.range.filter(|_| request.extensions.get::<WholeObject>().is_none());
         let (range, content_range) = match &range {
             None => (0..size, None),
             Some(range) => {
@@ -224,9 +207,7 @@ impl S3 for Folder {
     ) -> S3Result<S3Response<ListObjectsV2Output>> {
         let input = request.input;
         let bucket = self.bucket(&input.bucket)?;
-        listing::list(&bucket, input)
-            .map(S3Response::new)
-            .map_err(internal)
+        listing::list(&bucket, input).map(S3Response::new).map_err(internal)
     }
 
     async fn put_object(
@@ -240,10 +221,7 @@ impl S3 for Folder {
         }
         let received = self.receive(&self.fresh(), input.body).await?;
         let e_tag = Some(self.put_in_place(&received, &input.bucket, &input.key)?);
-        Ok(S3Response::new(PutObjectOutput {
-            e_tag,
-            ..Default::default()
-        }))
+        Ok(S3Response::new(PutObjectOutput { e_tag, ..Default::default() }))
     }
 
     async fn delete_object(
@@ -261,15 +239,9 @@ impl S3 for Folder {
         let mut deleted = Vec::new();
         for object in request.input.delete.objects {
             self.remove(&request.input.bucket, &object.key)?;
-            deleted.push(DeletedObject {
-                key: Some(object.key),
-                ..Default::default()
-            });
+            deleted.push(DeletedObject { key: Some(object.key), ..Default::default() });
         }
-        let output = DeleteObjectsOutput {
-            deleted: Some(deleted),
-            ..Default::default()
-        };
+        let output = DeleteObjectsOutput { deleted: Some(deleted), ..Default::default() };
         Ok(S3Response::new(output))
     }
 
@@ -311,10 +283,7 @@ impl S3 for Folder {
         let name = part_name(&input.upload_id, input.part_number)?;
         let part = self.receive(&name, input.body).await?;
         let e_tag = Some(etag(&fs::metadata(part).map_err(internal)?));
-        Ok(S3Response::new(UploadPartOutput {
-            e_tag,
-            ..Default::default()
-        }))
+        Ok(S3Response::new(UploadPartOutput { e_tag, ..Default::default() }))
     }
 
     async fn complete_multipart_upload(
@@ -324,10 +293,7 @@ impl S3 for Folder {
         let input = request.input;
         let whole = self.waiting(&self.fresh())?;
         let mut file = File::create(&whole).map_err(internal)?;
-        let parts = input
-            .multipart_upload
-            .and_then(|upload| upload.parts)
-            .unwrap_or_default();
+        let parts = input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
         for part in parts {
             let name = part_name(&input.upload_id, part.part_number.unwrap_or_default())?;
             let path = self.waiting(&name)?;
@@ -352,11 +318,7 @@ impl S3 for Folder {
     ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
         let prefix = part_name(&request.input.upload_id, 0)?;
         let prefix = prefix.trim_end_matches('0');
-        for entry in fs::read_dir(self.root.join(WAITING))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
+        for entry in fs::read_dir(self.root.join(WAITING)).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(prefix) {
                 fs::remove_file(entry.path()).map_err(internal)?;
             }
@@ -367,9 +329,7 @@ impl S3 for Folder {
 
 /// The file of one part; upload ids come from outside, so they are held to our own form.
 fn part_name(upload: &str, part: i32) -> S3Result<String> {
-    let is_ours = upload
-        .strip_prefix('u')
-        .is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
+    let is_ours = upload.strip_prefix('u').is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
     if !is_ours {
         return Err(s3_error!(NoSuchUpload, "there is no upload {upload}"));
     }

@@ -72,23 +72,15 @@ impl Fault {
                 let status = StatusCode::from_u16(*status).expect("a status code");
                 (status, "application/xml", error_xml(code))
             }
-            Self::Page => (
-                StatusCode::OK,
-                "text/html",
-                "<html>Please log in</html>".into(),
-            ),
+            Self::Page => (StatusCode::OK, "text/html", "<html>Please log in</html>".into()),
             _ => return None,
         };
         let length = text.len();
         let text = if is_head { String::new() } else { text };
         let mut response = Response::new(body_of(stream::iter([Ok(Bytes::from(text))])));
         *response.status_mut() = status;
-        response
-            .headers_mut()
-            .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        response
-            .headers_mut()
-            .insert(CONTENT_LENGTH, HeaderValue::from(length));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
         Some(response)
     }
 
@@ -171,26 +163,17 @@ fn flip(chunks: impl Stream<Item = Chunk>, at: u64) -> impl Stream<Item = Chunk>
 }
 
 fn longer(response: Response<Body>, by: u64) -> Response<Body> {
-    let length = response
-        .headers()
-        .get(CONTENT_LENGTH)
-        .and_then(|text| text.to_str().ok());
+    let length = response.headers().get(CONTENT_LENGTH).and_then(|text| text.to_str().ok());
     let length: u64 = length.and_then(|text| text.parse().ok()).unwrap_or(0);
     let more = stream::iter([Ok(Bytes::from(vec![0; by as usize]))]);
     let mut response = response.map(|body| body_of(chunks_of(body).chain(more)));
-    response
-        .headers_mut()
-        .insert(CONTENT_LENGTH, HeaderValue::from(length + by));
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length + by));
     response
 }
 
 fn shift_range(mut response: Response<Body>) -> Response<Body> {
     let shifted = response.headers().get(CONTENT_RANGE).and_then(|text| {
-        let (range, size) = text
-            .to_str()
-            .ok()?
-            .strip_prefix("bytes ")?
-            .split_once('/')?;
+        let (range, size) = text.to_str().ok()?.strip_prefix("bytes ")?.split_once('/')?;
         let (first, last) = range.split_once('-')?;
         let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
         HeaderValue::try_from(format!("bytes {}-{}/{size}", first + 1, last + 1)).ok()

@@ -10,10 +10,7 @@ use super::backend::{etag, modified};
 pub(super) fn list(bucket: &Path, input: ListObjectsV2Input) -> io::Result<ListObjectsV2Output> {
     let prefix = input.prefix.clone().unwrap_or_default();
     let most = input.max_keys.unwrap_or(1000).clamp(0, 1000) as usize;
-    let after = input
-        .continuation_token
-        .clone()
-        .or(input.start_after.clone());
+    let after = input.continuation_token.clone().or(input.start_after.clone());
     let mut rows: Vec<Row> = keys(bucket, &prefix)?
         .iter()
         .map(|key| Row::new(key, &prefix, input.delimiter.as_deref()))
@@ -41,9 +38,7 @@ pub(super) fn list(bucket: &Path, input: ListObjectsV2Input) -> io::Result<ListO
                 page.common_prefixes.get_or_insert_default().push(folder);
             }
             Row::Object(key) => {
-                page.contents
-                    .get_or_insert_default()
-                    .push(object(bucket, key)?);
+                page.contents.get_or_insert_default().push(object(bucket, key)?);
             }
         }
     }
@@ -100,11 +95,7 @@ fn keys(bucket: &Path, prefix: &str) -> io::Result<BTreeSet<String>> {
         for entry in entries {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            let key = if folder.is_empty() {
-                name
-            } else {
-                format!("{folder}/{name}")
-            };
+            let key = if folder.is_empty() { name } else { format!("{folder}/{name}") };
             if entry.file_type()?.is_dir() {
                 folders.push(key);
             } else if key.starts_with(prefix) {

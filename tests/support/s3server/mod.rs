@@ -4,11 +4,7 @@
 //! server runs on a thread and runtime of its own; blocking and async tests can use it alike. It
 //! remembers what it was asked and fails on demand.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "shared by tests that use different parts of it"
-)]
+#![allow(dead_code, unreachable_pub, reason = "shared by tests that use different parts of it")]
 
 mod backend;
 mod faults;
@@ -85,32 +81,18 @@ impl S3Server {
         let state = Arc::new(State::default());
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("the port that was bound");
-        let (certificate, acceptor) = if options.tls {
-            serve::tls()
-        } else {
-            (None, None)
-        };
+        let (certificate, acceptor) = if options.tls { serve::tls() } else { (None, None) };
         let (stop, stopped) = oneshot::channel();
         let service = serve::Service::new(root, options, state.clone());
         let thread = std::thread::spawn(move || {
             serve::run(listener, acceptor.as_ref(), &service, stopped);
         });
-        Self {
-            address,
-            certificate,
-            state,
-            stop: Some(stop),
-            thread: Some(thread),
-        }
+        Self { address, certificate, state, stop: Some(stop), thread: Some(thread) }
     }
 
     /// The URL to reach it by.
     pub fn endpoint(&self) -> String {
-        let scheme = if self.certificate.is_some() {
-            "https"
-        } else {
-            "http"
-        };
+        let scheme = if self.certificate.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.address)
     }
 
@@ -149,10 +131,7 @@ impl S3Server {
 
     /// How many requests of a method there were.
     pub fn requests(&self, method: &str) -> usize {
-        lock(&self.state.log)
-            .iter()
-            .filter(|request| request.method == method)
-            .count()
+        lock(&self.state.log).iter().filter(|request| request.method == method).count()
     }
 
     /// How many bytes of bodies were sent.

@@ -59,10 +59,7 @@ pub(super) fn tls() -> (Option<String>, Option<TlsAcceptor>) {
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key)
         .expect("a certificate and its key");
-    (
-        Some(made.cert.pem()),
-        Some(TlsAcceptor::from(Arc::new(config))),
-    )
+    (Some(made.cert.pem()), Some(TlsAcceptor::from(Arc::new(config))))
 }
 
 /// Serves until `stopped`, on a runtime of its own.
@@ -72,9 +69,7 @@ pub(super) fn run(
     service: &Service,
     stopped: oneshot::Receiver<()>,
 ) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async {
         listener.set_nonblocking(true).expect("a socket");
         let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
@@ -128,14 +123,8 @@ impl Service {
     pub(super) fn new(root: PathBuf, options: Options, state: Arc<State>) -> Self {
         let mut store = S3ServiceBuilder::new(Folder::new(root));
         store.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
-        store.set_access(Access {
-            anonymous: options.anonymous,
-        });
-        Self {
-            store: store.build(),
-            region: options.region,
-            state,
-        }
+        store.set_access(Access { anonymous: options.anonymous });
+        Self { store: store.build(), region: options.region, state }
     }
 
     async fn answer(
@@ -173,9 +162,7 @@ impl Service {
         let state = self.state.clone();
         response.map(|body| {
             body_of(chunks_of(body).inspect_ok(move |chunk| {
-                state
-                    .bytes_sent
-                    .fetch_add(chunk.len() as u64, Ordering::Relaxed);
+                state.bytes_sent.fetch_add(chunk.len() as u64, Ordering::Relaxed);
             }))
         })
     }
@@ -197,9 +184,7 @@ impl Service {
             .header("x-amz-bucket-region", region)
             .header(CONTENT_LENGTH, text.len());
         let text = if is_head { String::new() } else { text };
-        builder
-            .body(body_of(futures_util::stream::iter([Ok(text.into())])))
-            .ok()
+        builder.body(body_of(futures_util::stream::iter([Ok(text.into())]))).ok()
     }
 }
 
@@ -207,15 +192,9 @@ fn seen(request: &http::Request<Incoming>) -> Request {
     let path = request.uri().path().trim_start_matches('/');
     Request {
         method: request.method().to_string(),
-        path: percent_encoding::percent_decode_str(path)
-            .decode_utf8_lossy()
-            .into_owned(),
+        path: percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned(),
         query: request.uri().query().unwrap_or_default().to_owned(),
-        range: request
-            .headers()
-            .get(RANGE)
-            .and_then(|text| text.to_str().ok())
-            .map(Into::into),
+        range: request.headers().get(RANGE).and_then(|text| text.to_str().ok()).map(Into::into),
         headers: request.headers().keys().map(ToString::to_string).collect(),
     }
 }
