@@ -96,7 +96,9 @@ fn check_outputs(parsed: &Parsed, root: &RepoPath) {
         let inside = output.path.strip_prefix(root).expect("inside the project");
         check_components(inside);
         if let Content::Files(files) = &output.content {
-            files.iter().for_each(|file| check_components(file.relpath.as_bytes()));
+            for file in files {
+                check_components(file.relpath.as_bytes());
+            }
         }
     }
 }

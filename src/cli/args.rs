@@ -278,8 +278,8 @@ mod tests {
 
     #[test]
     fn times_are_read_with_their_unit() {
-        assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
-        assert_eq!(parse_duration("60"), Ok(Duration::from_secs(60)));
+        assert_eq!(parse_duration("5m"), Ok(Duration::from_mins(5)));
+        assert_eq!(parse_duration("60"), Ok(Duration::from_mins(1)));
         for bad in ["", "m", "-1s", "1w", "99999999999999999999d", "9999999999999d"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }

@@ -37,6 +37,9 @@ use crate::{
 /// A mount that does not answer by then is given up.
 const ANSWER_DEADLINE: Duration = Duration::from_mins(1);
 
+/// How long an ended mount waits for files that are still open.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 pub(super) fn run(settings: Settings, args: &MountArgs) -> Result<ExitCode, Failure> {
     let dir = check_dir(args)?;
     if args.foreground {
@@ -141,11 +144,10 @@ fn serve(
         return Err(failure);
     }
     tell_systemd(&[sd_notify::NotifyState::Ready]);
-    if !args.no_follow {
+    if vfs.can_move() && !args.no_follow {
         context.runtime.spawn(follow(Arc::clone(&vfs), args.follow));
     }
-    watch_signals(&context, dir);
-    let ended = session.wait();
+    let ended = wait_for_the_end(&context, session, dir);
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
     blobs.cache().flush();
     records.remove(dir);
@@ -318,8 +320,15 @@ async fn invalidate(vfs: Arc<Vfs>, mut wrong: mpsc::Receiver<Key>) {
     }
 }
 
-/// Ends the mount at the first SIGTERM or SIGINT.
-fn watch_signals(context: &Context, dir: &Path) {
+/// Waits until the mount has ended, whoever ends it. The first SIGTERM or SIGINT unmounts; files
+/// that are open then are waited for a little, and cut off.
+fn wait_for_the_end(context: &Context, session: Session, dir: &Path) -> io::Result<()> {
+    let (end_of_session, ended) = std::sync::mpsc::channel();
+    let end_of_patience = end_of_session.clone();
+    thread::Builder::new().name("mount".into()).spawn(move || {
+        // Nobody waits any more once patience has ended.
+        _ = end_of_session.send(session.wait());
+    })?;
     let dir = dir.to_owned();
     context.runtime.spawn(async move {
         let (Ok(mut terminate), Ok(mut interrupt)) =
@@ -333,8 +342,13 @@ fn watch_signals(context: &Context, dir: &Path) {
             _ = interrupt.recv() => {}
         }
         // Unmounting waits for the kernel, which may be waiting for this runtime.
-        tokio::task::spawn_blocking(move || end(&dir));
+        if let Err(error) = tokio::task::spawn_blocking(move || end(&dir)).await {
+            tracing::debug!("unmount: {error}");
+        }
+        tokio::time::sleep(PATIENCE).await;
+        _ = end_of_patience.send(Ok(()));
     });
+    ended.recv().map_err(io::Error::other)?
 }
 
 /// Unmounts; where files are still open, the mount is taken out of sight.

@@ -53,15 +53,12 @@ fn unescape(text: &[u8]) -> Vec<u8> {
     while let Some((first, tail)) = rest.split_first() {
         let octal = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
         let byte = octal.and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match (first, byte) {
-            (b'\\', Some(byte)) => {
-                bytes.push(byte);
-                rest = &tail[3..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = tail;
-            }
+        if let (b'\\', Some(byte)) = (first, byte) {
+            bytes.push(byte);
+            rest = &tail[3..];
+        } else {
+            bytes.push(*first);
+            rest = tail;
         }
     }
     bytes

@@ -61,6 +61,9 @@ impl Ino {
 }
 
 /// Hands out slots, numbers of names and row ranges, each the same for the same question.
+///
+/// A line is written under the lock, so that nobody is given a number that is not in the file yet;
+/// it is short, new numbers are rare, and the file is a local one that nobody waits to be synced.
 #[derive(Debug)]
 pub struct InodeTable {
     state: Mutex<State>,

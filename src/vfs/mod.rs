@@ -256,6 +256,11 @@ impl Vfs {
         _ = self.events.send(event);
     }
 
+    /// Whether anything shown may come to stand for another commit.
+    pub fn can_move(&self) -> bool {
+        !matches!(self.layout, Layout::One { follows: None, .. })
+    }
+
     /// The commit at the root, in a mount that shows one revision.
     pub fn commit(&self) -> Option<CommitId> {
         self.current.read().as_ref().map(|epoch| epoch.commit)
