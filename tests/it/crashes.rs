@@ -44,7 +44,7 @@ fn a_download_goes_on_where_a_killed_daemon_left_it() {
     eventually("half of the file has come", || server.bytes_sent() >= SIZE as u64 / 2);
     let partial = || cached_bytes(&sandbox.cache());
     eventually("most of that is on disk", || partial() >= SIZE as u64 / 4);
-    mount.kill();
+    let _dead = mount.kill();
     assert!(reader.join().unwrap().is_err(), "the reader got a whole file");
 
     server.heal();
@@ -93,7 +93,7 @@ fn the_mount_after_a_crash_clears_the_dead_one_and_gives_every_inode_again() {
     let late = inodes(&mount.path("tags/v2.1"));
     let before = inodes(&tags);
     assert!(late.iter().all(|(path, ino)| before[path] == *ino));
-    mount.kill();
+    let _dead = mount.kill();
     assert!(is_mounted(&dir));
     assert!(fs::read_dir(&dir).is_err(), "a dead mount answers");
 

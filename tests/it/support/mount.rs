@@ -28,7 +28,7 @@ pub(crate) struct Mount {
     log: PathBuf,
     pid: Pid,
     ended: Receiver<ExitStatus>,
-    is_killed: bool,
+    is_over: bool,
     _watchdog: Sender<()>,
 }
 
@@ -51,11 +51,12 @@ impl Mount {
                 // It may end this very moment.
                 _ = kill_process(pid, Signal::KILL);
             }
-            panic!("{command:?}: {why}: {}", fs::read_to_string(&log).unwrap());
+            let args: Vec<_> = command.get_args().collect();
+            panic!("{args:?}: {why}: {}", fs::read_to_string(&log).unwrap());
         }
         let watchdog = watch(pid, dir.to_owned());
         let dir = dir.to_owned();
-        Self { dir, log, pid, ended, is_killed: false, _watchdog: watchdog }
+        Self { dir, log, pid, ended, is_over: false, _watchdog: watchdog }
     }
 
     /// The mount point.
@@ -80,11 +81,12 @@ impl Mount {
         stats[name].as_u64().unwrap_or_else(|| panic!("no counter {name} in {stats}"))
     }
 
-    /// Kills the daemon as a crash would. The dead mount stays.
-    pub(crate) fn kill(mut self) {
+    /// Kills the daemon as a crash would. The dead mount stays until what this gives is dropped.
+    pub(crate) fn kill(mut self) -> DeadMount {
         kill_process(self.pid, Signal::KILL).unwrap();
         self.ended.recv_timeout(PATIENCE).unwrap();
-        self.is_killed = true;
+        self.is_over = true;
+        DeadMount(self.dir.clone())
     }
 
     /// Sends a signal.
@@ -95,7 +97,7 @@ impl Mount {
     /// Waits for the end that something else brings about; it must be a good one.
     pub(crate) fn wait(mut self) {
         let status = self.ended.recv_timeout(PATIENCE).unwrap();
-        self.is_killed = true;
+        self.is_over = true;
         assert!(status.success(), "ended with {status}: {}", self.log());
         assert!(!is_mounted(&self.dir), "{} is still mounted", self.dir.display());
     }
@@ -119,19 +121,31 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        if self.is_killed {
+        if self.is_over {
             return;
         }
         let ended = self.end();
         if is_mounted(&self.dir) {
             // What the test says about it matters more than what is left.
-            _ = unmount(&self.dir, UnmountFlags::DETACH);
+            drop(unmount(&self.dir, UnmountFlags::DETACH));
         }
         if thread::panicking() {
             let log = fs::read_to_string(&self.log).unwrap_or_default();
             println!("log of {}:\n{log}", self.dir.display());
         } else if let Err(why) = ended {
             panic!("{} {why}: {}", self.dir.display(), self.log());
+        }
+    }
+}
+
+/// A mount whose daemon was killed.
+pub(crate) struct DeadMount(PathBuf);
+
+impl Drop for DeadMount {
+    fn drop(&mut self) {
+        if is_mounted(&self.0) {
+            // What the test says about it matters more than what is left.
+            drop(unmount(&self.0, UnmountFlags::DETACH));
         }
     }
 }
