@@ -77,7 +77,7 @@ async fn copy(
     let attr = find(vfs, &args.path).await?;
     let jobs = collect(vfs, Job { attr, to: out.to_owned() }).await?;
     let bytes = jobs.iter().map(|job| job.attr.size).sum();
-    let progress = Progress::bytes("get", Some(bytes), verbosity);
+    let progress = Progress::new("get", bytes, verbosity);
     let (all, done) = (jobs.len(), AtomicUsize::new(0));
     let copies = stream::iter(jobs).map(|job| async {
         copy_one(vfs, job, args.force, &progress).await?;
