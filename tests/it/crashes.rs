@@ -13,9 +13,7 @@ use rustix::process::Signal;
 
 use crate::{
     s3server::{Fault, Gate},
-    support::{
-        DATE, Fixture, Sandbox, eventually, is_mounted, noise, registry_on_s3, succeed,
-    },
+    support::{DATE, Fixture, Sandbox, eventually, is_mounted, noise, registry_on_s3, succeed},
 };
 
 #[test]

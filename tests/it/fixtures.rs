@@ -122,7 +122,8 @@ fn imports_are_listed_and_unreadable_but_for_what_the_own_remote_holds() {
         let mut known = revision.git_part();
         known.extend(revision.tree().into_iter().filter(|(path, _)| is_own(path)));
         holds_and_refuses_the_rest(tag, &known, &found);
-        let names = |listing: &Listing| listing.keys().map(|path| top(path)).collect::<BTreeSet<_>>();
+        let names =
+            |listing: &Listing| listing.keys().map(|path| top(path)).collect::<BTreeSet<_>>();
         assert_eq!(names(&revision.tree()), names(&found), "{tag}");
     }
     assert!(mounted.mount.log().contains("import"), "{}", mounted.mount.log());

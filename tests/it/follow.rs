@@ -103,7 +103,8 @@ fn an_open_file_keeps_its_bytes_and_new_lookups_see_the_new_commit() {
         assert!(folder.metadata().unwrap().is_dir());
 
         eventually("the new commit is seen", || {
-            fs::read_to_string(root.join("version.txt")).unwrap() == format!("version {}\n", number + 1)
+            fs::read_to_string(root.join("version.txt")).unwrap()
+                == format!("version {}\n", number + 1)
         });
         for (name, index) in [(names[0], 1), (names[1], 5), (names[2], FILES)] {
             let bytes = fs::read(root.join(name)).unwrap();
@@ -135,7 +136,9 @@ fn a_walk_during_moves_ends_and_every_tree_opened_by_its_folder_is_whole() {
             }
         }
         is_over.store(true, Ordering::Relaxed);
-        walkers.into_iter().for_each(|walker| walker.join().unwrap());
+        for walker in walkers {
+            walker.join().unwrap();
+        }
     });
     let versions: Vec<_> =
         moving.commits.iter().map(|sha| list(&mounts[0].0.path("commits").join(sha))).collect();

@@ -32,7 +32,8 @@ fn floors() -> BTreeMap<String, usize> {
     let rows = rows.filter(|row| row.starts_with(|first: char| first.is_ascii_digit()));
     let floors = rows.flat_map(|row| {
         let floor: usize = row.split(' ').next().unwrap().parse().unwrap();
-        let modules = row.split("[`").skip(1).map(|rest| rest.split('`').next().unwrap().to_owned());
+        let modules =
+            row.split("[`").skip(1).map(|rest| rest.split('`').next().unwrap().to_owned());
         modules.map(move |module| (module, floor))
     });
     floors.collect()
@@ -113,7 +114,8 @@ fn a_module_uses_lower_floors_only() {
         for used in uses(&production_text(&file)).iter().filter(|used| **used != module) {
             let Some(floor) = floors.get(used) else { continue };
             if *floor >= own {
-                breaches.push(format!("{}: {module} ({own}) uses {used} ({floor})", file.display()));
+                breaches
+                    .push(format!("{}: {module} ({own}) uses {used} ({floor})", file.display()));
             }
         }
     }
@@ -149,7 +151,8 @@ fn only_fuse_chooses_what_errno_the_kernel_gets() {
 
 #[test]
 fn nothing_below_the_command_line_prints_exits_or_reads_the_environment() {
-    let words = ["println!", "eprintln!", "print!(", "eprint!(", "dbg!", "process::exit", "env::var"];
+    let words =
+        ["println!", "eprintln!", "print!(", "eprint!(", "dbg!", "process::exit", "env::var"];
     assert_eq!(files_with(&words, &["cli", "main"]), Vec::<String>::new());
 }
 

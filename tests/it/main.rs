@@ -1,6 +1,11 @@
 //! Integration tests: the real program on real mounts, against registries that DVC made.
 
 #![allow(clippy::unwrap_used, reason = "in a helper of a test, too, a panic is the failure")]
+#![allow(clippy::print_stdout, reason = "what a failing test prints is its report")]
+#![allow(
+    clippy::case_sensitive_file_extension_comparisons,
+    reason = "names are compared as DVC compares them"
+)]
 
 #[path = "../support/registry_builder.rs"]
 mod registry_builder;

@@ -1,6 +1,7 @@
 //! Random questions to a mount, answered as a plain map of the manifest answers them.
 
 use std::{
+    cell::RefCell,
     collections::BTreeSet,
     ffi::{OsStr, OsString},
     fs::{self, File},
@@ -9,12 +10,12 @@ use std::{
         ffi::{OsStrExt, OsStringExt},
         fs::{FileExt, MetadataExt},
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 
-use crate::support::{Entry, Fixture, Listing, Mount, Sandbox};
+use crate::support::{Entry, Fixture, Listing, Mount, Sandbox, assert_same, list, succeed};
 
 /// One question. Indices are taken modulo what there is.
 #[derive(Debug, Clone)]
@@ -53,39 +54,44 @@ struct Model<'a> {
     held: Vec<(usize, File)>,
 }
 
-impl Model<'_> {
-    fn path(&self, base: &std::path::Path, path: &[u8]) -> PathBuf {
-        base.join(OsStr::from_bytes(path))
-    }
+fn join(base: &Path, path: &[u8]) -> PathBuf {
+    base.join(OsStr::from_bytes(path))
+}
 
+/// The folder a path lies in, with a slash at its end unless it is the root.
+fn folder_of(path: &[u8]) -> &[u8] {
+    let end = path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+    &path[..end]
+}
+
+impl Model<'_> {
     fn at(&self, index: usize) -> &[u8] {
         self.paths[index % self.paths.len()]
     }
 
-    /// The folder a path lies in, with a slash at its end unless it is the root.
-    fn folder_of<'p>(&self, path: &'p [u8]) -> &'p [u8] {
-        let end = path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
-        &path[..end]
-    }
-
     fn ask(&mut self, question: &Question) {
         match question {
-            Question::Look(at) => self.look(&self.at(*at).to_vec()),
+            Question::Look(at) => self.look(self.at(*at)),
             Question::LookFor(at, name) => {
-                let path = [self.folder_of(self.at(*at)), name.as_bytes()].concat();
+                let path = [folder_of(self.at(*at)), name.as_bytes()].concat();
                 self.look(&path);
             }
-            Question::List(at) => self.list(&self.folder_of(self.at(*at)).to_vec()),
+            Question::List(at) => self.list(folder_of(self.at(*at))),
             Question::Read(at, offset, size) => self.read(*at, *offset, *size),
             Question::Hold(at) => self.hold(*at),
         }
     }
 
     fn look(&self, path: &[u8]) {
-        let found = fs::symlink_metadata(self.path(&self.root, path));
+        let found = fs::symlink_metadata(join(&self.root, path));
         let found = match (self.tree.get(path), found) {
             (None, Err(error)) => {
-                return assert_eq!(error.kind(), io::ErrorKind::NotFound, "{}", path.escape_ascii());
+                return assert_eq!(
+                    error.kind(),
+                    io::ErrorKind::NotFound,
+                    "{}",
+                    path.escape_ascii()
+                );
             }
             (None, Ok(_)) => panic!("{} should not be there", path.escape_ascii()),
             (Some(_), Err(error)) => panic!("{}: {error}", path.escape_ascii()),
@@ -107,7 +113,7 @@ impl Model<'_> {
     }
 
     fn list(&self, folder: &[u8]) {
-        let entries = fs::read_dir(self.path(&self.root, folder)).unwrap();
+        let entries = fs::read_dir(join(&self.root, folder)).unwrap();
         let found: BTreeSet<OsString> = entries.map(|entry| entry.unwrap().file_name()).collect();
         let below = self.tree.keys().filter_map(|path| path.strip_prefix(folder));
         let names = below.filter(|rest| !rest.contains(&b'/'));
@@ -129,9 +135,9 @@ impl Model<'_> {
             bytes.truncate(count);
             bytes
         };
-        let expected = read(&File::open(self.path(&self.copy, path)).unwrap());
+        let expected = read(&File::open(join(&self.copy, path)).unwrap());
         let held = self.held.iter().filter(|(at, _)| *at == index).map(|(_, file)| read(file));
-        let fresh = read(&File::open(self.path(&self.root, path)).unwrap());
+        let fresh = read(&File::open(join(&self.root, path)).unwrap());
         for found in held.chain([fresh]) {
             assert!(found == expected, "{} at {offset}, {size} bytes", path.escape_ascii());
         }
@@ -141,7 +147,7 @@ impl Model<'_> {
         if self.held.len() > 20 {
             self.held.remove(0);
         }
-        let file = File::open(self.path(&self.root, self.file(index))).unwrap();
+        let file = File::open(join(&self.root, self.file(index))).unwrap();
         self.held.push((index, file));
     }
 }
@@ -150,7 +156,7 @@ impl Model<'_> {
 fn copy(sandbox: &Sandbox, mount: &Mount, tag: &str) -> PathBuf {
     let copy = sandbox.path(format!("copy of {tag}"));
     let mut cp = sandbox.tool("cp");
-    crate::support::succeed(cp.arg("-a").arg(mount.path("tags").join(tag)).arg(&copy));
+    succeed(cp.arg("-a").arg(mount.path("tags").join(tag)).arg(&copy));
     copy
 }
 
@@ -164,7 +170,7 @@ fn random_questions_are_answered_as_the_manifest_says() {
         let (tag, revision) = fixture.manifest.revisions.first_key_value().unwrap();
         let tree = revision.tree();
         let copy = copy(&sandbox, &sandbox.mount(place.work_tree()), tag);
-        crate::support::assert_same(name, &tree, &crate::support::list(&copy));
+        assert_same(name, &tree, &list(&copy));
         let cold = Sandbox::new();
         let mount = cold.mount(place.work_tree());
         let mut model = Model {
@@ -174,11 +180,14 @@ fn random_questions_are_answered_as_the_manifest_says() {
             copy,
             held: Vec::new(),
         };
-        let config = ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() };
+        let config =
+            ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() };
         let mut runner = TestRunner::new(config);
-        let model = std::cell::RefCell::new(&mut model);
+        let model = RefCell::new(&mut model);
         let asked = runner.run(&vec(question(), 1..60), |questions| {
-            questions.iter().for_each(|question| model.borrow_mut().ask(question));
+            for question in &questions {
+                model.borrow_mut().ask(question);
+            }
             Ok(())
         });
         asked.unwrap_or_else(|error| panic!("{name}: {error}"));

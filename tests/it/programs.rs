@@ -66,7 +66,8 @@ fn ls_and_find_see_every_name_kind_and_size() {
     assert!(listed.contains("track 1.wav"), "{listed}");
     assert!(!listed.contains('?'), "{listed}");
     let printed = succeed(audio.sandbox.tool("find").arg(audio.root()).args(["-printf", "%P\\0"]));
-    let found: BTreeSet<_> = printed.split(|byte| *byte == 0).filter(|name| !name.is_empty()).collect();
+    let found: BTreeSet<_> =
+        printed.split(|byte| *byte == 0).filter(|name| !name.is_empty()).collect();
     assert_eq!(found, audio.tree.keys().map(|path| &path[..]).collect());
 }
 
@@ -106,10 +107,12 @@ fn getfattr_dumps_what_dvc_knows_of_a_file() {
     let mut getfattr = audio.sandbox.tool("getfattr");
     let dump = text(getfattr.args(["--dump", "--absolute-names"]).arg(&sound));
     let size = fs::metadata(&sound).unwrap().len();
-    let rev = text(audio.sandbox.git(&audio.sandbox.path("fixture/audio-registry/repo.git")).args([
-        "rev-parse",
-        "v2.1",
-    ]));
+    let rev = text(
+        audio
+            .sandbox
+            .git(&audio.sandbox.path("fixture/audio-registry/repo.git"))
+            .args(["rev-parse", "v2.1"]),
+    );
     assert!(dump.contains(&format!("user.dvc.size=\"{size}\"")), "{dump}");
     assert!(dump.contains(&format!("user.dvc.rev=\"{rev}\"")), "{dump}");
     for name in ["md5", "path", "out", "cached", "remote"] {
@@ -191,7 +194,10 @@ fn sqlite_queries_a_tracked_database() {
     let mount = sandbox.mount(registry.repository());
     let mut query = sandbox.tool("sqlite3");
     query.arg("-readonly").arg(mount.path("main/words.db"));
-    assert_eq!(text(query.arg("select sum(x), count(*) from t where x > 10000")), "150005000|10000");
+    assert_eq!(
+        text(query.arg("select sum(x), count(*) from t where x > 10000")),
+        "150005000|10000"
+    );
 }
 
 /// A registry on S3 with one file, `big.bin`, of these bytes.
@@ -206,9 +212,8 @@ fn one_file_on_s3(sandbox: &Sandbox, bytes: &[u8]) -> (RegistryBuilder, crate::s
 /// Sixteen threads and four processes read one cold file at once, and get all of it.
 fn read_by_many(sandbox: &Sandbox, file: &Path, expected: &[u8]) {
     let sums: Vec<_> = thread::scope(|scope| {
-        let processes = (0..4).map(|_| {
-            scope.spawn(|| text(sandbox.tool("md5sum").arg("--zero").arg(file)))
-        });
+        let processes =
+            (0..4).map(|_| scope.spawn(|| text(sandbox.tool("md5sum").arg("--zero").arg(file))));
         let processes: Vec<_> = processes.collect();
         let threads = (0..16).map(|_| scope.spawn(|| assert!(fs::read(file).unwrap() == expected)));
         threads.collect::<Vec<_>>().into_iter().for_each(|thread| thread.join().unwrap());
@@ -274,7 +279,8 @@ fn dvc(sandbox: &Sandbox, work_tree: &Path, args: &[&str]) -> Command {
 fn blobs_sent(server: &crate::s3server::S3Server) -> usize {
     let log = server.log();
     let sent = |request: &&crate::s3server::Request| {
-        request.method == "GET" && request.path.contains("files/md5/")
+        request.method == "GET"
+            && request.path.contains("files/md5/")
             && !request.path.ends_with(".dir")
     };
     log.iter().filter(sent).count()
@@ -285,7 +291,8 @@ fn two_mounts_and_dvc_share_one_cache_in_both_directions() {
     let sandbox = Sandbox::new();
     let (registry, server) = registry_on_s3(&sandbox);
     for (tag, first) in [("v1", 0), ("v2", 100)] {
-        let blobs: Vec<_> = (0..10).map(|n| registry.put(&noise(first + n, 9000)).unwrap()).collect();
+        let blobs: Vec<_> =
+            (0..10).map(|n| registry.put(&noise(first + n, 9000)).unwrap()).collect();
         let names: Vec<_> = (0..10).map(|n| format!("clip {n}.wav")).collect();
         let files: Vec<_> = names.iter().map(String::as_str).zip(blobs).collect();
         registry.track_folder("clips", &files).unwrap();

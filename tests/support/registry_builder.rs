@@ -123,8 +123,9 @@ impl RegistryBuilder {
     pub(crate) fn track_folder(&self, path: &str, files: &[(&str, Blob)]) -> Result<()> {
         let mut files = files.to_vec();
         files.sort_by_key(|(name, _)| *name);
-        let entry =
-            |(name, blob): &(&str, Blob)| format!(r#"{{"md5": "{}", "relpath": "{name}"}}"#, blob.md5());
+        let entry = |(name, blob): &(&str, Blob)| {
+            format!(r#"{{"md5": "{}", "relpath": "{name}"}}"#, blob.md5())
+        };
         let manifest = files.iter().map(entry).collect::<Vec<_>>().join(", ");
         let manifest = format!("[{manifest}]");
         let id = TreeId { digest: Md5::digest(&manifest).into(), scheme: Scheme::Md5 };

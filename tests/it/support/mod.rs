@@ -25,7 +25,7 @@ pub(crate) use self::{
 pub(crate) const EIO: i32 = 5;
 
 /// How long a test waits for what must come soon; only a failing one waits so long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Waits until a condition holds that no event tells.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {

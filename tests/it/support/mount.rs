@@ -3,30 +3,36 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::{ffi::OsStrExt, net::UnixDatagram},
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt, net::UnixDatagram},
+    },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
     thread,
     time::Duration,
 };
 
 use rustix::{
     mount::{UnmountFlags, unmount},
-    process::{Pid, Signal, kill_process},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
 use super::PATIENCE;
 
 /// A mount that is older is taken to hang: its daemon is killed, so that whoever waits for it gets
 /// an error.
-const LIFE: Duration = Duration::from_secs(240);
+const LIFE: Duration = Duration::from_mins(4);
 
 /// A running mount in the foreground. Dropping it ends it, and asserts that it ends well.
 pub(crate) struct Mount {
     dir: PathBuf,
     log: PathBuf,
-    pid: Pid,
+    daemon: Arc<OwnedFd>,
     ended: Receiver<ExitStatus>,
     is_over: bool,
     _watchdog: Sender<()>,
@@ -44,19 +50,20 @@ impl Mount {
         let stderr = File::options().create(true).append(true).open(&log).unwrap();
         command.env("NOTIFY_SOCKET", &socket_path).stdin(Stdio::null()).stdout(Stdio::null());
         let child = command.stderr(stderr).spawn().unwrap();
-        let pid = Pid::from_child(&child);
+        let daemon = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
+        let daemon = Arc::new(daemon);
         let ended = reap(child, socket_path);
         if let Err(why) = wait_until_ready(&socket) {
             if why != ENDED {
                 // It may end this very moment.
-                _ = kill_process(pid, Signal::KILL);
+                _ = pidfd_send_signal(&daemon, Signal::KILL);
             }
             let args: Vec<_> = command.get_args().collect();
             panic!("{args:?}: {why}: {}", fs::read_to_string(&log).unwrap());
         }
-        let watchdog = watch(pid, dir.to_owned());
+        let watchdog = watch(Arc::clone(&daemon), dir.to_owned());
         let dir = dir.to_owned();
-        Self { dir, log, pid, ended, is_over: false, _watchdog: watchdog }
+        Self { dir, log, daemon, ended, is_over: false, _watchdog: watchdog }
     }
 
     /// The mount point.
@@ -83,7 +90,7 @@ impl Mount {
 
     /// Kills the daemon as a crash would. The dead mount stays until what this gives is dropped.
     pub(crate) fn kill(mut self) -> DeadMount {
-        kill_process(self.pid, Signal::KILL).unwrap();
+        pidfd_send_signal(&self.daemon, Signal::KILL).unwrap();
         self.ended.recv_timeout(PATIENCE).unwrap();
         self.is_over = true;
         DeadMount(self.dir.clone())
@@ -91,13 +98,14 @@ impl Mount {
 
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(self.pid, signal).unwrap();
+        pidfd_send_signal(&self.daemon, signal).unwrap();
     }
 
     /// Waits for the end that something else brings about; it must be a good one.
     pub(crate) fn wait(mut self) {
         let status = self.ended.recv_timeout(PATIENCE).unwrap();
         self.is_over = true;
+        let _dead = DeadMount(self.dir.clone());
         assert!(status.success(), "ended with {status}: {}", self.log());
         assert!(!is_mounted(&self.dir), "{} is still mounted", self.dir.display());
     }
@@ -105,10 +113,10 @@ impl Mount {
     /// Ends the daemon, by force after a while; says why that was not as it should be.
     fn end(&self) -> Result<(), String> {
         // It may have ended by itself.
-        _ = kill_process(self.pid, Signal::TERM);
+        _ = pidfd_send_signal(&self.daemon, Signal::TERM);
         let Ok(status) = self.ended.recv_timeout(PATIENCE) else {
             // As above.
-            _ = kill_process(self.pid, Signal::KILL);
+            _ = pidfd_send_signal(&self.daemon, Signal::KILL);
             return Err("does not end on SIGTERM".into());
         };
         match status.success() {
@@ -127,7 +135,7 @@ impl Drop for Mount {
         let ended = self.end();
         if is_mounted(&self.dir) {
             // What the test says about it matters more than what is left.
-            drop(unmount(&self.dir, UnmountFlags::DETACH));
+            _ = unmount(&self.dir, UnmountFlags::DETACH);
         }
         if thread::panicking() {
             let log = fs::read_to_string(&self.log).unwrap_or_default();
@@ -145,7 +153,7 @@ impl Drop for DeadMount {
     fn drop(&mut self) {
         if is_mounted(&self.0) {
             // What the test says about it matters more than what is left.
-            drop(unmount(&self.0, UnmountFlags::DETACH));
+            _ = unmount(&self.0, UnmountFlags::DETACH);
         }
     }
 }
@@ -180,13 +188,13 @@ fn wait_until_ready(socket: &UnixDatagram) -> Result<(), String> {
 }
 
 /// Kills the daemon of a mount that lives too long; dropping what this gives calls it off.
-fn watch(pid: Pid, dir: PathBuf) -> Sender<()> {
+fn watch(daemon: Arc<OwnedFd>, dir: PathBuf) -> Sender<()> {
     let (sender, called_off) = mpsc::channel();
     thread::spawn(move || {
         if called_off.recv_timeout(LIFE) == Err(RecvTimeoutError::Timeout) {
             println!("{} hangs", dir.display());
             // It may end this very moment; and the mount may be gone with it.
-            _ = kill_process(pid, Signal::KILL);
+            _ = pidfd_send_signal(&daemon, Signal::KILL);
             _ = unmount(&dir, UnmountFlags::DETACH);
         }
     });

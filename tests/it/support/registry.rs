@@ -17,7 +17,9 @@ pub(crate) const DATE: &str = "2026-01-15T16:30:00+00:00";
 pub(crate) fn registry_on_disk(sandbox: &Sandbox) -> RegistryBuilder {
     let (repository, objects) = (sandbox.path("registry"), sandbox.path("store"));
     let builder = RegistryBuilder::start(&repository, &objects).unwrap();
-    builder.init("[core]\n    remote = disk\n['remote \"disk\"']\n    url = ../../store\n").unwrap();
+    builder
+        .init("[core]\n    remote = disk\n['remote \"disk\"']\n    url = ../../store\n")
+        .unwrap();
     builder
 }
 

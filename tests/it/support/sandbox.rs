@@ -98,7 +98,12 @@ impl Sandbox {
     }
 
     /// Mounts a repository on a folder that the test chose.
-    pub(crate) fn mount_at(&self, dir: &Path, repository: impl AsRef<OsStr>, args: &[&str]) -> Mount {
+    pub(crate) fn mount_at(
+        &self,
+        dir: &Path,
+        repository: impl AsRef<OsStr>,
+        args: &[&str],
+    ) -> Mount {
         let mut command = self.dvcfs(["mount", "--foreground"]);
         command.args(args).arg(repository).arg(dir);
         Mount::start(command, dir, &self.path("run"))
