@@ -156,7 +156,7 @@ impl Model<'_> {
 fn copy(sandbox: &Sandbox, mount: &Mount, tag: &str) -> PathBuf {
     let copy = sandbox.path(format!("copy of {tag}"));
     let mut cp = sandbox.tool("cp");
-    succeed(cp.arg("-a").arg(mount.path("tags").join(tag)).arg(&copy));
+    succeed(cp.args(["-dR", "--preserve=mode"]).arg(mount.path("tags").join(tag)).arg(&copy));
     copy
 }
 
