@@ -40,8 +40,13 @@ impl Vfs {
             registry.fetch()?;
             read_refs(&registry)
         });
-        let refs = refs.await?;
-        let before = std::mem::replace(&mut *self.refs.write(), Arc::new(refs.clone()));
+        let mut refs = refs.await?;
+        let before = {
+            let mut known = self.refs.write();
+            // A tag that was shown stands for its commit as long as this is mounted.
+            refs.tags.extend(known.tags.iter().map(|(name, commit)| (name.clone(), *commit)));
+            std::mem::replace(&mut *known, Arc::new(refs.clone()))
+        };
         let mut is_changed = *before != refs;
         match &self.layout {
             Layout::AllRevisions if is_changed => self.tell_moved_names(&before, &refs),
