@@ -65,7 +65,7 @@ fn uses(text: &str) -> BTreeSet<String> {
         let rest = &text[at + "crate::".len()..];
         match rest.strip_prefix('{') {
             None => used.extend([word(rest)]),
-            Some(group) => used.extend(top_level_parts(group).into_iter().map(|part| word(part))),
+            Some(group) => used.extend(top_level_parts(group).into_iter().map(word)),
         }
     }
     used
@@ -156,26 +156,30 @@ fn nothing_below_the_command_line_prints_exits_or_reads_the_environment() {
     assert_eq!(files_with(&words, &["cli", "main"]), Vec::<String>::new());
 }
 
+/// The file that has to declare a module, by the module's file.
+fn declaring_file(file: &Path) -> (PathBuf, String) {
+    let name = |path: &Path| path.file_stem().unwrap().to_str().unwrap().to_owned();
+    let folder = file.parent().unwrap();
+    let (folder, module) = match name(file).as_str() {
+        "mod" => (folder.parent().unwrap(), name(folder)),
+        module => (folder, module.to_owned()),
+    };
+    let candidates = [folder.join("main.rs"), folder.join("mod.rs"), folder.with_extension("rs")];
+    let declaring = candidates.into_iter().find(|candidate| candidate.exists());
+    (declaring.unwrap_or_else(|| panic!("no module has {}", file.display())), module)
+}
+
 #[test]
 fn every_file_of_this_folder_is_part_of_the_suite() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
     for file in rust_files(&folder) {
-        let name = file.file_stem().unwrap().to_str().unwrap();
-        let parent = match name {
-            "main" => continue,
-            "mod" => file.parent().unwrap().parent().unwrap(),
-            _ => file.parent().unwrap(),
-        };
-        let name = match name {
-            "mod" => file.parent().unwrap().file_name().unwrap().to_str().unwrap(),
-            name => name,
-        };
-        let above = ["main.rs", "mod.rs"].map(|above| parent.join(above));
-        let above = above.iter().find(|above| above.exists()).unwrap();
-        let text = fs::read_to_string(above).unwrap();
-        let declared = text
-            .lines()
-            .any(|line| line.trim_start_matches("pub(crate) ") == format!("mod {name};"));
-        assert!(declared, "{} does not declare {name}", above.display());
+        if file == folder.join("main.rs") {
+            continue;
+        }
+        let (declaring, module) = declaring_file(&file);
+        let text = fs::read_to_string(&declaring).unwrap();
+        let mut lines = text.lines().map(|line| line.trim_start_matches("pub(crate) "));
+        let is_declared = lines.any(|line| line == format!("mod {module};"));
+        assert!(is_declared, "{} does not declare {module}", declaring.display());
     }
 }

@@ -1,6 +1,11 @@
 //! Integration tests: the real program on real mounts, against registries that DVC made.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "in a helper of a test, too, a panic is the failure")]
+#![allow(clippy::print_stdout, reason = "what a failing test prints is its report")]
+#![allow(
+    clippy::case_sensitive_file_extension_comparisons,
+    reason = "names are compared as DVC compares them"
+)]
 
 #[path = "../support/demo_registry/mod.rs"]
 mod demo_registry;
@@ -10,9 +15,15 @@ mod registry_builder;
 mod s3server;
 mod support;
 
+mod crashes;
 mod demo;
 mod fixtures;
+mod follow;
 mod fuzz_corpus;
 mod layers;
+mod model;
+mod programs;
 mod remote_contract;
 mod s3server_dvc;
+mod semantics;
+mod unprivileged;

@@ -117,13 +117,13 @@ pub(crate) struct Place {
 
 impl Place {
     /// The clone that is mounted.
-    pub(crate) fn clone(&self) -> PathBuf {
+    pub(crate) fn work_tree(&self) -> PathBuf {
         self.top.join("clone")
     }
 
     /// Gives the clone settings of its own, which git does not know.
     pub(crate) fn local_config(&self, text: &str) {
-        fs::write(self.clone().join(".dvc/config.local"), text).unwrap();
+        fs::write(self.work_tree().join(".dvc/config.local"), text).unwrap();
     }
 }
 

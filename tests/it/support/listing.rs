@@ -121,3 +121,9 @@ pub(crate) fn differences(expected: &Listing, found: &Listing) -> Vec<String> {
     let more = more.map(|(path, entry)| format!("{}: not expected, {entry:?}", name(path)));
     wrong.chain(more).collect()
 }
+
+/// Asserts that two trees are the same, and says in what they differ.
+pub(crate) fn assert_same(what: &str, expected: &Listing, found: &Listing) {
+    let differences = differences(expected, found);
+    assert!(differences.is_empty(), "{what}:\n{}", differences.join("\n"));
+}

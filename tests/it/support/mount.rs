@@ -3,32 +3,38 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::{ffi::OsStrExt, net::UnixDatagram},
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt, net::UnixDatagram},
+    },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
     thread,
     time::Duration,
 };
 
 use rustix::{
     mount::{UnmountFlags, unmount},
-    process::{Pid, Signal, kill_process},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
 use super::PATIENCE;
 
 /// A mount that is older is taken to hang: its daemon is killed, so that whoever waits for it gets
 /// an error.
-const LIFE: Duration = Duration::from_secs(240);
+const LIFE: Duration = Duration::from_mins(4);
 
 /// A running mount in the foreground. Dropping it ends it, and asserts that it ends well.
 pub(crate) struct Mount {
     dir: PathBuf,
     log: PathBuf,
-    pid: Pid,
+    daemon: Arc<OwnedFd>,
     ended: Receiver<ExitStatus>,
-    is_killed: bool,
+    is_over: bool,
     _watchdog: Sender<()>,
 }
 
@@ -39,23 +45,25 @@ impl Mount {
         let log = run.join(format!("{name}.log"));
         let socket_path = run.join(format!("{name}.notify"));
         // A mount point may be used again.
-        _ = fs::remove_file(&socket_path);
+        drop(fs::remove_file(&socket_path));
         let socket = UnixDatagram::bind(&socket_path).unwrap();
         let stderr = File::options().create(true).append(true).open(&log).unwrap();
         command.env("NOTIFY_SOCKET", &socket_path).stdin(Stdio::null()).stdout(Stdio::null());
         let child = command.stderr(stderr).spawn().unwrap();
-        let pid = Pid::from_child(&child);
+        let daemon = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
+        let daemon = Arc::new(daemon);
         let ended = reap(child, socket_path);
         if let Err(why) = wait_until_ready(&socket) {
             if why != ENDED {
                 // It may end this very moment.
-                _ = kill_process(pid, Signal::KILL);
+                _ = pidfd_send_signal(&daemon, Signal::KILL);
             }
-            panic!("{command:?}: {why}: {}", fs::read_to_string(&log).unwrap());
+            let args: Vec<_> = command.get_args().collect();
+            panic!("{args:?}: {why}: {}", fs::read_to_string(&log).unwrap());
         }
-        let watchdog = watch(pid, dir.to_owned());
+        let watchdog = watch(Arc::clone(&daemon), dir.to_owned());
         let dir = dir.to_owned();
-        Self { dir, log, pid, ended, is_killed: false, _watchdog: watchdog }
+        Self { dir, log, daemon, ended, is_over: false, _watchdog: watchdog }
     }
 
     /// The mount point.
@@ -80,22 +88,24 @@ impl Mount {
         stats[name].as_u64().unwrap_or_else(|| panic!("no counter {name} in {stats}"))
     }
 
-    /// Kills the daemon as a crash would. The dead mount stays.
-    pub(crate) fn kill(mut self) {
-        kill_process(self.pid, Signal::KILL).unwrap();
+    /// Kills the daemon as a crash would. The dead mount stays until what this gives is dropped.
+    pub(crate) fn kill(mut self) -> DeadMount {
+        pidfd_send_signal(&self.daemon, Signal::KILL).unwrap();
         self.ended.recv_timeout(PATIENCE).unwrap();
-        self.is_killed = true;
+        self.is_over = true;
+        DeadMount(self.dir.clone())
     }
 
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(self.pid, signal).unwrap();
+        pidfd_send_signal(&self.daemon, signal).unwrap();
     }
 
     /// Waits for the end that something else brings about; it must be a good one.
     pub(crate) fn wait(mut self) {
         let status = self.ended.recv_timeout(PATIENCE).unwrap();
-        self.is_killed = true;
+        self.is_over = true;
+        let _dead = DeadMount(self.dir.clone());
         assert!(status.success(), "ended with {status}: {}", self.log());
         assert!(!is_mounted(&self.dir), "{} is still mounted", self.dir.display());
     }
@@ -103,10 +113,10 @@ impl Mount {
     /// Ends the daemon, by force after a while; says why that was not as it should be.
     fn end(&self) -> Result<(), String> {
         // It may have ended by itself.
-        _ = kill_process(self.pid, Signal::TERM);
+        _ = pidfd_send_signal(&self.daemon, Signal::TERM);
         let Ok(status) = self.ended.recv_timeout(PATIENCE) else {
             // As above.
-            _ = kill_process(self.pid, Signal::KILL);
+            _ = pidfd_send_signal(&self.daemon, Signal::KILL);
             return Err("does not end on SIGTERM".into());
         };
         match status.success() {
@@ -119,7 +129,7 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        if self.is_killed {
+        if self.is_over {
             return;
         }
         let ended = self.end();
@@ -132,6 +142,18 @@ impl Drop for Mount {
             println!("log of {}:\n{log}", self.dir.display());
         } else if let Err(why) = ended {
             panic!("{} {why}: {}", self.dir.display(), self.log());
+        }
+    }
+}
+
+/// A mount whose daemon was killed.
+pub(crate) struct DeadMount(PathBuf);
+
+impl Drop for DeadMount {
+    fn drop(&mut self) {
+        if is_mounted(&self.0) {
+            // What the test says about it matters more than what is left.
+            _ = unmount(&self.0, UnmountFlags::DETACH);
         }
     }
 }
@@ -166,13 +188,13 @@ fn wait_until_ready(socket: &UnixDatagram) -> Result<(), String> {
 }
 
 /// Kills the daemon of a mount that lives too long; dropping what this gives calls it off.
-fn watch(pid: Pid, dir: PathBuf) -> Sender<()> {
+fn watch(daemon: Arc<OwnedFd>, dir: PathBuf) -> Sender<()> {
     let (sender, called_off) = mpsc::channel();
     thread::spawn(move || {
         if called_off.recv_timeout(LIFE) == Err(RecvTimeoutError::Timeout) {
             println!("{} hangs", dir.display());
             // It may end this very moment; and the mount may be gone with it.
-            _ = kill_process(pid, Signal::KILL);
+            _ = pidfd_send_signal(&daemon, Signal::KILL);
             _ = unmount(&dir, UnmountFlags::DETACH);
         }
     });

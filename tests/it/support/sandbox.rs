@@ -11,6 +11,7 @@ use std::{
 use tempfile::TempDir;
 
 use super::Mount;
+use crate::s3server::{ACCESS_KEY, SECRET_KEY};
 
 /// Folders that a test shares with nobody. They go when it is dropped.
 pub(crate) struct Sandbox {
@@ -110,10 +111,11 @@ impl Sandbox {
 }
 
 /// Variables that are the same for every test.
-const FIXED: [(&str, &str); 11] = [
+const FIXED: [(&str, &str); 12] = [
+    ("DVC_NO_ANALYTICS", "1"),
     ("LC_ALL", "C.UTF-8"),
-    ("AWS_ACCESS_KEY_ID", "access"),
-    ("AWS_SECRET_ACCESS_KEY", "secret"),
+    ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
+    ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
     ("AWS_REGION", "us-east-1"),
     ("AWS_EC2_METADATA_DISABLED", "true"),
     ("GIT_CONFIG_NOSYSTEM", "1"),
