@@ -16,6 +16,7 @@ mod mount;
 #[expect(dead_code, reason = "tests use more of it")]
 #[path = "../support/registry_builder.rs"]
 mod registry_builder;
+#[allow(unused_imports, reason = "the tests use more of it")]
 #[path = "../support/s3server/mod.rs"]
 mod s3server;
 mod tour;
