@@ -204,7 +204,8 @@ fn start_log(verbosity: Verbosity) {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        // A mount in the background goes on with a file in the terminal's place.
+        .with_ansi(false)
         .with_target(false);
     if let Err(error) = log.try_init() {
         tracing::debug!("the log is set up already: {error}");

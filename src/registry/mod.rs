@@ -27,7 +27,7 @@ use crate::{
     },
     git::{
         CommitId, Entry, EntryKind, GitError, GitId, Location, Mirror, Progress, Repository,
-        TransportOptions,
+        RevisionKind, TransportOptions,
     },
     path::RepoPath,
     remote::{Cause, Remote},
@@ -142,8 +142,8 @@ impl Registry {
                 let transport = transport(&options, true);
                 let known = Mirror::open(&options.state_dir, url)?;
                 let has_wanted = |mirror: &Mirror| {
-                    let id = options.wanted.as_deref().and_then(GitId::parse);
-                    id.is_some_and(|id| mirror.repository().commit(CommitId(id)).is_ok())
+                    let wanted = options.wanted.as_deref();
+                    wanted.is_some_and(|revision| is_pinned(mirror.repository(), revision))
                 };
                 match known {
                     Some(mirror) if has_wanted(&mirror) => Source::Mirror(mirror),
@@ -279,7 +279,8 @@ impl Registry {
             caches.push(folder.join("cache"));
         }
         let configured = self.config((&RepoPath::root(), None)).cache_dir().cloned();
-        caches.extend(configured.map(|setting| PathBuf::from(setting.value)));
+        let own = configured.filter(|setting| setting.level != Level::Repo);
+        caches.extend(own.map(|setting| PathBuf::from(setting.value)));
         caches.retain(|cache| cache.is_dir());
         caches.dedup();
         caches
@@ -343,23 +344,23 @@ impl Registry {
         Config::merge([system, global, committed, local].into_iter().flatten())
     }
 
-    /// Whether git tracks the project's `config.local` at `HEAD`.
+    /// Whether git tracks the project's `config.local` at `HEAD`, or cannot tell.
     fn is_committed(&self, root: &RepoPath) -> bool {
         let Ok(path) = root.resolve(b".dvc/config.local") else { return true };
         let repository = self.repository();
         let find = || {
-            let head = repository.resolve("HEAD").ok()?.commit;
-            let mut folder = repository.commit(head).ok()?.tree;
+            let mut folder = repository.commit(repository.resolve("HEAD")?.commit)?.tree;
             for name in path.components() {
-                let entries = repository.entries(folder).ok()?.entries;
-                match entries.into_iter().find(|entry| entry.name.as_bytes() == name)?.kind {
-                    EntryKind::Folder { id } => folder = id,
-                    _ => return Some(()),
+                let entries = repository.entries(folder)?.entries;
+                let entry = entries.into_iter().find(|entry| entry.name.as_bytes() == name);
+                match entry.map(|entry| entry.kind) {
+                    Some(EntryKind::Folder { id }) => folder = id,
+                    found => return Ok(found.is_some()),
                 }
             }
-            None
+            Ok::<_, GitError>(false)
         };
-        find().is_some()
+        find().unwrap_or(true)
     }
 
     /// A project's `.dvc` folder on this disk, if the repository was opened where it lies.
@@ -379,6 +380,22 @@ impl Registry {
             }
         };
         top.join(std::ffi::OsStr::from_bytes(root.as_bytes())).join(".dvc")
+    }
+}
+
+/// Whether a revision is there and will never stand for another commit: a whole hash or a tag.
+fn is_pinned(repository: &Repository, revision: &str) -> bool {
+    let kind = repository.resolve(revision).map(|resolved| resolved.kind);
+    match kind {
+        Ok(RevisionKind::Tag(_)) => true,
+        Ok(RevisionKind::Commit) => GitId::parse(revision).is_some(),
+        Ok(RevisionKind::Branch(_) | RevisionKind::Expression) | Err(_) => false,
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.release();
     }
 }
 

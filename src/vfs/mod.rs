@@ -34,13 +34,16 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use parking_lot::RwLock;
-use tokio::{runtime::Handle, sync::mpsc};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
 
 use self::epochs::{Epoch, Epochs, Memo, Trees};
 pub use self::{
     attributes::{Attr, FileKind, Ttl},
     error::VfsError,
-    files::{Handle as FileHandle, Read},
+    files::{OpenedFile, Read},
     follow::Refreshed,
     inodes::{Ino, InodeTable, ROOT_INO},
     listing::{DirEntry, Listed},
@@ -65,6 +68,14 @@ pub enum Answer<T> {
 impl<T: Send + 'static> Answer<T> {
     fn later(future: impl Future<Output = Result<T, VfsError>> + Send + 'static) -> Self {
         Self::Later(Box::pin(future))
+    }
+
+    /// The same answer in another shape.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U + Send + 'static) -> Answer<U> {
+        match self {
+            Self::Now(result) => Answer::Now(result.map(change)),
+            Self::Later(future) => Answer::Later(Box::pin(async move { future.await.map(change) })),
+        }
     }
 
     /// The answer itself, however long it takes.
@@ -108,7 +119,7 @@ pub struct VfsOptions {
 }
 
 /// Something the kernel should be told, off the threads that answer it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Event {
     /// A folder's names and listing changed.
     Folder {
@@ -124,6 +135,8 @@ pub enum Event {
         /// Whether pages must go as well.
         with_data: bool,
     },
+    /// Somebody waits until the kernel has been told everything up to here.
+    Told(oneshot::Sender<()>),
 }
 
 /// The file system of one mount.
@@ -146,6 +159,8 @@ pub struct Vfs {
     sizing: sizing::Sizing,
     open_files: files::OpenFiles,
     events: mpsc::UnboundedSender<Event>,
+    /// Held while refs are read and taken over, so that an older answer never comes last.
+    refreshing: tokio::sync::Mutex<()>,
     /// For futures that outlive the call.
     me: Weak<Self>,
 }
@@ -166,6 +181,7 @@ impl Vfs {
         runtime: Handle,
     ) -> Result<Arc<Self>, VfsError> {
         let refs = follow::read_refs(&registry)?;
+        follow::tell_refused(&Refs::default(), &refs);
         let stats = Arc::clone(blobs.stats());
         let vfs = Arc::new_cyclic(|me| Self {
             registry,
@@ -185,6 +201,7 @@ impl Vfs {
             sizing: sizing::Sizing::default(),
             open_files: files::OpenFiles::default(),
             events,
+            refreshing: tokio::sync::Mutex::default(),
             me: Weak::clone(me),
         });
         if let Layout::One { commit, .. } = vfs.layout {
