@@ -2,7 +2,9 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{
+    ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum, builder::BoolishValueParser,
+};
 
 /// Mount a DVC data registry as folders, at any git revision.
 #[derive(Debug, Parser)]
@@ -31,7 +33,12 @@ fn with_environment(command: clap::Command) -> clap::Command {
     let named = |arg: clap::Arg| match arg.get_long() {
         Some(long) => {
             let variable = format!("DVCFS_{}", long.to_uppercase().replace('-', "_"));
-            arg.env(variable).hide_env(true)
+            let arg = arg.env(variable).hide_env(true);
+            match arg.get_action() {
+                // Besides `true` and `false` as on the command line, people write `1` and `yes`.
+                ArgAction::SetTrue => arg.value_parser(BoolishValueParser::new()),
+                _ => arg,
+            }
         }
         None => arg,
     };
@@ -45,7 +52,7 @@ pub(super) struct Common {
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(super) quiet: bool,
     /// Say more; twice for everything
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(super) verbose: u8,
     /// Settings file [default: ~/.config/dvcfs/config.toml, or /etc/dvcfs/config.toml as root]
     #[arg(long, global = true, value_name = "FILE")]

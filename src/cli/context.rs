@@ -196,6 +196,11 @@ fn start_log(verbosity: Verbosity) {
         .with_default_directive(level.into())
         .with_env_var("DVCFS_LOG")
         .from_env_lossy();
+    // The FUSE library warns of every kind of request that this file system does without.
+    let filter = match "fuser=error".parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => filter,
+    };
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

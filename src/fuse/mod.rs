@@ -12,9 +12,10 @@ mod session;
 use std::{cell::RefCell, ffi::OsStr, io, os::unix::ffi::OsStrExt, sync::Arc};
 
 use fuser::{
-    Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
-    LockOwner, OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+    Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags,
+    KernelConfig, LockOwner, OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyXattr,
+    Request,
 };
 use tokio::runtime::Handle;
 
@@ -240,6 +241,21 @@ impl Filesystem for FuseFs {
         let blocks = bytes.div_ceil(u64::from(BLOCK));
         let name_max = crate::path::NAME_MAX as u32;
         reply.statfs(blocks, 0, 0, files, 0, BLOCK, name_max, BLOCK);
+    }
+
+    fn ioctl(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _handle: FileHandle,
+        _flags: IoctlFlags,
+        _command: u32,
+        _input: &[u8],
+        _output_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        // Programs ask any file whether it is a terminal.
+        reply.error(Errno::ENOTTY);
     }
 
     fn getxattr(

@@ -26,12 +26,11 @@ use crate::{
         output::{Origin, Output},
     },
     git::{
-        CommitId, EntryKind, GitError, GitId, Location, Mirror, Progress, Repository,
+        CommitId, Entry, EntryKind, GitError, GitId, Location, Mirror, Progress, Repository,
         TransportOptions,
     },
     path::RepoPath,
     remote::{Cause, Remote},
-    tree::Project,
 };
 
 /// Larger configuration files are not read.
@@ -119,7 +118,10 @@ pub struct Registry {
     kept: Mutex<Option<CommitId>>,
 }
 
-/// A project and its committed configuration.
+/// A DVC project: its folder, and its committed `.dvc/config` if there is one.
+pub type Project<'a> = (&'a RepoPath, Option<GitId>);
+
+/// The same, to be kept.
 type ConfigKey = (RepoPath, Option<GitId>);
 
 /// A remote's name in one revision's configuration.
@@ -221,12 +223,12 @@ impl Registry {
     }
 
     /// Where an output's content is fetched from, in order.
-    pub fn sources(&self, project: &Project, output: &Output) -> Sources {
+    pub fn sources(&self, project: Project<'_>, output: &Output) -> Sources {
         [self.remote_of(project, output)].into()
     }
 
     /// The remote of an output. One that cannot be used says why when it is asked.
-    pub fn remote_of(&self, project: &Project, output: &Output) -> Arc<dyn Remote> {
+    pub fn remote_of(&self, project: Project<'_>, output: &Output) -> Arc<dyn Remote> {
         if let Origin::Import(source) = &output.origin {
             let reason = format!(
                 "it was imported from {}, whose remote has it; imports are not read through their \
@@ -239,7 +241,7 @@ impl Registry {
             let reason = "it lies under its own name in a versioned bucket, which is not read yet";
             return UnusableRemote::shared("cloud", Cause::Misconfigured, reason.to_owned());
         }
-        let key = (project.root.clone(), project.config, output.remote.clone());
+        let key = (project.0.clone(), project.1, output.remote.clone());
         if let Some(remote) = self.remotes.lock().get(&key) {
             return Arc::clone(remote);
         }
@@ -250,8 +252,12 @@ impl Registry {
 
     /// What the user would have to agree to before the default remote of a commit can be used.
     pub fn untrusted(&self, commit: CommitId) -> Result<Vec<Untrusted>, RegistryError> {
-        let Some(project) = self.root_project(commit)? else { return Ok(Vec::new()) };
-        let config = self.config(&project);
+        let Some(dot_dvc) = self.dot_dvc(commit)? else { return Ok(Vec::new()) };
+        let config = dot_dvc.into_iter().find_map(|entry| match entry.kind {
+            EntryKind::Blob { id, .. } if entry.name.as_bytes() == b"config" => Some(id),
+            _ => None,
+        });
+        let config = self.config((&RepoPath::root(), config));
         Ok(self.connector(&config).untrusted_default())
     }
 
@@ -263,7 +269,7 @@ impl Registry {
 
     /// Whether the commit's root is a DVC project.
     pub fn has_project(&self, commit: CommitId) -> bool {
-        self.root_project(commit).is_ok_and(|project| project.is_some())
+        self.dot_dvc(commit).is_ok_and(|entries| entries.is_some())
     }
 
     /// DVC's own caches of this repository and user, to read from.
@@ -272,27 +278,23 @@ impl Registry {
         if let Some(folder) = self.folder_of(&RepoPath::root()) {
             caches.push(folder.join("cache"));
         }
-        let root = Project { root: RepoPath::root(), config: None };
-        let configured = self.config(&root).cache_dir().cloned();
+        let configured = self.config((&RepoPath::root(), None)).cache_dir().cloned();
         caches.extend(configured.map(|setting| PathBuf::from(setting.value)));
         caches.retain(|cache| cache.is_dir());
         caches.dedup();
         caches
     }
 
-    fn root_project(&self, commit: CommitId) -> Result<Option<Project>, GitError> {
+    /// What the `.dvc` folder at the root holds, if the root is a DVC project.
+    fn dot_dvc(&self, commit: CommitId) -> Result<Option<Vec<Entry>>, GitError> {
         let repository = self.repository();
-        let root = repository.entries(repository.commit(commit)?.tree)?;
-        let dot_dvc = root.entries.iter().find(|entry| entry.name.as_bytes() == b".dvc");
-        let Some(EntryKind::Folder { id }) = dot_dvc.map(|entry| entry.kind) else {
-            return Ok(None);
-        };
-        let entries = repository.entries(id)?.entries;
-        let config = entries.iter().find_map(|entry| match entry.kind {
-            EntryKind::Blob { id, .. } if entry.name.as_bytes() == b"config" => Some(id),
-            _ => None,
-        });
-        Ok(Some(Project { root: RepoPath::root(), config }))
+        let root = repository.entries(repository.commit(commit)?.tree)?.entries;
+        match root.into_iter().find(|entry| entry.name.as_bytes() == b".dvc") {
+            Some(Entry { kind: EntryKind::Folder { id }, .. }) => {
+                Ok(Some(repository.entries(id)?.entries))
+            }
+            _ => Ok(None),
+        }
     }
 
     fn connector<'a>(&'a self, config: &'a Config) -> Connector<'a> {
@@ -301,31 +303,30 @@ impl Registry {
 
     /// A project's configuration, all levels merged: the repository's as committed, the others
     /// from this disk.
-    fn config(&self, project: &Project) -> Arc<Config> {
-        let key = (project.root.clone(), project.config);
+    fn config(&self, project: Project<'_>) -> Arc<Config> {
+        let key = (project.0.clone(), project.1);
         if let Some(config) = self.configs.lock().get(&key) {
             return Arc::clone(config);
         }
         let config = Arc::new(self.read_config(project));
         for warning in config.warnings() {
-            tracing::warn!("{}: .dvc/config of {}: {warning}", self.name, project.root);
+            tracing::warn!("{}: .dvc/config of {}: {warning}", self.name, project.0);
         }
         self.configs.lock().put(key, Arc::clone(&config));
         config
     }
 
-    fn read_config(&self, project: &Project) -> Config {
-        let own = self.place_of(&project.root);
+    fn read_config(&self, (root, config): Project<'_>) -> Config {
+        let own = self.place_of(root);
         let home = self.options.home.as_deref();
         let in_repo = Folders { file: &own, home };
-        let committed =
-            project.config.and_then(|id| match self.repository().blob(id, MAX_CONFIG) {
-                Ok(text) => Some((Level::Repo, RawConfig::parse(&text, in_repo))),
-                Err(error) => {
-                    tracing::warn!("{}: .dvc/config of {}: {error}", self.name, project.root);
-                    None
-                }
-            });
+        let committed = config.and_then(|id| match self.repository().blob(id, MAX_CONFIG) {
+            Ok(text) => Some((Level::Repo, RawConfig::parse(&text, in_repo))),
+            Err(error) => {
+                tracing::warn!("{}: .dvc/config of {}: {error}", self.name, root);
+                None
+            }
+        });
         let on_disk = |level: Level, path: &Path| {
             let text = fs::read(path).ok()?;
             let file = path.parent().unwrap_or(Path::new("/"));
@@ -333,10 +334,10 @@ impl Registry {
         };
         let system = on_disk(Level::System, &self.options.dvc_system_config);
         let global = on_disk(Level::Global, &self.options.dvc_global_config);
-        let local = self.folder_of(&project.root).and_then(|folder| {
+        let local = self.folder_of(root).and_then(|folder| {
             // A committed `config.local` was written by whoever wrote the repository.
             let path = folder.join("config.local");
-            let level = if self.is_committed(&project.root) { Level::Repo } else { Level::Local };
+            let level = if self.is_committed(root) { Level::Repo } else { Level::Local };
             on_disk(level, &path)
         });
         Config::merge([system, global, committed, local].into_iter().flatten())

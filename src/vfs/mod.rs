@@ -247,7 +247,8 @@ impl Vfs {
     /// The remotes that an output's content is fetched from.
     fn sources(&self, tree: &Tree, output: OutputId) -> Sources {
         let tracked = tree.tracked(output);
-        self.registry.sources(&tree.projects[tracked.project], &tracked.output)
+        let project = &tree.projects[tracked.project];
+        self.registry.sources((&project.root, project.config), &tracked.output)
     }
 
     /// Tells the kernel something, once somebody listens.

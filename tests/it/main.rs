@@ -7,6 +7,8 @@
     reason = "names are compared as DVC compares them"
 )]
 
+#[path = "../support/demo_registry/mod.rs"]
+mod demo_registry;
 #[path = "../support/registry_builder.rs"]
 mod registry_builder;
 #[path = "../support/s3server/mod.rs"]
@@ -14,6 +16,7 @@ mod s3server;
 mod support;
 
 mod crashes;
+mod demo;
 mod fixtures;
 mod follow;
 mod fuzz_corpus;
