@@ -15,6 +15,7 @@ struct Mounted {
     fixture: Fixture,
     place: Place,
     mount: Mount,
+    /// Last, so that it outlives the mount.
     sandbox: Sandbox,
 }
 

@@ -69,6 +69,11 @@ fn version_of(tree: &Listing, versions: &[Listing]) -> usize {
     found.unwrap_or_else(|| panic!("a mixture of versions: {tree:#?}"))
 }
 
+/// Whether a tree is that of a version, by the name that the kernel is told of last.
+fn shows(root: &Path, number: u64) -> bool {
+    fs::read_to_string(root.join("version.txt")).unwrap() == format!("version {number}\n")
+}
+
 /// How the tree of the followed branch is reached in each layout.
 fn layouts(moving: &Moving) -> [(Mount, PathBuf); 2] {
     let all = moving.mount(&[]);
@@ -83,6 +88,7 @@ fn an_open_file_keeps_its_bytes_and_new_lookups_see_the_new_commit() {
     for (mount, root) in layouts(&moving).into_iter().collect::<Vec<_>>() {
         let number = moving.commits.len() as u64 - 1;
         moving.refresh(&mount);
+        eventually("the present commit is seen", || shows(&root, number));
         let names = ["data/part 1/clip 1", "data/part 1/clip 5", "single.bin", "version.txt"];
         let files = names.map(|name| File::open(root.join(name)).unwrap());
         let mut begun = vec![0; 100];
@@ -102,10 +108,7 @@ fn an_open_file_keeps_its_bytes_and_new_lookups_see_the_new_commit() {
         assert_eq!(text, format!("version {number}\n"));
         assert!(folder.metadata().unwrap().is_dir());
 
-        eventually("the new commit is seen", || {
-            fs::read_to_string(root.join("version.txt")).unwrap()
-                == format!("version {}\n", number + 1)
-        });
+        eventually("the new commit is seen", || shows(&root, number + 1));
         for (name, index) in [(names[0], 1), (names[1], 5), (names[2], FILES)] {
             let bytes = fs::read(root.join(name)).unwrap();
             assert!(bytes == content(number + 1, index), "{name} is not of the new commit");

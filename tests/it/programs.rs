@@ -20,9 +20,10 @@ use crate::{
 
 /// The audio registry, mounted, and what its tag `v2.1` holds.
 struct Audio {
-    sandbox: Sandbox,
     mount: Mount,
     tree: Listing,
+    /// Last, so that it outlives the mount.
+    sandbox: Sandbox,
 }
 
 impl Audio {
@@ -31,7 +32,7 @@ impl Audio {
         let fixture = Fixture::read("audio-registry");
         let place = fixture.unpack(&sandbox);
         let mount = sandbox.mount(place.work_tree());
-        Self { sandbox, mount, tree: fixture.manifest.revisions["v2.1"].tree() }
+        Self { mount, tree: fixture.manifest.revisions["v2.1"].tree(), sandbox }
     }
 
     fn root(&self) -> PathBuf {
