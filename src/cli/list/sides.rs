@@ -9,7 +9,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::index::{Declared, Index};
 use crate::{
-    dvc::{ignore::Ignore, output::Content},
+    dvc::{
+        ignore::Ignore,
+        output::{Content, Origin},
+    },
     git::{Entry, EntryKind},
     id::{BlobId, TreeId},
     path::{Name, RepoPath},
@@ -19,6 +22,9 @@ use crate::{
 
 /// Larger ignore files are not read.
 const MAX_IGNORE: u64 = 1 << 20;
+
+/// The size that DVC tells of a file whose content nothing names.
+const UNKNOWN_CONTENT: Option<u64> = Some(0);
 
 /// The DVC project that a listing is about: the innermost around its top. A repository without
 /// DVC counts as one that declares nothing.
@@ -196,7 +202,11 @@ impl<'a> Project<'a> {
             Content::Files(_) => (true, Named::Nothing),
             Content::Unavailable(_) => (false, Named::Nothing),
         };
-        Tracked { is_folder, is_out: true, size: output.size, content }
+        let size = match (&output.content, &output.origin) {
+            (Content::Unavailable(_), Origin::Own) => output.size.or(UNKNOWN_CONTENT),
+            _ => output.size,
+        };
+        Tracked { is_folder, is_out: true, size, content }
     }
 
     fn part(&self, id: OutputId, part: usize) -> Option<Tracked> {
@@ -207,12 +217,12 @@ impl<'a> Project<'a> {
     }
 
     fn row(&self, (output, row): (OutputId, RowId)) -> Option<Tracked> {
-        let (is_folder, content) = match self.tree.segment(output)?.kind(row) {
-            RowKind::Folder => (true, Named::Nothing),
-            RowKind::File(Some(blob)) => (false, Named::Blob(output, blob)),
-            RowKind::File(None) => (false, Named::Nothing),
+        let (is_folder, size, content) = match self.tree.segment(output)?.kind(row) {
+            RowKind::Folder => (true, None, Named::Nothing),
+            RowKind::File(Some(blob)) => (false, None, Named::Blob(output, blob)),
+            RowKind::File(None) => (false, UNKNOWN_CONTENT, Named::Nothing),
         };
-        Some(Tracked { is_folder, is_out: true, size: None, content })
+        Some(Tracked { is_folder, is_out: true, size, content })
     }
 
     /// What git calls the size of an entry; 0 for a commit of another repository.
