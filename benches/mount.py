@@ -162,6 +162,29 @@ class Bench:
             self.compare(f"{label}: open, read, close, warm", lambda root, n=name: whole(root / n))
         self.compare("20,000 names (find)", lambda root: find(root / "wide"))
         self.compare("20,000 names with attributes (ls -lR)", lambda root: listed(root / "wide"))
+        self.stop()
+        self.open_many()
+
+    def open_many(self):
+        """How long until a registry with 10,000 `.dvc` files is mounted and listed."""
+        for number in range(10_000):
+            dotfile = self.repo / f"many/d{number % 100:02}" / f"{number:05}.bin.dvc"
+            dotfile.parent.mkdir(parents=True, exist_ok=True)
+            dotfile.write_text(
+                f"outs:\n- md5: {hashlib.md5(str(number).encode()).hexdigest()}\n"
+                f"  size: 5\n  hash: md5\n  path: {number:05}.bin\n")
+        git = ["git", "-C", str(self.repo)]
+        subprocess.run([*git, "add", "-A"], check=True, env=self.env)
+        subprocess.run([*git, "commit", "-qm", "many"], check=True, env=self.env)
+        subprocess.run([*git, "gc", "-q"], check=True, env=self.env)
+        taken = []
+        for _ in range(self.rounds):
+            begin = time.perf_counter()
+            self.start()
+            os.listdir(self.mount / "many/d42")
+            taken.append(time.perf_counter() - begin)
+            self.stop()
+        print(f"\n10,000 `.dvc` files: mounted and listed in {min(taken):.2f} s")
 
 
 def warm(root):

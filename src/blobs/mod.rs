@@ -199,17 +199,19 @@ impl Blobs {
         }
     }
 
-    /// [`Self::resolve_size`] for many objects, in their order, with at most 64 requests at once.
-    pub async fn resolve_sizes(
-        &self,
-        keys: &[Key],
-        sources: &Sources,
-    ) -> Vec<Result<u64, BlobError>> {
-        let sizes = keys.iter().map(|key| self.resolve_size(*key, sources));
-        futures_util::stream::iter(sizes.collect::<Vec<_>>())
-            .buffered(SIZES_AT_ONCE)
-            .collect()
-            .await
+    /// [`Self::resolve_size`] for many objects, with at most 64 requests at once; the index knows
+    /// them afterwards. Objects that are missing are passed over, any other failure ends it.
+    pub async fn resolve_sizes(&self, keys: &[Key], sources: &Sources) -> Result<(), BlobError> {
+        let sizes =
+            futures_util::stream::iter(keys.to_vec()).map(|key| self.resolve_size(key, sources));
+        let mut sizes = sizes.buffer_unordered(SIZES_AT_ONCE);
+        while let Some(size) = sizes.next().await {
+            match size {
+                Ok(_) | Err(BlobError::Missing(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// What is known of an object's size without asking: verified, or claimed by its remote.
@@ -229,6 +231,17 @@ impl Blobs {
             Opened::Empty => Ok(0),
             Opened::Ready(blob) => Ok(blob.size()),
             Opened::Fetch(fetch) => fetch.size().await,
+        }
+    }
+
+    /// Notes what a declaration says of an object's size, unless more is known: a download then
+    /// knows how much to ask for.
+    pub fn claim_size(&self, id: impl Into<Key>, sources: &Sources, bytes: u64) {
+        let key = id.into();
+        if let Some(scope) = scope_of(sources)
+            && self.context.sizes.get(&key, scope).is_none()
+        {
+            self.context.sizes.record_claim(&key, scope, bytes);
         }
     }
 

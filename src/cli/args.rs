@@ -2,11 +2,18 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum, builder::BoolishValueParser,
+};
 
 /// Mount a DVC data registry as folders, at any git revision.
 #[derive(Debug, Parser)]
-#[command(name = "dvcfs", version, max_term_width = 100)]
+#[command(
+    name = "dvcfs",
+    version,
+    max_term_width = 100,
+    after_help = "Every option can be set in the environment too: --cache-dir is DVCFS_CACHE_DIR."
+)]
 pub(super) struct Cli {
     #[command(flatten)]
     pub(super) common: Common,
@@ -14,34 +21,58 @@ pub(super) struct Cli {
     pub(super) command: Command,
 }
 
+impl Cli {
+    /// The command line's grammar, with an environment variable for each option: `--cache-dir` is
+    /// also `DVCFS_CACHE_DIR`.
+    pub(super) fn grammar() -> clap::Command {
+        with_environment(Self::command())
+    }
+}
+
+fn with_environment(command: clap::Command) -> clap::Command {
+    let named = |arg: clap::Arg| match arg.get_long() {
+        Some(long) => {
+            let variable = format!("DVCFS_{}", long.to_uppercase().replace('-', "_"));
+            let arg = arg.env(variable).hide_env(true);
+            match arg.get_action() {
+                // Besides `true` and `false` as on the command line, people write `1` and `yes`.
+                ArgAction::SetTrue => arg.value_parser(BoolishValueParser::new()),
+                _ => arg,
+            }
+        }
+        None => arg,
+    };
+    command.mut_args(named).mut_subcommands(with_environment)
+}
+
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Common {
     /// Say nothing but errors
-    #[arg(short, long, global = true, env = "DVCFS_QUIET", conflicts_with = "verbose")]
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(super) quiet: bool,
     /// Say more; twice for everything
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(super) verbose: u8,
     /// Settings file [default: ~/.config/dvcfs/config.toml, or /etc/dvcfs/config.toml as root]
-    #[arg(long, global = true, env = "DVCFS_CONFIG", value_name = "FILE", hide_env = true)]
+    #[arg(long, global = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Where blobs are cached [default: ~/.cache/dvcfs, or /var/cache/dvcfs as root]
-    #[arg(long, global = true, env = "DVCFS_CACHE_DIR", value_name = "DIR", hide_env = true)]
+    #[arg(long, global = true, value_name = "DIR")]
     pub(super) cache_dir: Option<PathBuf>,
     /// How large the cache may grow, such as 50G
-    #[arg(long, global = true, env = "DVCFS_CACHE_SIZE", value_name = "SIZE", hide_env = true,
+    #[arg(long, global = true, value_name = "SIZE",
           value_parser = parse_size)]
     pub(super) cache_size: Option<u64>,
     /// How much of the cache's disk stays free, such as 10G
-    #[arg(long, global = true, env = "DVCFS_MIN_FREE", value_name = "SIZE", hide_env = true,
+    #[arg(long, global = true, value_name = "SIZE",
           value_parser = parse_size)]
     pub(super) min_free: Option<u64>,
     /// Where git mirrors and indexes are kept [default: ~/.local/state/dvcfs, or /var/lib/dvcfs as root]
-    #[arg(long, global = true, env = "DVCFS_STATE_DIR", value_name = "DIR", hide_env = true)]
+    #[arg(long, global = true, value_name = "DIR")]
     pub(super) state_dir: Option<PathBuf>,
     /// Where sockets of mounts lie [default: `$XDG_RUNTIME_DIR/dvcfs`, or /run/dvcfs as root]
-    #[arg(long, global = true, env = "DVCFS_RUNTIME_DIR", value_name = "DIR", hide_env = true)]
+    #[arg(long, global = true, value_name = "DIR")]
     pub(super) runtime_dir: Option<PathBuf>,
 }
 
@@ -74,10 +105,10 @@ pub(super) struct RepoArgs {
     #[arg(value_name = "REPO")]
     pub(super) repo: String,
     /// Let the repository's own configuration choose the S3 endpoint and how it is checked
-    #[arg(long, env = "DVCFS_TRUST_REMOTE", hide_env = true)]
+    #[arg(long)]
     pub(super) trust_remote: bool,
     /// Read from this remote instead of the configured default
-    #[arg(short = 'r', long, value_name = "NAME", env = "DVCFS_REMOTE", hide_env = true)]
+    #[arg(short = 'r', long, value_name = "NAME")]
     pub(super) remote: Option<String>,
 }
 
@@ -90,38 +121,36 @@ pub(super) struct MountArgs {
     #[arg(value_name = "DIR")]
     pub(super) dir: PathBuf,
     /// Show one revision instead of all
-    #[arg(long, value_name = "REV", env = "DVCFS_REV", hide_env = true)]
+    #[arg(long, value_name = "REV")]
     pub(super) rev: Option<String>,
     /// How often branches are asked for new commits
-    #[arg(long, value_name = "TIME", env = "DVCFS_FOLLOW", hide_env = true, default_value = "60s",
+    #[arg(long, value_name = "TIME", default_value = "60s",
           num_args = 0..=1, require_equals = true, default_missing_value = "60s",
           value_parser = parse_duration, overrides_with = "no_follow")]
     pub(super) follow: Duration,
     /// Keep every branch at the commit it has now
-    #[arg(long, env = "DVCFS_NO_FOLLOW", hide_env = true)]
+    #[arg(long)]
     pub(super) no_follow: bool,
     /// Stay in the foreground
     #[arg(short, long)]
     pub(super) foreground: bool,
     /// Mount over a folder that is not empty
-    #[arg(long, env = "DVCFS_NONEMPTY", hide_env = true)]
+    #[arg(long)]
     pub(super) nonempty: bool,
     /// Let other users see the mount
-    #[arg(long, env = "DVCFS_ALLOW_OTHER", hide_env = true)]
+    #[arg(long)]
     pub(super) allow_other: bool,
     /// Owner of everything shown [default: you]
-    #[arg(long, value_name = "UID", env = "DVCFS_UID", hide_env = true)]
+    #[arg(long, value_name = "UID")]
     pub(super) uid: Option<u32>,
     /// Group of everything shown [default: yours]
-    #[arg(long, value_name = "GID", env = "DVCFS_GID", hide_env = true)]
+    #[arg(long, value_name = "GID")]
     pub(super) gid: Option<u32>,
     /// Which symbolic links are shown
-    #[arg(long, value_enum, default_value_t = Symlinks::AsCommitted, env = "DVCFS_SYMLINKS",
-          hide_env = true)]
+    #[arg(long, value_enum, default_value_t = Symlinks::AsCommitted)]
     pub(super) symlinks: Symlinks,
     /// When large files are checked against their hash
-    #[arg(long, value_enum, default_value_t = Verify::Stream, env = "DVCFS_VERIFY",
-          hide_env = true)]
+    #[arg(long, value_enum, default_value_t = Verify::Stream)]
     pub(super) verify: Verify,
 }
 
@@ -327,7 +356,17 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed() {
-        use clap::CommandFactory;
-        Cli::command().debug_assert();
+        Cli::grammar().debug_assert();
+    }
+
+    #[test]
+    fn options_can_be_set_in_the_environment() {
+        let grammar = Cli::grammar();
+        let mount = grammar.find_subcommand("mount").unwrap();
+        let follow = mount.get_arguments().find(|arg| arg.get_id() == "no_follow").unwrap();
+        assert_eq!(follow.get_env().unwrap(), "DVCFS_NO_FOLLOW");
+        let gc = grammar.find_subcommand("cache").unwrap().find_subcommand("gc").unwrap();
+        let older = gc.get_arguments().find(|arg| arg.get_id() == "older_than").unwrap();
+        assert_eq!(older.get_env().unwrap(), "DVCFS_OLDER_THAN");
     }
 }

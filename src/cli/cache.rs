@@ -59,7 +59,7 @@ fn check(context: &Context, repair: bool) -> ExitCode {
     let cache = context.cache(Vec::new());
     let info = cache.info();
     let bytes = info.bytes + info.foreign_bytes;
-    let progress = Progress::bytes("check", Some(bytes), context.settings.verbosity);
+    let progress = Progress::new("check", bytes, context.settings.verbosity);
     let report = cache.check(repair, &|bytes| progress.add(bytes));
     progress.finish();
     for key in &report.bad {

@@ -196,10 +196,16 @@ fn start_log(verbosity: Verbosity) {
         .with_default_directive(level.into())
         .with_env_var("DVCFS_LOG")
         .from_env_lossy();
+    // The FUSE library warns of every kind of request that this file system does without.
+    let filter = match "fuser=error".parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => filter,
+    };
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        // A mount in the background goes on with a file in the terminal's place.
+        .with_ansi(false)
         .with_target(false);
     if let Err(error) = log.try_init() {
         tracing::debug!("the log is set up already: {error}");

@@ -37,13 +37,22 @@ pub(super) fn ask(socket: &Path, request: Request, deadline: Duration) -> io::Re
     receive(&stream)
 }
 
-/// Answers requests until the listener's socket is shut down. Each connection has a thread, so that
+/// Answers requests for as long as the process lives. Each connection has a thread, so that
 /// a slow refresh does not keep others from asking for the status.
 pub(super) fn serve<F>(listener: &UnixListener, answer: F)
 where
     F: Fn(Request) -> Response + Clone + Send + 'static,
 {
-    for stream in listener.incoming().map_while(Result::ok) {
+    for stream in listener.incoming() {
+        let stream = match stream {
+            Ok(stream) => stream,
+            Err(error) => {
+                // Such as too many open files, which passes.
+                tracing::warn!("control connection refused: {error}");
+                std::thread::sleep(Duration::from_secs(1));
+                continue;
+            }
+        };
         let answer = answer.clone();
         let serve_one = move || {
             let answered = stream

@@ -76,8 +76,8 @@ async fn copy(
 ) -> Result<String, Failure> {
     let attr = find(vfs, &args.path).await?;
     let jobs = collect(vfs, Job { attr, to: out.to_owned() }).await?;
-    let bytes = jobs.iter().map(|job| job.attr.size).sum();
-    let progress = Progress::bytes("get", Some(bytes), verbosity);
+    let bytes = jobs.iter().fold(0_u64, |sum, job| sum.saturating_add(job.attr.size));
+    let progress = Progress::new("get", bytes, verbosity);
     let (all, done) = (jobs.len(), AtomicUsize::new(0));
     let copies = stream::iter(jobs).map(|job| async {
         copy_one(vfs, job, args.force, &progress).await?;
@@ -128,34 +128,51 @@ async fn collect(vfs: &Vfs, top: Job) -> Result<Vec<Job>, Failure> {
 
 fn make_folder(dir: &Path) -> Result<(), Failure> {
     match fs::create_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        // A link to a folder is no folder: what is copied stays below the target.
+        Err(error)
+            if error.kind() == io::ErrorKind::AlreadyExists
+                && dir.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) =>
+        {
+            Ok(())
+        }
         made => made.map_err(|error| disk(dir, &error)),
     }
 }
 
 async fn copy_one(vfs: &Vfs, job: Job, force: bool, progress: &Progress) -> Result<(), Failure> {
     let named = |failure: Failure| failure.context(escape(job.to.as_os_str().as_bytes()));
-    if force && job.to.symlink_metadata().is_ok() {
-        fs::remove_file(&job.to).map_err(|error| disk(&job.to, &error))?;
-    }
     if job.attr.kind == FileKind::Link {
         let target = vfs.readlink(job.attr.ino).map_err(|error| named(error.into()))?;
-        let target = std::ffi::OsStr::from_bytes(&target);
-        return std::os::unix::fs::symlink(target, &job.to).map_err(|error| disk(&job.to, &error));
+        return copy_link(&target, &job.to, force).map_err(|error| disk(&job.to, &error));
     }
-    copy_bytes(vfs, &job, progress).await.map_err(named)
+    copy_bytes(vfs, &job, force, progress).await.map_err(named)
+}
+
+/// Makes a link; one that replaces something is made beside it first.
+fn copy_link(target: &[u8], to: &Path, force: bool) -> io::Result<()> {
+    let target = std::ffi::OsStr::from_bytes(target);
+    if !force {
+        return std::os::unix::fs::symlink(target, to);
+    }
+    let folder = tempfile::Builder::new().prefix(".dvcfs-").tempdir_in(folder_of(to))?;
+    let made = folder.path().join("link");
+    std::os::unix::fs::symlink(target, &made)?;
+    fs::rename(made, to)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Copies into a temporary file beside the target, which then takes its name.
-async fn copy_bytes(vfs: &Vfs, job: &Job, progress: &Progress) -> Result<(), Failure> {
+async fn copy_bytes(vfs: &Vfs, job: &Job, force: bool, progress: &Progress) -> Result<(), Failure> {
     let failed = |error: io::Error| disk(&job.to, &error);
-    let folder = job.to.parent().filter(|folder| !folder.as_os_str().is_empty());
     let temporary = tempfile::Builder::new()
         .prefix(".dvcfs-")
         .permissions(fs::Permissions::from_mode(0o666))
-        .tempfile_in(folder.unwrap_or(Path::new(".")))
+        .tempfile_in(folder_of(&job.to))
         .map_err(failed)?;
-    let reader = vfs.open(job.attr.ino).wait().await?;
+    let reader = vfs.open(job.attr.ino).wait().await?.handle;
     let mut file: &File = temporary.as_file();
     let mut offset = 0;
     loop {
@@ -173,7 +190,9 @@ async fn copy_bytes(vfs: &Vfs, job: &Job, progress: &Progress) -> Result<(), Fai
         let readable = (mode & 0o444) >> 2;
         file.set_permissions(fs::Permissions::from_mode(mode | readable)).map_err(failed)?;
     }
-    temporary.persist(&job.to).map_err(|error| failed(error.error))?;
+    let named =
+        if force { temporary.persist(&job.to) } else { temporary.persist_noclobber(&job.to) };
+    named.map_err(|error| failed(error.error))?;
     Ok(())
 }
 

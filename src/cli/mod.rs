@@ -20,7 +20,7 @@ mod umount;
 
 use std::{ffi::OsString, io::Write, process::ExitCode};
 
-use clap::Parser;
+use clap::FromArgMatches;
 
 use self::{
     args::{Cli, Command},
@@ -31,7 +31,8 @@ use self::{
 
 /// Runs the command that the arguments ask for.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let matches = Cli::grammar().try_get_matches_from(arguments);
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
             // Without a terminal or pipe to print to, the exit code has to do.

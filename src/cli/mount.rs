@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::json;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
 };
 
@@ -64,10 +64,7 @@ fn check_dir(args: &MountArgs) -> Result<PathBuf, Failure> {
     let mounted = mounts::find(&dir)
         .map_err(|error| Failure::new(Code::Failed, format!("read the mount table: {error}")))?;
     if let Some(mounted) = mounted {
-        let is_dead = fs::metadata(&dir).is_err_and(|error| {
-            error.raw_os_error() == Some(rustix::io::Errno::NOTCONN.raw_os_error())
-        });
-        if !(mounted.is_ours() && is_dead) {
+        if !(mounted.is_ours() && is_dead(&dir)) {
             let failure =
                 Failure::new(Code::Busy, format!("mount on {shown}: it is a mount already"));
             return Err(failure.hint(format!("end it first: dvcfs umount {shown}")));
@@ -93,12 +90,38 @@ fn check_dir(args: &MountArgs) -> Result<PathBuf, Failure> {
     }
 }
 
+/// Every open file of the mount is one here, and the usual limit is meant for smaller programs.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: maximum, maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!("the limit of open files stays as it is: {error}");
+    }
+}
+
+/// Whether nobody answers for a mount any more. The kernel may still know its root's attributes,
+/// but asks for these totals each time.
+fn is_dead(dir: &Path) -> bool {
+    let dir = dir.to_owned();
+    let (sender, answered) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        // The receiver is gone once the deadline has passed.
+        _ = sender.send(rustix::fs::statfs(&dir));
+    });
+    matches!(
+        answered.recv_timeout(Duration::from_secs(5)),
+        Ok(Err(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED))
+    )
+}
+
 fn serve(
     settings: Settings,
     args: &MountArgs,
     dir: &Path,
     mut readiness: Readiness,
 ) -> Result<ExitCode, Failure> {
+    raise_file_limit();
     let context = Context::new(settings)?;
     let registry = context.registry(&args.repo, args.rev.as_deref())?;
     let layout = layout(&context, args, &registry)?;
@@ -117,6 +140,7 @@ fn serve(
     );
     let vfs =
         vfs.map_err(|error| Failure::from(error).context(format!("open {}", args.repo.repo)))?;
+    let signals = Signals::watch(&context)?;
     context.runtime.spawn(invalidate(Arc::clone(&vfs), turned_out_wrong));
     let records = Records::new(&context.settings.runtime_dir);
     private_folder(&context.settings.runtime_dir)?;
@@ -140,17 +164,17 @@ fn serve(
         });
     if let Err(failure) = published {
         end(dir);
-        records.remove(dir);
+        records.remove_own(dir);
         return Err(failure);
     }
     tell_systemd(&[sd_notify::NotifyState::Ready]);
     if vfs.can_move() && !args.no_follow {
         context.runtime.spawn(follow(Arc::clone(&vfs), args.follow));
     }
-    let ended = wait_for_the_end(&context, session, dir);
+    let ended = wait_for_the_end(&context, session, dir, signals);
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
     blobs.cache().flush();
-    records.remove(dir);
+    records.remove_own(dir);
     registry.release();
     context.runtime.shutdown_timeout(Duration::from_secs(2));
     ended
@@ -320,9 +344,42 @@ async fn invalidate(vfs: Arc<Vfs>, mut wrong: mpsc::Receiver<Key>) {
     }
 }
 
-/// Waits until the mount has ended, whoever ends it. The first SIGTERM or SIGINT unmounts; files
+/// The signals that end a mount; watched from before anybody can see it.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn watch(context: &Context) -> Result<Self, Failure> {
+        let _runtime = context.runtime.enter();
+        let watch = |kind| {
+            signal(kind)
+                .map_err(|error| Failure::new(Code::Failed, format!("watch for signals: {error}")))
+        };
+        let terminate = watch(SignalKind::terminate())?;
+        let interrupt = watch(SignalKind::interrupt())?;
+        Ok(Self { terminate, interrupt, hangup: watch(SignalKind::hangup())? })
+    }
+
+    async fn first(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
+}
+
+/// Waits until the mount has ended, whoever ends it. The first of these signals unmounts; files
 /// that are open then are waited for a little, and cut off.
-fn wait_for_the_end(context: &Context, session: Session, dir: &Path) -> io::Result<()> {
+fn wait_for_the_end(
+    context: &Context,
+    session: Session,
+    dir: &Path,
+    mut signals: Signals,
+) -> io::Result<()> {
     let (end_of_session, ended) = std::sync::mpsc::channel();
     let end_of_patience = end_of_session.clone();
     thread::Builder::new().name("mount".into()).spawn(move || {
@@ -331,16 +388,7 @@ fn wait_for_the_end(context: &Context, session: Session, dir: &Path) -> io::Resu
     })?;
     let dir = dir.to_owned();
     context.runtime.spawn(async move {
-        let (Ok(mut terminate), Ok(mut interrupt)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
-            tracing::warn!("signals cannot be watched; use dvcfs umount");
-            return;
-        };
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        signals.first().await;
         // Unmounting waits for the kernel, which may be waiting for this runtime.
         if let Err(error) = tokio::task::spawn_blocking(move || end(&dir)).await {
             tracing::debug!("unmount: {error}");

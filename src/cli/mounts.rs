@@ -98,6 +98,13 @@ impl Records {
         atomic::write(&self.place(&record.mount_point, "json"), &text, 0o600)
     }
 
+    /// Removes what this process left; a mount that came after it at the same place keeps its own.
+    pub(super) fn remove_own(&self, mount_point: &Path) {
+        if self.find(mount_point).is_none_or(|record| record.pid == std::process::id()) {
+            self.remove(mount_point);
+        }
+    }
+
     pub(super) fn remove(&self, mount_point: &Path) {
         for extension in ["json", "sock"] {
             // Gone already is as good as removed.

@@ -63,7 +63,8 @@ fn report(record: Record) -> Report {
 
 fn describe(report: &Report) -> String {
     let Report { record, answer } = report;
-    let mut text = format!("{}\n", record.mount_point.display());
+    let mount_point = record.mount_point.as_os_str().as_encoded_bytes();
+    let mut text = format!("{}\n", escape(mount_point));
     let mut line = |name: &str, value: &str| {
         // Writing to a String cannot fail.
         _ = writeln!(text, "  {name:<12}{}", escape(value.as_bytes()));

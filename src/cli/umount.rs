@@ -28,7 +28,9 @@ pub(super) fn run(settings: &Settings, args: &UmountArgs) -> Result<ExitCode, Fa
     }
     let records = Records::new(&settings.runtime_dir);
     fuse::unmount(&dir, args.lazy).map_err(|error| refused(&dir, &error))?;
-    wait_for_daemon(&records, &dir);
+    if !args.lazy {
+        wait_for_daemon(&records, &dir);
+    }
     Ok(ExitCode::SUCCESS)
 }
 

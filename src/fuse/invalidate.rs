@@ -15,18 +15,18 @@ pub(super) fn spawn(
 ) -> io::Result<thread::JoinHandle<()>> {
     thread::Builder::new().name("invalidate".into()).spawn(move || {
         while let Some(event) = events.blocking_recv() {
-            pass_on(&notifier, &event);
+            pass_on(&notifier, event);
         }
     })
 }
 
-fn pass_on(notifier: &Notifier, event: &Event) {
+fn pass_on(notifier: &Notifier, event: Event) {
     match event {
         Event::Folder { ino, names } => {
             let folder = INodeNo(ino.0);
             tolerate(notifier.inval_inode(folder, 0, 0));
             for name in names {
-                tolerate(notifier.inval_entry(folder, OsStr::from_bytes(name)));
+                tolerate(notifier.inval_entry(folder, OsStr::from_bytes(&name)));
             }
         }
         Event::File { ino, with_data: true } => {
@@ -36,6 +36,8 @@ fn pass_on(notifier: &Notifier, event: &Event) {
             // A negative offset stands for the attributes alone.
             tolerate(notifier.inval_inode(INodeNo(ino.0), -1, 0));
         }
+        // Whoever waited may have gone.
+        Event::Told(waiting) => _ = waiting.send(()),
     }
 }
 

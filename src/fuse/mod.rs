@@ -9,13 +9,25 @@ mod errno;
 mod invalidate;
 mod session;
 
-use std::{cell::RefCell, ffi::OsStr, io, os::unix::ffi::OsStrExt, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    ffi::OsStr,
+    io,
+    os::unix::ffi::OsStrExt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use fuser::{
-    Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
-    LockOwner, OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+    Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags,
+    KernelConfig, LockOwner, OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyXattr,
+    Request,
 };
+use parking_lot::RwLock;
 use tokio::runtime::Handle;
 
 pub use self::session::{MountError, MountOptions, Session, unmount};
@@ -35,9 +47,29 @@ const MAX_READAHEAD: u32 = 1 << 20;
 /// The file system as the FUSE library wants it.
 struct FuseFs {
     vfs: Arc<Vfs>,
+    listings: Arc<Listings>,
     runtime: Handle,
     uid: u32,
     gid: u32,
+}
+
+/// Folders that are open: each is listed as it was when it was opened, whatever moves meanwhile.
+#[derive(Default)]
+struct Listings {
+    by_handle: RwLock<HashMap<u64, Arc<Listed>>>,
+    opened: AtomicU64,
+}
+
+impl Listings {
+    fn add(&self, listed: Listed) -> u64 {
+        let handle = self.opened.fetch_add(1, Ordering::Relaxed);
+        self.by_handle.write().insert(handle, Arc::new(listed));
+        handle
+    }
+
+    fn remove(&self, handle: u64) {
+        self.by_handle.write().remove(&handle);
+    }
 }
 
 thread_local! {
@@ -57,6 +89,16 @@ impl FuseFs {
             Answer::Later(future) => {
                 self.runtime.spawn(async move { reply(future.await) });
             }
+        }
+    }
+}
+
+impl FuseFs {
+    /// The listing of an open folder; of one that was not opened here, its listing now.
+    fn listing(&self, ino: INodeNo, handle: FileHandle) -> Answer<Arc<Listed>> {
+        match self.listings.by_handle.read().get(&handle.0) {
+            Some(listed) => Answer::Now(Ok(Arc::clone(listed))),
+            None => self.vfs.list(Ino(ino.0)).map(Arc::new),
         }
     }
 }
@@ -126,7 +168,14 @@ impl Filesystem for FuseFs {
             return reply.error(errno(&VfsError::ReadOnly));
         }
         self.answer(self.vfs.open(Ino(ino.0)), move |result| match result {
-            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::FOPEN_KEEP_CACHE),
+            Ok(opened) => {
+                let flags = if opened.keeps_pages {
+                    FopenFlags::FOPEN_KEEP_CACHE
+                } else {
+                    FopenFlags::empty()
+                };
+                reply.opened(FileHandle(opened.handle), flags);
+            }
             Err(error) => reply.error(errno(&error)),
         });
     }
@@ -187,9 +236,16 @@ impl Filesystem for FuseFs {
     }
 
     fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
+        let listings = Arc::clone(&self.listings);
         self.answer(self.vfs.list(Ino(ino.0)), move |result| match result {
-            Ok(_) => reply.opened(FileHandle(0), flags),
+            Ok(listed) => {
+                let flags = if listed.is_fixed {
+                    FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE
+                } else {
+                    FopenFlags::empty()
+                };
+                reply.opened(FileHandle(listings.add(listed)), flags);
+            }
             Err(error) => reply.error(errno(&error)),
         });
     }
@@ -198,12 +254,12 @@ impl Filesystem for FuseFs {
         &self,
         _request: &Request,
         ino: INodeNo,
-        _handle: FileHandle,
+        handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
         let vfs = Arc::clone(&self.vfs);
-        self.answer(self.vfs.list(Ino(ino.0)), move |result| match result {
+        self.answer(self.listing(ino, handle), move |result| match result {
             Ok(listed) => {
                 vfs.walk(&listed, offset, |entry| {
                     let name = OsStr::from_bytes(entry.name);
@@ -220,12 +276,12 @@ impl Filesystem for FuseFs {
         &self,
         _request: &Request,
         ino: INodeNo,
-        _handle: FileHandle,
+        handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
         let vfs = Arc::clone(&self.vfs);
-        self.answer(self.vfs.list(Ino(ino.0)), move |result| match result {
+        self.answer(self.listing(ino, handle), move |result| match result {
             Ok(listed) => {
                 fill(&vfs, &listed, offset, &mut reply);
                 reply.ok();
@@ -234,12 +290,39 @@ impl Filesystem for FuseFs {
         });
     }
 
+    fn releasedir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.listings.remove(handle.0);
+        reply.ok();
+    }
+
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
         const BLOCK: u32 = 4096;
         let (bytes, files) = self.vfs.totals();
         let blocks = bytes.div_ceil(u64::from(BLOCK));
         let name_max = crate::path::NAME_MAX as u32;
         reply.statfs(blocks, 0, 0, files, 0, BLOCK, name_max, BLOCK);
+    }
+
+    fn ioctl(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _handle: FileHandle,
+        _flags: IoctlFlags,
+        _command: u32,
+        _input: &[u8],
+        _output_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        // Programs ask any file whether it is a terminal.
+        reply.error(Errno::ENOTTY);
     }
 
     fn getxattr(

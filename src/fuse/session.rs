@@ -67,7 +67,7 @@ impl Session {
         runtime: Handle,
     ) -> Result<Self, MountError> {
         let (uid, gid) = options.owner;
-        let file_system = FuseFs { vfs, runtime, uid, gid };
+        let file_system = FuseFs { vfs, listings: Arc::default(), runtime, uid, gid };
         let refused = |source| MountError::Refused { dir: dir.to_owned(), source };
         let session = fuser::Session::new(file_system, dir, &config(options))
             .map_err(|error| diagnose(error, dir, options))?;
@@ -91,7 +91,8 @@ impl Session {
 fn config(options: &MountOptions) -> Config {
     let mut config = Config::default();
     config.mount_options = vec![
-        MountOption::FSName(options.source.clone()),
+        // The helper takes a list of options apart at commas.
+        MountOption::FSName(options.source.replace([',', '\\'], "_")),
         MountOption::Subtype("dvcfs".into()),
         MountOption::RO,
         MountOption::NoSuid,

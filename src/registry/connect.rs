@@ -9,7 +9,10 @@ use std::{path::PathBuf, sync::Arc};
 
 use parking_lot::RwLock;
 
-use super::{RegistryOptions, Trusted, Untrusted, unusable::UnusableRemote};
+use super::{
+    RegistryOptions, Trusted, Untrusted,
+    unusable::{UnusableRemote, without_user},
+};
 use crate::{
     dvc::config::{Config, Level, RemoteSettings, Setting},
     remote::{
@@ -28,6 +31,9 @@ const SENSITIVE: [&str; 7] = [
     "custom_auth_header",
     "auth",
 ];
+
+/// What identifies the user to a web server.
+const HTTP_SECRETS: [&str; 3] = ["user", "password", "custom_auth_header"];
 
 /// Makes the remotes that a configuration names.
 pub(super) struct Connector<'a> {
@@ -48,7 +54,7 @@ impl Connector<'_> {
                 "the repository's configuration sets {}, and you have not agreed to that",
                 untrusted.setting
             );
-            let url = settings.url.value.clone();
+            let url = without_user(&settings.url.value);
             let hint = Some("dvcfs mount --trust-remote agrees to it".to_owned());
             return Arc::new(UnusableRemote { url, cause: Cause::Untrusted, reason, hint });
         }
@@ -62,7 +68,7 @@ impl Connector<'_> {
 
     fn settings(&self, pinned: Option<&str>) -> Result<RemoteSettings, UnusableRemote> {
         let unusable = |url: &str, reason: String, hint: Option<String>| UnusableRemote {
-            url: url.to_owned(),
+            url: without_user(url),
             cause: Cause::Misconfigured,
             reason,
             hint,
@@ -85,7 +91,8 @@ impl Connector<'_> {
             let is_fine = *key == "endpointurl" && is_amazons(&setting.value);
             setting.level == Level::Repo && !is_fine
         });
-        let untrusted = of_repo.map(|(key, setting)| Untrusted {
+        let lured = is_luring(settings).then_some(("url", &settings.url));
+        let untrusted = of_repo.chain(lured).map(|(key, setting)| Untrusted {
             remote: settings.name.clone(),
             setting: format!("{key} = {}", setting.value),
         });
@@ -169,6 +176,13 @@ impl Connector<'_> {
     }
 }
 
+/// Whether the repository names the web server to which the user's own password would go.
+fn is_luring(settings: &RemoteSettings) -> bool {
+    let is_http = settings.url.value.starts_with("http");
+    let is_users = |key| settings.get(key).is_some_and(|own| own.level != Level::Repo);
+    is_http && settings.url.level == Level::Repo && HTTP_SECRETS.into_iter().any(is_users)
+}
+
 fn strictness(url: &Setting) -> Strictness {
     if url.level == Level::Repo { Strictness::Confined } else { Strictness::Own }
 }
@@ -192,7 +206,14 @@ fn is_amazons(endpoint: &str) -> bool {
     let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let host = host.strip_suffix(":443").unwrap_or(host);
     let is_plain = host.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-');
-    is_plain && [".amazonaws.com", ".amazonaws.com.cn"].iter().any(|domain| host.ends_with(domain))
+    let domains = ["amazonaws.com", "amazonaws.com.cn"];
+    let service = domains.iter().find_map(|domain| host.strip_suffix(domain)?.strip_suffix('.'));
+    // Under other services' names anybody can rent a host.
+    is_plain
+        && service.is_some_and(|service| {
+            let first = service.split('.').next().unwrap_or_default();
+            first == "s3" || first.starts_with("s3-")
+        })
 }
 
 #[cfg(test)]
@@ -212,6 +233,8 @@ mod tests {
             "https://evil.example\\.amazonaws.com",
             "https://user@evil.example#.amazonaws.com",
             "https://evilamazonaws.com",
+            "https://x.execute-api.us-east-1.amazonaws.com",
+            "https://s3.evil.example",
         ] {
             assert!(!is_amazons(endpoint), "{endpoint}");
         }

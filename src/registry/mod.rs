@@ -26,12 +26,11 @@ use crate::{
         output::{Origin, Output},
     },
     git::{
-        CommitId, EntryKind, GitError, GitId, Location, Mirror, Progress, Repository,
-        TransportOptions,
+        CommitId, Entry, EntryKind, GitError, GitId, Location, Mirror, Progress, Repository,
+        RevisionKind, TransportOptions,
     },
     path::RepoPath,
     remote::{Cause, Remote},
-    tree::Project,
 };
 
 /// Larger configuration files are not read.
@@ -119,7 +118,10 @@ pub struct Registry {
     kept: Mutex<Option<CommitId>>,
 }
 
-/// A project and its committed configuration.
+/// A DVC project: its folder, and its committed `.dvc/config` if there is one.
+pub type Project<'a> = (&'a RepoPath, Option<GitId>);
+
+/// The same, to be kept.
 type ConfigKey = (RepoPath, Option<GitId>);
 
 /// A remote's name in one revision's configuration.
@@ -140,8 +142,8 @@ impl Registry {
                 let transport = transport(&options, true);
                 let known = Mirror::open(&options.state_dir, url)?;
                 let has_wanted = |mirror: &Mirror| {
-                    let id = options.wanted.as_deref().and_then(GitId::parse);
-                    id.is_some_and(|id| mirror.repository().commit(CommitId(id)).is_ok())
+                    let wanted = options.wanted.as_deref();
+                    wanted.is_some_and(|revision| is_pinned(mirror.repository(), revision))
                 };
                 match known {
                     Some(mirror) if has_wanted(&mirror) => Source::Mirror(mirror),
@@ -221,12 +223,12 @@ impl Registry {
     }
 
     /// Where an output's content is fetched from, in order.
-    pub fn sources(&self, project: &Project, output: &Output) -> Sources {
+    pub fn sources(&self, project: Project<'_>, output: &Output) -> Sources {
         [self.remote_of(project, output)].into()
     }
 
     /// The remote of an output. One that cannot be used says why when it is asked.
-    pub fn remote_of(&self, project: &Project, output: &Output) -> Arc<dyn Remote> {
+    pub fn remote_of(&self, project: Project<'_>, output: &Output) -> Arc<dyn Remote> {
         if let Origin::Import(source) = &output.origin {
             let reason = format!(
                 "it was imported from {}, whose remote has it; imports are not read through their \
@@ -239,7 +241,7 @@ impl Registry {
             let reason = "it lies under its own name in a versioned bucket, which is not read yet";
             return UnusableRemote::shared("cloud", Cause::Misconfigured, reason.to_owned());
         }
-        let key = (project.root.clone(), project.config, output.remote.clone());
+        let key = (project.0.clone(), project.1, output.remote.clone());
         if let Some(remote) = self.remotes.lock().get(&key) {
             return Arc::clone(remote);
         }
@@ -250,8 +252,12 @@ impl Registry {
 
     /// What the user would have to agree to before the default remote of a commit can be used.
     pub fn untrusted(&self, commit: CommitId) -> Result<Vec<Untrusted>, RegistryError> {
-        let Some(project) = self.root_project(commit)? else { return Ok(Vec::new()) };
-        let config = self.config(&project);
+        let Some(dot_dvc) = self.dot_dvc(commit)? else { return Ok(Vec::new()) };
+        let config = dot_dvc.into_iter().find_map(|entry| match entry.kind {
+            EntryKind::Blob { id, .. } if entry.name.as_bytes() == b"config" => Some(id),
+            _ => None,
+        });
+        let config = self.config((&RepoPath::root(), config));
         Ok(self.connector(&config).untrusted_default())
     }
 
@@ -263,7 +269,7 @@ impl Registry {
 
     /// Whether the commit's root is a DVC project.
     pub fn has_project(&self, commit: CommitId) -> bool {
-        self.root_project(commit).is_ok_and(|project| project.is_some())
+        self.dot_dvc(commit).is_ok_and(|entries| entries.is_some())
     }
 
     /// DVC's own caches of this repository and user, to read from.
@@ -272,27 +278,24 @@ impl Registry {
         if let Some(folder) = self.folder_of(&RepoPath::root()) {
             caches.push(folder.join("cache"));
         }
-        let root = Project { root: RepoPath::root(), config: None };
-        let configured = self.config(&root).cache_dir().cloned();
-        caches.extend(configured.map(|setting| PathBuf::from(setting.value)));
+        let configured = self.config((&RepoPath::root(), None)).cache_dir().cloned();
+        let own = configured.filter(|setting| setting.level != Level::Repo);
+        caches.extend(own.map(|setting| PathBuf::from(setting.value)));
         caches.retain(|cache| cache.is_dir());
         caches.dedup();
         caches
     }
 
-    fn root_project(&self, commit: CommitId) -> Result<Option<Project>, GitError> {
+    /// What the `.dvc` folder at the root holds, if the root is a DVC project.
+    fn dot_dvc(&self, commit: CommitId) -> Result<Option<Vec<Entry>>, GitError> {
         let repository = self.repository();
-        let root = repository.entries(repository.commit(commit)?.tree)?;
-        let dot_dvc = root.entries.iter().find(|entry| entry.name.as_bytes() == b".dvc");
-        let Some(EntryKind::Folder { id }) = dot_dvc.map(|entry| entry.kind) else {
-            return Ok(None);
-        };
-        let entries = repository.entries(id)?.entries;
-        let config = entries.iter().find_map(|entry| match entry.kind {
-            EntryKind::Blob { id, .. } if entry.name.as_bytes() == b"config" => Some(id),
-            _ => None,
-        });
-        Ok(Some(Project { root: RepoPath::root(), config }))
+        let root = repository.entries(repository.commit(commit)?.tree)?.entries;
+        match root.into_iter().find(|entry| entry.name.as_bytes() == b".dvc") {
+            Some(Entry { kind: EntryKind::Folder { id }, .. }) => {
+                Ok(Some(repository.entries(id)?.entries))
+            }
+            _ => Ok(None),
+        }
     }
 
     fn connector<'a>(&'a self, config: &'a Config) -> Connector<'a> {
@@ -301,31 +304,30 @@ impl Registry {
 
     /// A project's configuration, all levels merged: the repository's as committed, the others
     /// from this disk.
-    fn config(&self, project: &Project) -> Arc<Config> {
-        let key = (project.root.clone(), project.config);
+    fn config(&self, project: Project<'_>) -> Arc<Config> {
+        let key = (project.0.clone(), project.1);
         if let Some(config) = self.configs.lock().get(&key) {
             return Arc::clone(config);
         }
         let config = Arc::new(self.read_config(project));
         for warning in config.warnings() {
-            tracing::warn!("{}: .dvc/config of {}: {warning}", self.name, project.root);
+            tracing::warn!("{}: .dvc/config of {}: {warning}", self.name, project.0);
         }
         self.configs.lock().put(key, Arc::clone(&config));
         config
     }
 
-    fn read_config(&self, project: &Project) -> Config {
-        let own = self.place_of(&project.root);
+    fn read_config(&self, (root, config): Project<'_>) -> Config {
+        let own = self.place_of(root);
         let home = self.options.home.as_deref();
         let in_repo = Folders { file: &own, home };
-        let committed =
-            project.config.and_then(|id| match self.repository().blob(id, MAX_CONFIG) {
-                Ok(text) => Some((Level::Repo, RawConfig::parse(&text, in_repo))),
-                Err(error) => {
-                    tracing::warn!("{}: .dvc/config of {}: {error}", self.name, project.root);
-                    None
-                }
-            });
+        let committed = config.and_then(|id| match self.repository().blob(id, MAX_CONFIG) {
+            Ok(text) => Some((Level::Repo, RawConfig::parse(&text, in_repo))),
+            Err(error) => {
+                tracing::warn!("{}: .dvc/config of {}: {error}", self.name, root);
+                None
+            }
+        });
         let on_disk = |level: Level, path: &Path| {
             let text = fs::read(path).ok()?;
             let file = path.parent().unwrap_or(Path::new("/"));
@@ -333,32 +335,32 @@ impl Registry {
         };
         let system = on_disk(Level::System, &self.options.dvc_system_config);
         let global = on_disk(Level::Global, &self.options.dvc_global_config);
-        let local = self.folder_of(&project.root).and_then(|folder| {
+        let local = self.folder_of(root).and_then(|folder| {
             // A committed `config.local` was written by whoever wrote the repository.
             let path = folder.join("config.local");
-            let level = if self.is_committed(&project.root) { Level::Repo } else { Level::Local };
+            let level = if self.is_committed(root) { Level::Repo } else { Level::Local };
             on_disk(level, &path)
         });
         Config::merge([system, global, committed, local].into_iter().flatten())
     }
 
-    /// Whether git tracks the project's `config.local` at `HEAD`.
+    /// Whether git tracks the project's `config.local` at `HEAD`, or cannot tell.
     fn is_committed(&self, root: &RepoPath) -> bool {
         let Ok(path) = root.resolve(b".dvc/config.local") else { return true };
         let repository = self.repository();
         let find = || {
-            let head = repository.resolve("HEAD").ok()?.commit;
-            let mut folder = repository.commit(head).ok()?.tree;
+            let mut folder = repository.commit(repository.resolve("HEAD")?.commit)?.tree;
             for name in path.components() {
-                let entries = repository.entries(folder).ok()?.entries;
-                match entries.into_iter().find(|entry| entry.name.as_bytes() == name)?.kind {
-                    EntryKind::Folder { id } => folder = id,
-                    _ => return Some(()),
+                let entries = repository.entries(folder)?.entries;
+                let entry = entries.into_iter().find(|entry| entry.name.as_bytes() == name);
+                match entry.map(|entry| entry.kind) {
+                    Some(EntryKind::Folder { id }) => folder = id,
+                    found => return Ok(found.is_some()),
                 }
             }
-            None
+            Ok::<_, GitError>(false)
         };
-        find().is_some()
+        find().unwrap_or(true)
     }
 
     /// A project's `.dvc` folder on this disk, if the repository was opened where it lies.
@@ -378,6 +380,22 @@ impl Registry {
             }
         };
         top.join(std::ffi::OsStr::from_bytes(root.as_bytes())).join(".dvc")
+    }
+}
+
+/// Whether a revision is there and will never stand for another commit: a whole hash or a tag.
+fn is_pinned(repository: &Repository, revision: &str) -> bool {
+    let kind = repository.resolve(revision).map(|resolved| resolved.kind);
+    match kind {
+        Ok(RevisionKind::Tag(_)) => true,
+        Ok(RevisionKind::Commit) => GitId::parse(revision).is_some(),
+        Ok(RevisionKind::Branch(_) | RevisionKind::Expression) | Err(_) => false,
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.release();
     }
 }
 

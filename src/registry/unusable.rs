@@ -20,7 +20,7 @@ pub(super) struct UnusableRemote {
 
 impl UnusableRemote {
     pub(super) fn shared(url: &str, cause: Cause, reason: String) -> Arc<dyn Remote> {
-        Arc::new(Self { url: url.to_owned(), cause, reason, hint: None })
+        Arc::new(Self { url: without_user(url), cause, reason, hint: None })
     }
 
     fn error(&self, key: Key) -> RemoteError {
@@ -31,6 +31,19 @@ impl UnusableRemote {
             reason: self.reason.clone(),
             hint: self.hint.clone(),
             source: None,
+        }
+    }
+}
+
+/// The URL without user, password and query, which may be secret.
+pub(super) fn without_user(url: &str) -> String {
+    let url = url.split('?').next().unwrap_or_default();
+    match url.split_once("://") {
+        None => url.to_owned(),
+        Some((scheme, rest)) => {
+            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            let host = authority.rsplit('@').next().unwrap_or_default();
+            format!("{scheme}://{host}{path}")
         }
     }
 }
@@ -47,5 +60,17 @@ impl Remote for UnusableRemote {
 
     fn url(&self) -> &str {
         &self.url
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_told_without_what_may_be_secret() {
+        assert_eq!(without_user("ssh://me:pw@host/a@b"), "ssh://host/a@b");
+        assert_eq!(without_user("https://token@host?key=1"), "https://host");
+        assert_eq!(without_user("/srv/store"), "/srv/store");
     }
 }

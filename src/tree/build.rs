@@ -19,6 +19,10 @@ use crate::{
 /// Larger `.dvc` files, pipelines, lock files and ignore files are not read.
 const MAX_DECLARATION: u64 = 64 << 20;
 
+/// A small repository can hold a tree that is endless for all purposes, equal folders inside equal
+/// folders; what lies beyond so many entries is not shown.
+const MAX_ENTRIES: usize = 10_000_000;
+
 /// A commit whose tree cannot be read at all.
 #[derive(Debug, thiserror::Error)]
 #[error("read the tree of commit {commit}")]
@@ -102,6 +106,7 @@ fn place(
     placed.map_err(|hidden| Problem { path, why: format!("the output is hidden: {hidden}") })
 }
 
+/// Places the files of an output that lists them itself. The last one that is hidden says why.
 fn place_files<'a>(
     root: &mut Folder,
     path: &RepoPath,
@@ -109,12 +114,13 @@ fn place_files<'a>(
     files: impl Iterator<Item = &'a RepoPath>,
 ) -> Result<(), Hidden> {
     root.insert_folder(path, id, false)?;
+    let mut placed = Ok(());
     for (part, relative) in files.enumerate() {
         if let Ok(file) = path.resolve(relative.as_bytes()) {
-            root.insert_file(&file, id, part as u32)?;
+            placed = root.insert_file(&file, id, part as u32).and(placed);
         }
     }
-    Ok(())
+    placed
 }
 
 /// A file that declares outputs.
@@ -177,12 +183,13 @@ struct Walk<'a> {
     declarations: Vec<Declaration>,
     projects: Vec<WalkedProject>,
     problems: Vec<Problem>,
+    entries: usize,
 }
 
 impl<'a> Walk<'a> {
     fn new(repository: &'a Repository, root: GitTreeId) -> Self {
         let (declarations, projects, problems) = Default::default();
-        Self { repository, root, declarations, projects, problems }
+        Self { repository, root, declarations, projects, problems, entries: 0 }
     }
 
     /// Walks one folder; `project` is the innermost that it lies in.
@@ -199,6 +206,7 @@ impl<'a> Walk<'a> {
             why: format!("the entry {} is not shown: {}", escape(&refused.name), refused.reason),
         }));
         let entries = listing.entries;
+        self.entries += entries.len() + 1;
         let project = match kind_of(&entries, b".dvc") {
             Some(EntryKind::Folder { id }) => Some(self.open_project(path, id)),
             _ => project,
@@ -236,6 +244,8 @@ impl<'a> Walk<'a> {
     ) -> Folder {
         let walked = if depth > MAX_DEPTH {
             Err(Hidden::TooDeep.to_string())
+        } else if self.entries > MAX_ENTRIES {
+            Err(format!("the tree has more than {MAX_ENTRIES} entries"))
         } else {
             self.folder(tree, path, project, depth).map_err(|error| error.to_string())
         };

@@ -164,6 +164,11 @@ impl Vfs {
         Attr { ino, kind: FileKind::Folder, size: 0, mode: 0o555, mtime: mounted_at, uid, gid }
     }
 
+    /// Attributes of a node that cannot be asked now.
+    pub(super) fn unknown_attr(&self, ino: Ino, kind: FileKind) -> Attr {
+        Attr { kind, mode: 0o444, ..self.blank_attr(ino) }
+    }
+
     pub(super) fn report_attr(&self, ino: Ino, size: u64) -> Attr {
         Attr { kind: FileKind::File, size, mode: 0o444, ..self.blank_attr(ino) }
     }

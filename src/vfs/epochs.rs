@@ -46,8 +46,20 @@ impl Epochs {
             let (tree, lookups) = (OnceLock::new(), AtomicU64::new(0));
             Arc::new(Epoch { slot, commit, tree, lookups })
         });
-        epoch.count_lookup();
+        epoch.lookups.fetch_add(1, Ordering::AcqRel);
         Arc::clone(epoch)
+    }
+
+    /// The kernel is about to be answered with another node of an epoch. It may have been dropped
+    /// since the caller found it; then it lives again.
+    pub(super) fn count_lookup(&self, epoch: &Arc<Epoch>) {
+        if let Some(living) = self.by_slot.read().get(&epoch.slot) {
+            living.lookups.fetch_add(1, Ordering::AcqRel);
+            return;
+        }
+        let mut by_slot = self.by_slot.write();
+        let living = by_slot.entry(epoch.slot).or_insert_with(|| Arc::clone(epoch));
+        living.lookups.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Takes look-ups back; an epoch that has none left is dropped.
@@ -78,11 +90,6 @@ impl Epoch {
     pub(super) fn set_tree(&self, tree: Arc<Tree>) {
         // Whoever came first built the same.
         _ = self.tree.set(tree);
-    }
-
-    /// The kernel is about to be answered with a node of this epoch.
-    pub(super) fn count_lookup(&self) {
-        self.lookups.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Whether nothing is left.

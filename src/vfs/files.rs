@@ -7,7 +7,7 @@ use std::{
     collections::{HashMap, HashSet},
     fmt,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -16,12 +16,14 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 
-use super::{Answer, Epoch, Event, Ino, Vfs, VfsError, attributes::Size, lookup::Place};
+use super::{
+    Answer, Epoch, Event, Ino, Vfs, VfsError, attributes::Size, lookup::Place, run_blocking,
+};
 use crate::{
-    blobs::{Opened, Reader, SMALL, Sources},
+    blobs::{BlobError, Fetch, Opened, Reader, SMALL, Sources},
     cache::CachedBlob,
     dvc::output::Content as Declared,
-    id::{BlobId, Key},
+    id::{BlobId, Key, Scheme},
     tree::{Index, Node, OutputId},
 };
 
@@ -29,7 +31,7 @@ use crate::{
 const MAX_GIT_FILE: u64 = 1 << 30;
 
 /// The number of an open file.
-pub type Handle = u64;
+pub(super) type Handle = u64;
 
 /// What a read gives.
 pub enum Read {
@@ -44,8 +46,22 @@ pub enum Read {
 pub(super) struct OpenFiles {
     by_handle: RwLock<HashMap<Handle, Arc<OpenFile>>>,
     opened: AtomicU64,
-    /// The inodes under which a blob was read before all of it was checked.
-    exposed: Mutex<HashMap<Key, HashSet<Ino>>>,
+    /// Where bytes of a large blob were shown before all of it was checked, and by which download.
+    exposed: Mutex<HashMap<Key, Vec<Exposure>>>,
+    /// Files whose declaration claims a wrong size, and whose readers have learnt of that.
+    corrected: Mutex<HashSet<Ino>>,
+}
+
+/// A download, and a file that its unchecked bytes were shown as.
+type Exposure = (Weak<Fetch>, Ino);
+
+/// A file that was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenedFile {
+    /// Its number.
+    pub handle: Handle,
+    /// Whether pages that the kernel holds of it are right, or at least not known to be wrong.
+    pub keeps_pages: bool,
 }
 
 /// A file that can be read.
@@ -54,6 +70,7 @@ struct OpenFile {
     content: Content,
     /// In bytes, as every reader was told.
     size: u64,
+    keeps_pages: bool,
 }
 
 #[derive(Debug)]
@@ -61,14 +78,24 @@ enum Content {
     Bytes(Bytes),
     Cached(Arc<CachedBlob>),
     Streamed(Reader),
+    /// It gave bytes that turned out wrong. Whoever holds it open has to learn of that: the kernel
+    /// tries a failed read-ahead again, and would find sound bytes behind wrong ones.
+    Failed(VfsError),
 }
 
 impl OpenFile {
+    const fn new(content: Content, size: u64) -> Self {
+        Self { content, size, keeps_pages: true }
+    }
+
     /// Fills the buffer where that takes no waiting: `Some` of how many bytes, which is less than
     /// asked only at the end.
     fn read_now(&self, offset: u64, buffer: &mut [u8]) -> Option<usize> {
         let wanted = self.size.saturating_sub(offset).min(buffer.len() as u64) as usize;
         let buffer = &mut buffer[..wanted];
+        if wanted == 0 && !matches!(self.content, Content::Failed(_)) {
+            return Some(0);
+        }
         match &self.content {
             Content::Bytes(bytes) => {
                 buffer.copy_from_slice(bytes.get(offset as usize..offset as usize + wanted)?);
@@ -76,6 +103,7 @@ impl OpenFile {
             }
             Content::Cached(blob) => read_whole(blob, buffer, offset),
             Content::Streamed(reader) => read_whole(&*reader.fetch().cached()?, buffer, offset),
+            Content::Failed(_) => None,
         }
     }
 }
@@ -103,21 +131,63 @@ impl OpenFiles {
         file
     }
 
-    fn add(&self, file: OpenFile) -> Handle {
+    fn add(&self, file: OpenFile) -> OpenedFile {
         let handle = self.opened.fetch_add(1, Ordering::Relaxed);
+        let keeps_pages = file.keeps_pages;
         self.insert(handle, file);
-        handle
+        OpenedFile { handle, keeps_pages }
     }
 
-    /// Lets go of a file whose content failed, so that the next read opens it anew.
-    fn drop_failed(&self, handle: Handle) {
-        self.by_handle.write().remove(&handle);
+    /// After a failed read: wrong content fails as long as it is open, anything else is tried anew
+    /// by the next read.
+    fn read_failed(&self, handle: Handle, error: &VfsError) {
+        match error {
+            VfsError::Blob(BlobError::Integrity(_)) | VfsError::WrongSize { .. } => {
+                self.insert(handle, OpenFile::new(Content::Failed(error.clone()), 0));
+            }
+            _ => drop(self.by_handle.write().remove(&handle)),
+        }
+    }
+
+    fn is_first_correction(&self, ino: Ino) -> bool {
+        !self.corrected.lock().contains(&ino)
+    }
+
+    /// Notes that unchecked bytes are about to be shown.
+    fn expose(&self, key: Key, fetch: &Arc<Fetch>, ino: Ino) {
+        let mut exposed = self.exposed.lock();
+        let shown = exposed.entry(key).or_default();
+        let fetch = Arc::downgrade(fetch);
+        if !shown.iter().any(|(known, at)| *at == ino && known.ptr_eq(&fetch)) {
+            shown.push((fetch, ino));
+        }
+    }
+
+    /// Whether all pages that the kernel may hold of a file came from this download, or from one
+    /// that was checked since. What it may hold besides is forgotten: the caller has it dropped.
+    fn settle_pages(&self, key: Key, ino: Ino, current: Option<&Arc<Fetch>>) -> bool {
+        let mut exposed = self.exposed.lock();
+        let Some(shown) = exposed.get_mut(&key) else { return true };
+        let before = shown.len();
+        let is_sound = |fetch: &Weak<Fetch>| {
+            let fetch = fetch.upgrade();
+            fetch.is_some_and(|fetch| {
+                current.is_some_and(|current| Arc::ptr_eq(&fetch, current))
+                    || fetch.cached().is_some()
+            })
+        };
+        shown.retain(|(fetch, at)| *at != ino || is_sound(fetch));
+        let are_sound = shown.len() == before;
+        if shown.is_empty() {
+            exposed.remove(&key);
+        }
+        are_sound
     }
 }
 
 impl Vfs {
     /// Opens a file for reading. A blob of up to 8 MiB is fetched and checked first.
-    pub fn open(&self, ino: Ino) -> Answer<Handle> {
+    pub fn open(&self, ino: Ino) -> Answer<OpenedFile> {
         match self.open_file(ino) {
             Answer::Now(file) => Answer::Now(file.map(|file| self.open_files.add(file))),
             Answer::Later(future) => {
@@ -145,8 +215,11 @@ impl Vfs {
             None | Some(Node::Link(_)) => Answer::Now(Err(VfsError::Stale)),
             Some(Node::Folder { .. }) => Answer::Now(Err(VfsError::IsAFolder)),
             Some(Node::GitFile { id, .. }) => {
-                let bytes = self.registry.repository().blob(id, MAX_GIT_FILE);
-                Answer::Now(bytes.map(|bytes| in_memory(bytes.into())).map_err(VfsError::from))
+                let registry = Arc::clone(&self.registry);
+                Answer::later(run_blocking(move || {
+                    let bytes = registry.repository().blob(id, MAX_GIT_FILE)?;
+                    Ok(in_memory(bytes.into()))
+                }))
             }
             Some(Node::Blob { id: None, output, .. }) => {
                 let file = Located { epoch, index };
@@ -159,18 +232,24 @@ impl Vfs {
                 let sources = self.sources(tree, output);
                 let shown = self.size(tree, output, Some(id), claim);
                 let file = Located { epoch, index };
-                self.open_blob(BlobFile { file, id, sources, shown })
+                let claim = claim.filter(|_| id.scheme == Scheme::Md5);
+                self.open_blob(BlobFile { file, id, sources, shown, claim })
             }
         }
     }
 
     fn open_blob(&self, blob: BlobFile) -> Answer<OpenFile> {
+        if let Size::Known(size) = blob.shown {
+            self.blobs.claim_size(blob.id, &blob.sources, size);
+        }
         match self.blobs.open(blob.id, &blob.sources) {
             Opened::Empty => Answer::Now(Ok(in_memory(Bytes::new()))),
             Opened::Ready(cached) => {
-                self.open_files.exposed.lock().remove(&blob.id.into());
                 let (size, content) = (cached.size(), Content::Cached(Arc::new(cached)));
-                Answer::Now(self.settle(OpenFile { content, size }, &blob))
+                let mut file = OpenFile::new(content, size);
+                file.keeps_pages =
+                    self.open_files.settle_pages(blob.id.into(), blob.file.ino(), None);
+                Answer::Now(self.settle(file, &blob))
             }
             Opened::Fetch(fetch) => {
                 let vfs = self.myself();
@@ -191,26 +270,34 @@ impl Vfs {
             let size = reader.fetch().size().await?;
             let cached = reader.fetch().cached();
             let content = cached.map_or(Content::Streamed(reader), Content::Cached);
-            return Ok(OpenFile { content, size });
+            return Ok(OpenFile::new(content, size));
         }
-        let mut exposed = self.open_files.exposed.lock();
-        exposed.entry(blob.id.into()).or_default().insert(blob.file.ino());
-        Ok(OpenFile { content: Content::Streamed(reader), size })
+        let (key, ino) = (blob.id.into(), blob.file.ino());
+        let keeps_pages = self.open_files.settle_pages(key, ino, Some(reader.fetch()));
+        self.open_files.expose(key, reader.fetch(), ino);
+        Ok(OpenFile { keeps_pages, ..OpenFile::new(Content::Streamed(reader), size) })
     }
 
     /// Compares the size with what readers were told. Where that was wrong, this open fails, the
     /// index learns better and the kernel is told.
+    ///
+    /// What the index knows by now may be right although this file's readers were told the claim
+    /// of its declaration before, so a wrong claim fails the first open of each file that has it.
     fn settle(&self, file: OpenFile, blob: &BlobFile) -> Result<OpenFile, VfsError> {
-        match blob.shown {
-            Size::Known(shown) if shown != file.size => {
-                self.blobs.correct_size(blob.id, &blob.sources, file.size);
-                self.tell(Event::File { ino: blob.file.ino(), with_data: true });
-                let error = VfsError::WrongSize { shown, actual: file.size };
-                self.log_failure("open", &blob.file, &error);
-                Err(error)
+        let ino = blob.file.ino();
+        let shown = match (blob.shown, blob.claim) {
+            (Size::Known(shown), _) if shown != file.size => shown,
+            (_, Some(claim)) if claim != file.size && self.open_files.is_first_correction(ino) => {
+                claim
             }
-            Size::Known(_) | Size::Unknown => Ok(file),
-        }
+            _ => return Ok(file),
+        };
+        self.open_files.corrected.lock().insert(ino);
+        self.blobs.correct_size(blob.id, &blob.sources, file.size);
+        self.tell(Event::File { ino, with_data: true });
+        let error = VfsError::WrongSize { shown, actual: file.size };
+        self.log_failure("open", &blob.file, &error);
+        Err(error)
     }
 
     /// Reads into the buffer, or promises the bytes. They are fewer than asked only at the end.
@@ -224,7 +311,7 @@ impl Vfs {
         Read::Later(Box::pin(async move {
             let read = vfs.read_later(ino, handle, file, offset, length).await;
             read.inspect_err(|error| {
-                vfs.open_files.drop_failed(handle);
+                vfs.open_files.read_failed(handle, error);
                 if let Ok(Place::Node(epoch, index)) = vfs.place(ino) {
                     vfs.log_failure("read", &Located { epoch, index }, error);
                 }
@@ -259,10 +346,13 @@ impl Vfs {
         length: usize,
     ) -> Result<Bytes, VfsError> {
         let file = match file {
-            Some(file) if matches!(file.content, Content::Streamed(_)) => file,
+            Some(file) if matches!(file.content, Content::Streamed(_) | Content::Failed(_)) => file,
             // Not open here, or its cache file was damaged while open: look again.
             _ => self.open_files.insert(handle, self.open_file(ino).wait().await?),
         };
+        if let Content::Failed(error) = &file.content {
+            return Err(error.clone());
+        }
         if let Content::Streamed(reader) = &file.content {
             let bytes = reader.read_at(offset, length).await?;
             let actual = reader.fetch().size().await?;
@@ -304,8 +394,8 @@ impl Vfs {
 
     /// A blob turned out wrong after some of it was read: its pages have to go, everywhere.
     pub fn invalidate(&self, key: Key) {
-        let inodes = self.open_files.exposed.lock().remove(&key).unwrap_or_default();
-        for ino in inodes {
+        let shown = self.open_files.exposed.lock().get(&key).cloned().unwrap_or_default();
+        for (_, ino) in shown {
             self.tell(Event::File { ino, with_data: true });
         }
     }
@@ -328,6 +418,8 @@ struct BlobFile {
     id: BlobId,
     sources: Sources,
     shown: Size,
+    /// What its declaration says, where that counts.
+    claim: Option<u64>,
 }
 
 impl Located {
@@ -352,5 +444,6 @@ impl fmt::Display for Located {
 }
 
 fn in_memory(bytes: Bytes) -> OpenFile {
-    OpenFile { size: bytes.len() as u64, content: Content::Bytes(bytes) }
+    let size = bytes.len() as u64;
+    OpenFile::new(Content::Bytes(bytes), size)
 }

@@ -1,6 +1,11 @@
 //! Branches that move: reading refs anew, and telling the kernel what became of names.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use tokio::sync::oneshot;
 
 use super::{Event, Ino, Layout, ROOT_INO, Vfs, VfsError, names::Spot, run_blocking};
 use crate::{
@@ -21,11 +26,7 @@ pub struct Refreshed {
 
 /// Reads every ref of a repository. Blocks on git.
 pub(super) fn read_refs(registry: &Registry) -> Result<Refs, VfsError> {
-    let refs = registry.repository().refs()?;
-    for refused in &refs.refused {
-        tracing::warn!("{} is not shown: {}", escape(&refused.name), refused.reason);
-    }
-    Ok(refs)
+    Ok(registry.repository().refs()?)
 }
 
 impl Vfs {
@@ -35,13 +36,20 @@ impl Vfs {
     /// first, whole, and then put at the root; the kernel is told afterwards. Tags and commits
     /// never move.
     pub async fn refresh(&self) -> Result<Refreshed, VfsError> {
+        let _turn = self.refreshing.lock().await;
         let registry = Arc::clone(&self.registry);
         let refs = run_blocking(move || {
             registry.fetch()?;
             read_refs(&registry)
         });
-        let refs = refs.await?;
-        let before = std::mem::replace(&mut *self.refs.write(), Arc::new(refs.clone()));
+        let mut refs = refs.await?;
+        let before = {
+            let mut known = self.refs.write();
+            // A tag that was shown stands for its commit as long as this is mounted.
+            refs.tags.extend(known.tags.iter().map(|(name, commit)| (name.clone(), *commit)));
+            std::mem::replace(&mut *known, Arc::new(refs.clone()))
+        };
+        tell_refused(&before, &refs);
         let mut is_changed = *before != refs;
         match &self.layout {
             Layout::AllRevisions if is_changed => self.tell_moved_names(&before, &refs),
@@ -50,7 +58,18 @@ impl Vfs {
             }
             Layout::AllRevisions | Layout::One { .. } => {}
         }
+        if is_changed {
+            self.wait_until_told().await;
+        }
         Ok(Refreshed { is_changed, commit: self.commit() })
+    }
+
+    /// Waits until the kernel knows of all that has changed.
+    async fn wait_until_told(&self) {
+        let (sender, told) = oneshot::channel();
+        self.tell(Event::Told(sender));
+        // Nobody tells the kernel any more when the mount is being taken down.
+        _ = told.await;
     }
 
     /// Moves the root to the commit a followed branch has now. A branch that is gone stays where
@@ -66,6 +85,13 @@ impl Vfs {
             names.extend(root_names(tree));
         }
         tracing::info!("the branch moved to {commit}");
+        let registry = Arc::clone(&self.registry);
+        let kept = *commit;
+        run_blocking(move || {
+            registry.keep(kept);
+            Ok(())
+        })
+        .await?;
         self.make_current(tree);
         self.tell(Event::Folder { ino: ROOT_INO, names: names.into_iter().collect() });
         Ok(true)
@@ -78,8 +104,9 @@ impl Vfs {
             if old == new {
                 continue;
             }
-            let changed = old.iter().filter(|entry| !new.contains(entry));
-            let names = changed.map(|(name, _)| name.clone().into_bytes()).collect();
+            let new: BTreeMap<_, _> = new.into_iter().collect();
+            let changed = old.into_iter().filter(|(name, target)| new.get(name) != Some(target));
+            let names = changed.map(|(name, _)| name.into_bytes()).collect();
             self.tell(Event::Folder { ino: self.spot_ino(&spot), names });
         }
     }
@@ -89,6 +116,13 @@ impl Vfs {
             Spot::Root => ROOT_INO,
             _ => self.table.name(&spot.path()),
         }
+    }
+}
+
+/// Logs the refs that cannot be shown and were not known before.
+pub(super) fn tell_refused(before: &Refs, refs: &Refs) {
+    for refused in refs.refused.iter().filter(|refused| !before.refused.contains(refused)) {
+        tracing::warn!("{} is not shown: {}", escape(&refused.name), refused.reason);
     }
 }
 

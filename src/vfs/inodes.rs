@@ -15,16 +15,19 @@
 //! rows <commit> <output> <first> <count>
 //! ```
 //!
-//! A line that is damaged or cut is passed over. Without a table file the numbers live in memory.
+//! A line that is damaged, cut or in conflict with an earlier one is passed over. One process holds
+//! the file at a time; for a second one, and without a file, the numbers live in memory.
 
 use std::{
     collections::HashMap,
-    fs::{self, File},
-    io::{self, Write},
+    fs::File,
+    io::{self, Read, Write},
+    ops::Range,
     path::Path,
 };
 
 use parking_lot::Mutex;
+use rustix::fs::{FlockOperation, flock};
 
 use crate::{
     git::{CommitId, GitId},
@@ -32,6 +35,10 @@ use crate::{
 };
 
 const INDEX_BITS: u32 = 40;
+
+/// Slots and indexes lie below these.
+const MAX_SLOT: Slot = 1 << 24;
+const MAX_INDEX: Index = 1 << (INDEX_BITS - 1);
 
 /// The root of a mount.
 pub const ROOT_INO: Ino = Ino(1);
@@ -74,9 +81,7 @@ struct State {
     file: Option<File>,
     slots: HashMap<(CommitId, String), Slot>,
     names: HashMap<String, Index>,
-    rows: HashMap<(CommitId, OutputId), Index>,
-    /// The first number of each commit that no segment has taken yet.
-    next_row: HashMap<CommitId, Index>,
+    rows: HashMap<(CommitId, OutputId), Range<Index>>,
     next_slot: Slot,
     next_name: Index,
 }
@@ -93,27 +98,25 @@ impl InodeTable {
             slots: HashMap::new(),
             names: HashMap::new(),
             rows: HashMap::new(),
-            next_row: HashMap::new(),
             next_slot: 1,
             next_name: ROOT_INO.0 + 1,
         };
         Self { state: Mutex::new(state) }
     }
 
-    /// Opens a table file, made if it is missing, and takes up what it says.
+    /// Opens a table file, made if it is missing, and takes up what it says. Fails if another
+    /// process holds it.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let text = match fs::read(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error),
-        };
-        let mut file = File::options().append(true).create(true).open(path)?;
-        if text.last().is_some_and(|byte| *byte != b'\n') {
-            file.write_all(b"\n")?;
-        }
+        let mut file = File::options().read(true).append(true).create(true).open(path)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        // What follows the last newline was cut off while it was written.
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        file.set_len(whole as u64)?;
         let table = Self::with_file(Some(file));
         let mut state = table.state.lock();
-        for line in String::from_utf8_lossy(&text).lines() {
+        for line in String::from_utf8_lossy(&text[..whole]).lines() {
             state.take_up(line);
         }
         drop(state);
@@ -149,13 +152,16 @@ impl InodeTable {
     /// Where the rows of an output's manifest begin, `count` of them.
     pub fn rows(&self, tree: &Tree, output: OutputId, count: u32) -> Index {
         let mut state = self.state.lock();
-        let commit = tree.commit;
-        if let Some(first) = state.rows.get(&(commit, output)) {
-            return *first;
+        let (commit, count) = (tree.commit, Index::from(count));
+        if let Some(rows) = state.rows.get(&(commit, output))
+            && rows.end - rows.start == count
+            && rows.start >= tree.base_len()
+        {
+            return rows.start;
         }
-        let first = *state.next_row.entry(commit).or_insert_with(|| tree.base_len());
-        state.next_row.insert(commit, first + Index::from(count));
-        state.rows.insert((commit, output), first);
+        let known = state.rows.iter().filter(|((of, _), _)| *of == commit);
+        let first = known.map(|(_, rows)| rows.end).fold(tree.base_len(), Index::max);
+        state.rows.insert((commit, output), first..first + count);
         state.append(&format!("rows {commit} {output} {first} {count}"));
         first
     }
@@ -175,6 +181,7 @@ impl State {
         }
     }
 
+    /// Takes a line up, unless it is damaged or contradicts what is known.
     fn take_up(&mut self, line: &str) -> Option<()> {
         let (kind, rest) = line.split_once(' ')?;
         match kind {
@@ -182,24 +189,32 @@ impl State {
                 let mut words = rest.splitn(3, ' ');
                 let slot: Slot = words.next()?.parse().ok()?;
                 let commit = parse_commit(words.next()?)?;
-                self.slots.insert((commit, words.next()?.to_owned()), slot);
-                self.next_slot = self.next_slot.max(slot + 1);
+                let is_free = !self.slots.values().any(|taken| *taken == slot);
+                if is_free && (1..MAX_SLOT).contains(&slot) {
+                    self.slots.insert((commit, words.next()?.to_owned()), slot);
+                    self.next_slot = self.next_slot.max(slot + 1);
+                }
             }
             "name" => {
                 let (index, path) = rest.split_once(' ')?;
                 let index: Index = index.parse().ok()?;
-                self.names.insert(path.to_owned(), index);
-                self.next_name = self.next_name.max(index + 1);
+                let is_free = !self.names.values().any(|taken| *taken == index);
+                if is_free && (ROOT_INO.0 + 1..MAX_INDEX).contains(&index) {
+                    self.names.insert(path.to_owned(), index);
+                    self.next_name = self.next_name.max(index + 1);
+                }
             }
             "rows" => {
                 let mut words = rest.split(' ');
                 let commit = parse_commit(words.next()?)?;
                 let output = words.next()?.parse().ok()?;
                 let first: Index = words.next()?.parse().ok()?;
-                let count: Index = words.next()?.parse().ok()?;
-                self.rows.insert((commit, output), first);
-                let next = self.next_row.entry(commit).or_insert(first + count);
-                *next = (*next).max(first + count);
+                let end = first.checked_add(words.next()?.parse().ok()?)?;
+                let mut known = self.rows.iter().filter(|((of, _), _)| *of == commit);
+                let is_free = known.all(|(_, rows)| end <= rows.start || rows.end <= first);
+                if is_free && end < MAX_INDEX {
+                    self.rows.insert((commit, output), first..end);
+                }
             }
             _ => {}
         }
@@ -213,6 +228,8 @@ fn parse_commit(text: &str) -> Option<CommitId> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn commit(byte: u8) -> CommitId {
@@ -235,6 +252,8 @@ mod tests {
         let tag = table.slot(commit(1), "tags/v 1");
         let name = table.name("branches/feature");
         assert_ne!(main, tag);
+        assert!(InodeTable::open(&path).is_err(), "one process holds it at a time");
+        drop(table);
 
         let again = InodeTable::open(&path).unwrap();
         assert_eq!(again.slot(commit(1), "tags/v 1"), tag);
@@ -252,12 +271,16 @@ mod tests {
         drop(table);
         let mut text = fs::read(&path).unwrap();
         text.splice(0..0, b"slot x y z\n\xff\xfe\n".iter().copied());
+        let other = commit(9);
+        let conflicts = format!("slot {slot} {other} tags/x\nslot 4294967295 {other} tags/y\n");
+        text.extend_from_slice(conflicts.as_bytes());
         text.extend_from_slice(b"slot 99999 0101");
         fs::write(&path, text).unwrap();
 
         let table = InodeTable::open(&path).unwrap();
         assert_eq!(table.slot(commit(1), "branches/main"), slot);
         table.slot(commit(3), "branches/main");
+        drop(table);
         let again = InodeTable::open(&path).unwrap();
         assert_eq!(again.slot(commit(3), "branches/main"), slot + 1);
     }

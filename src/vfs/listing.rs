@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Answer, Attr, Epoch, FileKind, Ino, Ttl, Vfs, VfsError,
+    Answer, Attr, Epoch, FileKind, Ino, ROOT_INO, Ttl, Vfs, VfsError,
     lookup::{Named, Place, Wanting},
     names::{Spot, Target},
 };
@@ -14,8 +14,9 @@ use crate::{
 
 /// A folder that can be listed from any position on, without waiting.
 pub struct Listed {
-    ino: Ino,
     inner: Inner,
+    /// Whether this folder will never list anything else.
+    pub is_fixed: bool,
 }
 
 enum Inner {
@@ -53,7 +54,7 @@ impl Vfs {
     pub fn list(&self, ino: Ino) -> Answer<Listed> {
         match self.place(ino) {
             Err(error) => Answer::Now(Err(error)),
-            Ok(Place::Named(Named::Folder(spot))) => Answer::Now(Ok(self.list_above(ino, &spot))),
+            Ok(Place::Named(Named::Folder(spot))) => Answer::Now(Ok(self.list_above(&spot))),
             Ok(Place::Named(Named::Link(_)) | Place::Report) => {
                 Answer::Now(Err(VfsError::NotAFolder))
             }
@@ -62,8 +63,9 @@ impl Vfs {
     }
 
     fn list_below(&self, ino: Ino, epoch: Arc<Epoch>, index: Index) -> Answer<Listed> {
+        let is_fixed = ino != ROOT_INO || !self.can_move();
         match is_listable(&epoch, index) {
-            Ok(true) => Answer::Now(Ok(Listed { ino, inner: Inner::Below(epoch, index) })),
+            Ok(true) => Answer::Now(Ok(Listed { inner: Inner::Below(epoch, index), is_fixed })),
             Ok(false) => Answer::Now(Err(VfsError::NotAFolder)),
             Err(mut wanting) => {
                 let vfs = self.myself();
@@ -76,13 +78,13 @@ impl Vfs {
                             Err(still) => wanting = still,
                         }
                     }
-                    Ok(Listed { ino, inner: Inner::Below(epoch, index) })
+                    Ok(Listed { inner: Inner::Below(epoch, index), is_fixed })
                 })
             }
         }
     }
 
-    fn list_above(&self, ino: Ino, spot: &Spot) -> Listed {
+    fn list_above(&self, spot: &Spot) -> Listed {
         let refs = Arc::clone(&self.refs.read());
         let folder = spot.path();
         let entries = spot.list(&refs).into_iter().filter_map(|(name, target)| {
@@ -97,7 +99,7 @@ impl Vfs {
             };
             Some(Above { name, ino, what })
         });
-        Listed { ino, inner: Inner::Above(entries.collect()) }
+        Listed { inner: Inner::Above(entries.collect()), is_fixed: false }
     }
 
     /// Walks a listing from a position on until `take` says enough.
@@ -114,7 +116,7 @@ impl Vfs {
             Inner::Below(epoch, index) => {
                 let Some(tree) = epoch.tree() else { return };
                 let Ok(listing) = tree.listing(*index) else { return };
-                self.sizing.listed(listed.ino);
+                self.sizing.listed(Ino::new(epoch.slot, *index));
                 for entry in listing.from(position) {
                     if !self.is_shown(tree, entry.index) {
                         continue;
@@ -136,9 +138,11 @@ impl Vfs {
     pub fn enter_listed(&self, listed: &Listed, entry: &DirEntry<'_>) -> Option<(Attr, Ttl)> {
         match &listed.inner {
             Inner::Below(epoch, _) => {
-                let found = self.node_attr(epoch, entry.ino.index()).ok()?;
-                epoch.count_lookup();
-                Some(found)
+                // What cannot be told now is asked again, and fails then: it is there all the same.
+                let unknown = || (self.unknown_attr(entry.ino, entry.kind), Ttl::None);
+                let found = self.node_attr(epoch, entry.ino.index());
+                self.epochs.count_lookup(epoch);
+                Some(found.unwrap_or_else(|_| unknown()))
             }
             Inner::Above(entries) => match &entries.get(entry.next as usize - 1)?.what {
                 What::Named(named) => {

@@ -134,7 +134,7 @@ impl Vfs {
     fn answer_child(
         &self,
         parent: Ino,
-        epoch: &Epoch,
+        epoch: &Arc<Epoch>,
         child: Option<Index>,
     ) -> Result<Lookup, VfsError> {
         let tree = epoch.tree().ok_or(VfsError::Stale)?;
@@ -144,7 +144,7 @@ impl Vfs {
             return Ok(Lookup::Absent(if parent == ROOT_INO { Ttl::None } else { Ttl::Forever }));
         };
         let (attr, attr_ttl) = self.node_attr(epoch, child)?;
-        epoch.count_lookup();
+        self.epochs.count_lookup(epoch);
         Ok(Lookup::Found { attr, entry_ttl: Ttl::Forever, attr_ttl })
     }
 
@@ -259,7 +259,28 @@ fn child_of(epoch: &Epoch, folder: Index, name: &[u8]) -> Result<Option<Index>, 
     tree.child(folder, name).map_err(|needs| Wanting::Manifest(needs.0))
 }
 
-/// Whether a link in `folder` stays within its tree, taken lexically.
+/// Whether a link in `folder` stays within its tree, whatever its names turn out to be: a `..` may
+/// lead anywhere once the link has passed through another one.
 fn stays_inside(folder: &RepoPath, target: &[u8]) -> bool {
-    folder.resolve(target).is_ok()
+    let mut components = target.split(|byte| *byte == b'/');
+    let is_name = |component: &&[u8]| !matches!(*component, b"" | b"." | b"..");
+    let goes_back = components.by_ref().any(|component| is_name(&component))
+        && components.any(|component| component == b"..");
+    !goes_back && folder.resolve(target).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_that_could_leave_the_tree_are_no_inner_links() {
+        let folder = RepoPath::new(b"a/b").unwrap();
+        for inside in ["x", "../x/y", "../../x", "./x", "."] {
+            assert!(stays_inside(&folder, inside.as_bytes()), "{inside}");
+        }
+        for outside in ["/etc", "../../../x", "e/f/..", "x/../../../../y", "../x/.."] {
+            assert!(!stays_inside(&folder, outside.as_bytes()), "{outside}");
+        }
+    }
 }

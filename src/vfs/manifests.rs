@@ -41,6 +41,10 @@ impl Vfs {
     async fn segment(&self, id: TreeId, sources: Sources) -> Result<Arc<Segment>, VfsError> {
         let text: Box<dyn BufRead + Send> = match self.blobs.open_verified(id, &sources).await? {
             Verified::Empty => Box::new(io::empty()),
+            Verified::Cached(blob) if blob.size() > MAX_MANIFEST => {
+                let reason = format!("it is larger than {MAX_MANIFEST} bytes");
+                return Err(VfsError::Manifest { id, reason });
+            }
             Verified::Cached(blob) => Box::new(BufReader::new(FromStart { blob, at: 0 })),
             Verified::Uncached(reader) => {
                 Box::new(io::Cursor::new(reader.read_all(MAX_MANIFEST).await?))
@@ -80,7 +84,7 @@ impl Read for FromStart {
     }
 }
 
-/// Of a manifest that has to be held in memory, more (some ten million entries) is not read.
+/// Larger manifests (some ten million entries) are not read.
 const MAX_MANIFEST: u64 = 1 << 30;
 
 /// How many hidden entries of one manifest are logged.

@@ -36,13 +36,16 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use parking_lot::RwLock;
-use tokio::{runtime::Handle, sync::mpsc};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
 
 use self::epochs::{Epoch, Epochs, Memo, Trees};
 pub use self::{
     attributes::{Attr, FileKind, Ttl},
     error::VfsError,
-    files::{Handle as FileHandle, Read},
+    files::{OpenedFile, Read},
     follow::Refreshed,
     inodes::{Ino, InodeTable, ROOT_INO},
     listing::{DirEntry, Listed},
@@ -67,6 +70,14 @@ pub enum Answer<T> {
 impl<T: Send + 'static> Answer<T> {
     fn later(future: impl Future<Output = Result<T, VfsError>> + Send + 'static) -> Self {
         Self::Later(Box::pin(future))
+    }
+
+    /// The same answer in another shape.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U + Send + 'static) -> Answer<U> {
+        match self {
+            Self::Now(result) => Answer::Now(result.map(change)),
+            Self::Later(future) => Answer::Later(Box::pin(async move { future.await.map(change) })),
+        }
     }
 
     /// The answer itself, however long it takes.
@@ -110,7 +121,7 @@ pub struct VfsOptions {
 }
 
 /// Something the kernel should be told, off the threads that answer it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Event {
     /// A folder's names and listing changed.
     Folder {
@@ -126,6 +137,8 @@ pub enum Event {
         /// Whether pages must go as well.
         with_data: bool,
     },
+    /// Somebody waits until the kernel has been told everything up to here.
+    Told(oneshot::Sender<()>),
 }
 
 /// The file system of one mount.
@@ -148,6 +161,8 @@ pub struct Vfs {
     sizing: sizing::Sizing,
     open_files: files::OpenFiles,
     events: mpsc::UnboundedSender<Event>,
+    /// Held while refs are read and taken over, so that an older answer never comes last.
+    refreshing: tokio::sync::Mutex<()>,
     /// For futures that outlive the call.
     me: Weak<Self>,
 }
@@ -168,6 +183,7 @@ impl Vfs {
         runtime: Handle,
     ) -> Result<Arc<Self>, VfsError> {
         let refs = follow::read_refs(&registry)?;
+        follow::tell_refused(&Refs::default(), &refs);
         let stats = Arc::clone(blobs.stats());
         let vfs = Arc::new_cyclic(|me| Self {
             registry,
@@ -187,6 +203,7 @@ impl Vfs {
             sizing: sizing::Sizing::default(),
             open_files: files::OpenFiles::default(),
             events,
+            refreshing: tokio::sync::Mutex::default(),
             me: Weak::clone(me),
         });
         if let Layout::One { commit, .. } = vfs.layout {
@@ -249,7 +266,8 @@ impl Vfs {
     /// The remotes that an output's content is fetched from.
     fn sources(&self, tree: &Tree, output: OutputId) -> Sources {
         let tracked = tree.tracked(output);
-        self.registry.sources(&tree.projects[tracked.project], &tracked.output)
+        let project = &tree.projects[tracked.project];
+        self.registry.sources((&project.root, project.config), &tracked.output)
     }
 
     /// Tells the kernel something, once somebody listens.

@@ -6,15 +6,19 @@
 //! one request in all; after a listing, or at a second question in the same folder without a read
 //! between, the whole folder is sized at once.
 
-use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    num::NonZeroUsize,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use futures_util::{FutureExt, future::BoxFuture, future::Shared};
 use lru::LruCache;
 use parking_lot::Mutex;
 
 use super::{Epoch, Ino, Vfs, VfsError, attributes::Size};
 use crate::{
-    blobs::Sources,
+    blobs::{BlobError, Sources},
     id::{BlobId, Key},
     tree::{Index, Node, OutputId, Tree},
 };
@@ -29,8 +33,14 @@ pub(super) struct Sizing {
     /// The folder of the last file whose size was asked for, until something is read in it.
     asked: Mutex<Option<Ino>>,
     /// Folders that are being sized.
-    running: Mutex<HashMap<Ino, Shared<BoxFuture<'static, ()>>>>,
+    running: Mutex<HashSet<Ino>>,
+    /// When a remote was last found unreachable, and how: for a moment nobody waits for it again,
+    /// or listing a folder would wait once for each of its files.
+    trouble: Mutex<Option<(Instant, BlobError)>>,
 }
+
+/// How long a remote's trouble is remembered.
+const TROUBLE: Duration = Duration::from_secs(10);
 
 impl Default for Sizing {
     fn default() -> Self {
@@ -38,6 +48,7 @@ impl Default for Sizing {
             listed: Mutex::new(LruCache::new(LISTED)),
             asked: Mutex::default(),
             running: Mutex::default(),
+            trouble: Mutex::default(),
         }
     }
 }
@@ -51,6 +62,20 @@ impl Sizing {
     /// A file was opened to be read.
     pub(super) fn opened(&self) {
         *self.asked.lock() = None;
+    }
+
+    fn note_trouble(&self, error: &BlobError) {
+        if let BlobError::Unreachable(_) = error {
+            *self.trouble.lock() = Some((Instant::now(), error.clone()));
+        }
+    }
+
+    /// The trouble that a remote is known to be in.
+    fn trouble(&self, sources: &Sources) -> Option<BlobError> {
+        let trouble = self.trouble.lock();
+        let (_, error) = trouble.as_ref().filter(|(since, _)| since.elapsed() < TROUBLE)?;
+        let is_of = |url: &str| url == error.failure().url;
+        sources.iter().any(|remote| is_of(remote.url())).then(|| error.clone())
     }
 
     /// Whether a question for a size in this folder is one of many.
@@ -71,48 +96,42 @@ impl Vfs {
         let Some(Node::Blob { id: Some(id), output, .. }) = tree.node(index) else { return Ok(()) };
         let folder = Ino::new(epoch.slot, tree.parent(index));
         let sources = self.sources(tree, output);
-        let result = if self.sizing.is_one_of_many(folder) {
-            self.size_folder(folder, epoch).await;
+        let result = if let Some(error) = self.sizing.trouble(&sources) {
+            Err(error)
+        } else if self.sizing.is_one_of_many(folder) {
+            self.size_folder(folder, epoch);
             self.blobs.resolve_size(id, &sources).await
         } else {
             self.blobs.size_by_fetch(id, &sources).await
         };
         let error = match result {
             Ok(_) => return Ok(()),
-            Err(error) => VfsError::from(error),
+            Err(error) => {
+                self.sizing.note_trouble(&error);
+                VfsError::from(error)
+            }
         };
         tracing::warn!("{}: size of {}: {error}", tree.commit, tree.path(index));
         self.note_missing(&error);
         Err(error)
     }
 
-    /// Asks for every unknown size in a folder; a second caller waits for the first.
-    async fn size_folder(&self, folder: Ino, epoch: &Arc<Epoch>) {
+    /// Starts asking for every unknown size in a folder, unless that is going on.
+    fn size_folder(&self, folder: Ino, epoch: &Arc<Epoch>) {
+        if !self.sizing.running.lock().insert(folder) {
+            return;
+        }
         let (vfs, epoch) = (self.myself(), Arc::clone(epoch));
-        let job = {
-            let mut running = self.sizing.running.lock();
-            let start = || {
-                async move {
-                    vfs.size_all(folder, &epoch).await;
-                    vfs.sizing.running.lock().remove(&folder);
+        self.runtime.spawn(async move {
+            if let Some(tree) = epoch.tree() {
+                for (sources, keys) in vfs.unknown_sizes(tree, folder.index()) {
+                    if let Err(error) = vfs.blobs.resolve_sizes(&keys, &sources).await {
+                        vfs.sizing.note_trouble(&error);
+                    }
                 }
-                .boxed()
-                .shared()
-            };
-            running.entry(folder).or_insert_with(start).clone()
-        };
-        // On its own task, so that it goes on when the one that asked is gone.
-        if let Err(error) = self.runtime.spawn(job).await {
-            tracing::debug!("sizing a folder: {error}");
-        }
-    }
-
-    async fn size_all(&self, folder: Ino, epoch: &Epoch) {
-        let Some(tree) = epoch.tree() else { return };
-        for (sources, keys) in self.unknown_sizes(tree, folder.index()) {
-            // Each failure is told to whoever asks for that size.
-            drop(self.blobs.resolve_sizes(&keys, &sources).await);
-        }
+            }
+            vfs.sizing.running.lock().remove(&folder);
+        });
     }
 
     /// The blobs of unknown size directly in a folder, by the remote that has them.

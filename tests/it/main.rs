@@ -1,10 +1,29 @@
-//! Integration tests.
+//! Integration tests: the real program on real mounts, against registries that DVC made.
 
 #![allow(clippy::unwrap_used, reason = "in a helper of a test, too, a panic is the failure")]
+#![allow(clippy::print_stdout, reason = "what a failing test prints is its report")]
+#![allow(
+    clippy::case_sensitive_file_extension_comparisons,
+    reason = "names are compared as DVC compares them"
+)]
 
+#[path = "../support/demo_registry/mod.rs"]
+mod demo_registry;
+#[path = "../support/registry_builder.rs"]
+mod registry_builder;
 #[path = "../support/s3server/mod.rs"]
 mod s3server;
+mod support;
 
+mod crashes;
+mod demo;
+mod fixtures;
+mod follow;
 mod fuzz_corpus;
+mod layers;
+mod model;
+mod programs;
 mod remote_contract;
 mod s3server_dvc;
+mod semantics;
+mod unprivileged;

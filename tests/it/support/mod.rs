@@ -1,0 +1,37 @@
+//! What the tests stand on: places of their own, mounts that end with them, trees to compare.
+
+mod fixture;
+mod listing;
+mod mount;
+mod registry;
+mod run;
+mod sandbox;
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+pub(crate) use self::{
+    fixture::{FIXTURES, Fixture, Place, Revision},
+    listing::{Content, Entry, Listing, assert_same, differences, list, md5_of},
+    mount::{Mount, is_mounted},
+    registry::{DATE, PREFIX, noise, registry_on_disk, registry_on_s3},
+    run::{output, succeed, text},
+    sandbox::Sandbox,
+};
+
+/// What the system says of bytes that cannot be had.
+pub(crate) const EIO: i32 = 5;
+
+/// How long a test waits for what must come soon; only a failing one waits so long.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Waits until a condition holds that no event tells.
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        thread::park_timeout(Duration::from_millis(3));
+    }
+}
