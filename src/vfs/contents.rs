@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Vfs, VfsError};
+use super::{Vfs, VfsError, attributes::Size};
 use crate::{
     git::Repository,
     id::{BlobId, Key},
@@ -31,25 +31,30 @@ impl Vfs {
         Ok(tree.segment(output).map(Arc::as_ref))
     }
 
-    /// The sizes of blobs in bytes, in their order. The remotes are asked, in bulk, for those that
-    /// are not known.
-    pub async fn blob_sizes(
+    /// Asks the remotes, in bulk, for sizes that are not known. Gives the first failure after
+    /// everything else was asked for; objects that no remote has stay unknown.
+    pub async fn learn_sizes(
         &self,
         tree: &Tree,
-        blobs: &[(OutputId, BlobId)],
-    ) -> Result<Vec<u64>, VfsError> {
-        let mut by_output = BTreeMap::<OutputId, Vec<(usize, Key)>>::new();
-        for (at, (output, blob)) in blobs.iter().enumerate() {
-            by_output.entry(*output).or_default().push((at, (*blob).into()));
+        blobs: impl IntoIterator<Item = (OutputId, BlobId)>,
+    ) -> Result<(), VfsError> {
+        let mut by_output = BTreeMap::<OutputId, Vec<Key>>::new();
+        for (output, blob) in blobs {
+            by_output.entry(output).or_default().push(blob.into());
         }
-        let mut sizes = vec![0; blobs.len()];
-        for (output, wanted) in by_output {
-            let (places, keys): (Vec<_>, Vec<_>) = wanted.into_iter().unzip();
-            let found = self.blobs.resolve_sizes(&keys, &self.sources(tree, output)).await;
-            for (at, size) in places.into_iter().zip(found) {
-                sizes[at] = size?;
-            }
+        let mut result = Ok(());
+        for (output, keys) in by_output {
+            let learnt = self.blobs.resolve_sizes(&keys, &self.sources(tree, output)).await;
+            result = result.and(learnt.map_err(VfsError::from));
         }
-        Ok(sizes)
+        result
+    }
+
+    /// What is known of a blob's size in bytes.
+    pub fn known_size(&self, tree: &Tree, output: OutputId, blob: BlobId) -> Option<u64> {
+        match self.size(tree, output, Some(blob), None) {
+            Size::Known(bytes) => Some(bytes),
+            Size::Unknown => None,
+        }
     }
 }

@@ -86,7 +86,7 @@ async fn collect(vfs: &Vfs, path: &str, args: &ListArgs) -> Result<Found, Failur
     let mut walk = Walk { project, args, entries: Vec::new(), failure: None };
     walk.run(path, top).await?;
     if args.all_sizes {
-        walk.fill_sizes(vfs).await?;
+        walk.fill_sizes(vfs).await;
     }
     Ok(Found { entries: walk.entries, failure: walk.failure })
 }
@@ -188,12 +188,14 @@ impl Walk<'_> {
     }
 
     /// Asks for the sizes that nothing tells.
-    async fn fill_sizes(&mut self, vfs: &Vfs) -> Result<(), Failure> {
-        let unknown = self.entries.iter_mut().filter(|entry| entry.size.is_none());
-        let (mut sizes, blobs): (Vec<_>, Vec<_>) =
-            unknown.filter_map(|entry| Some((&mut entry.size, entry.blob?))).unzip();
-        let found = vfs.blob_sizes(&self.project.tree, &blobs).await?;
-        sizes.iter_mut().zip(found).for_each(|(size, found)| **size = Some(found));
-        Ok(())
+    async fn fill_sizes(&mut self, vfs: &Vfs) {
+        let tree = &self.project.tree;
+        let unknown = || self.entries.iter().filter(|entry| entry.size.is_none());
+        if let Err(error) = vfs.learn_sizes(tree, unknown().filter_map(|entry| entry.blob)).await {
+            self.failure.get_or_insert_with(|| Failure::from(error).context("ask for sizes"));
+        }
+        for entry in self.entries.iter_mut().filter(|entry| entry.size.is_none()) {
+            entry.size = entry.blob.and_then(|(output, blob)| vfs.known_size(tree, output, blob));
+        }
     }
 }
