@@ -84,6 +84,9 @@ pub(super) enum Command {
     Umount(UmountArgs),
     /// Show what is mounted
     Status(StatusArgs),
+    /// List the files of a registry, as `dvc list` does
+    #[command(visible_alias = "ls")]
+    List(ListArgs),
     /// Copy a file or folder out of a registry
     Get(GetArgs),
     /// Print a file of a registry
@@ -182,6 +185,43 @@ pub(super) struct StatusArgs {
     /// One mount [default: all of yours]
     #[arg(value_name = "DIR")]
     pub(super) dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+pub(super) struct ListArgs {
+    #[command(flatten)]
+    pub(super) repo: RepoArgs,
+    /// A file or folder in it [default: the root]
+    #[arg(value_name = "PATH")]
+    pub(super) path: Option<String>,
+    /// Branch, tag, commit or expression [default: the default branch]
+    #[arg(long, value_name = "REV")]
+    pub(super) rev: Option<String>,
+    /// List the files in folders too, by their paths
+    #[arg(short = 'R', long)]
+    pub(super) recursive: bool,
+    /// Draw a tree
+    #[arg(short = 'T', long, conflicts_with = "json")]
+    pub(super) tree: bool,
+    /// How many folders deep, with --recursive or --tree
+    #[arg(short = 'L', long, value_name = "DEPTH")]
+    pub(super) level: Option<usize>,
+    /// Only what DVC tracks
+    #[arg(long)]
+    pub(super) dvc_only: bool,
+    /// Show the sizes that are known without asking a remote
+    #[arg(long)]
+    pub(super) size: bool,
+    /// Show every file's size, asking the remote for those of files in tracked folders
+    #[arg(long)]
+    pub(super) all_sizes: bool,
+    /// Show hashes
+    #[arg(long)]
+    pub(super) show_hash: bool,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,

@@ -8,6 +8,7 @@ mod context;
 mod control;
 mod exit;
 mod get;
+mod list;
 mod mount;
 mod mounts;
 mod progress;
@@ -55,6 +56,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Umount(args) => umount::run(&settings, &args),
         Command::Status(args) => status::run(&settings, &args),
         Command::Refresh(args) => refresh::run(&settings, &args),
+        Command::List(args) => list::run(&Context::new(settings)?, &args),
         Command::Get(args) => get::run(&Context::new(settings)?, &args),
         Command::Cat(args) => cat::run(&Context::new(settings)?, &args),
         Command::Cache(command) => cache::run(&Context::new(settings)?, &command),
@@ -69,5 +71,10 @@ fn complain(failure: &Failure) {
 
 /// Prints a result. A reader that has seen enough is no error.
 fn print(text: &str) {
-    _ = std::io::stdout().write_all(text.as_bytes());
+    print_bytes(text.as_bytes());
+}
+
+/// Prints a result that has names in it as they are.
+fn print_bytes(text: &[u8]) {
+    _ = std::io::stdout().write_all(text);
 }

@@ -105,9 +105,18 @@ impl Repository {
 
     /// The size of a blob in bytes, without unpacking it.
     pub fn blob_size(&self, id: GitId) -> Result<u64, GitError> {
+        self.object_size(id, ObjectType::Blob)
+    }
+
+    /// The size of a folder's own listing in bytes, as git stores it.
+    pub fn tree_size(&self, tree: GitTreeId) -> Result<u64, GitError> {
+        self.object_size(tree.0, ObjectType::Tree)
+    }
+
+    fn object_size(&self, id: GitId, kind: ObjectType) -> Result<u64, GitError> {
         self.with(|repo| {
             let odb = repo.odb().map_err(|e| GitError::object(id, &e))?;
-            size_of(&odb, id, ObjectType::Blob)
+            size_of(&odb, id, kind)
         })
     }
 
@@ -264,6 +273,8 @@ mod tests {
         let info = repository.commit(second).unwrap();
         assert_eq!((info.time, &info.parents[..]), (FIRST_COMMIT + 86_400, &[first][..]));
         assert_eq!(info.tree.0, fixture.id("HEAD^{tree}").0);
+        let entry = "100644 a.txt".len() + 1 + 20;
+        assert_eq!(repository.tree_size(info.tree).unwrap(), 2 * entry as u64);
     }
 
     #[test]

@@ -11,10 +11,12 @@
 //! | `attributes` | sizes, times, modes, extended attributes |
 //! | `listing` | what is in a folder |
 //! | `files` | opening and reading |
+//! | `contents` | the tree as a whole, for commands |
 //! | `follow` | branches that move |
 //! | `inodes`, `epochs`, `names` | what the numbers and names stand for |
 
 mod attributes;
+mod contents;
 mod epochs;
 mod error;
 mod files;

@@ -21,6 +21,7 @@ mod fixtures;
 mod follow;
 mod fuzz_corpus;
 mod layers;
+mod list;
 mod model;
 mod programs;
 mod remote_contract;

@@ -1,0 +1,237 @@
+//! The two sides of each path: what git has there and what DVC says of it.
+//!
+//! `list` prints them side by side, as DVC does: git's size with DVC's hash where both have a file
+//! of one name. So it goes through git and the declarations themselves, not through the tree of a
+//! mount, where one side hides the other. What `.dvcignore` names and other DVC projects further
+//! down have no side in git here.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::index::{Declared, Index};
+use crate::{
+    dvc::{
+        ignore::Ignore,
+        output::{Content, Origin},
+    },
+    git::{Entry, EntryKind},
+    id::{BlobId, TreeId},
+    path::{Name, RepoPath},
+    tree::{OutputId, RowId, RowKind, Segment, Tree},
+    vfs::{Vfs, VfsError},
+};
+
+/// Larger ignore files are not read.
+const MAX_IGNORE: u64 = 1 << 20;
+
+/// The size that DVC tells of a file whose content nothing names.
+const UNKNOWN_CONTENT: Option<u64> = Some(0);
+
+/// The DVC project that a listing is about: the innermost around its top. A repository without
+/// DVC counts as one that declares nothing.
+pub(super) struct Project<'a> {
+    vfs: &'a Vfs,
+    pub(super) tree: Arc<Tree>,
+    root: RepoPath,
+    index: Index,
+    ignore: Ignore,
+}
+
+/// One path and what both sides have there.
+#[derive(Debug, Clone)]
+pub(super) struct Item {
+    pub(super) path: RepoPath,
+    pub(super) git: Option<EntryKind>,
+    declared: Option<Declared>,
+    /// Its place in the manifest of the tracked directory around it.
+    row: Option<(OutputId, RowId)>,
+}
+
+/// What DVC says of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tracked {
+    pub(super) is_folder: bool,
+    /// Whether it is an output or in one, not just on the way to one.
+    pub(super) is_out: bool,
+    pub(super) size: Option<u64>,
+    pub(super) content: Named,
+}
+
+/// What names a content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Named {
+    Nothing,
+    Blob(OutputId, BlobId),
+    Manifest(TreeId),
+}
+
+impl<'a> Project<'a> {
+    /// The project that `path` lies in.
+    pub(super) fn around(vfs: &'a Vfs, tree: Arc<Tree>, path: &RepoPath) -> Self {
+        let enclosing = tree.projects.iter().enumerate();
+        let enclosing = enclosing.filter(|(_, project)| path.strip_prefix(&project.root).is_some());
+        let innermost = enclosing.max_by_key(|(_, project)| project.root.as_bytes().len());
+        let (root, index) = match innermost {
+            Some((at, project)) => (project.root.clone(), Index::new(&tree, at)),
+            None => (RepoPath::root(), Index::default()),
+        };
+        let ignore = Ignore::new(root.clone());
+        Self { vfs, tree, root, index, ignore }
+    }
+
+    /// The item at a path, unless neither side has one there.
+    pub(super) async fn find(&mut self, path: &RepoPath) -> Result<Option<Item>, VfsError> {
+        let git = EntryKind::Folder { id: self.vfs.repository().commit(self.tree.commit)?.tree };
+        let mut at = Item { path: RepoPath::root(), git: Some(git), declared: None, row: None };
+        for name in path.components() {
+            let Ok(name) = Name::new(name) else { return Ok(None) };
+            if at.git.is_some_and(|git| !matches!(git, EntryKind::Folder { .. })) {
+                return Ok(None);
+            }
+            let mut entries = self.entries(&at)?.into_iter();
+            let entry = entries.find(|entry| entry.name == name);
+            let manifest = self.manifest(&at).await?;
+            at = self.child(&at, &name, entry.map(|entry| entry.kind), manifest);
+        }
+        Ok(Some(at).filter(|item| item.git.is_some() || self.tracked(item).is_some()))
+    }
+
+    /// What lies in a folder, sorted by name; on DVC's side only, or on both.
+    pub(super) async fn children(
+        &mut self,
+        folder: &Item,
+        dvc_only: bool,
+    ) -> Result<Vec<Item>, VfsError> {
+        let mut names = BTreeMap::<Name, Option<EntryKind>>::new();
+        if !dvc_only {
+            let entries = self.entries(folder)?.into_iter();
+            names.extend(entries.map(|entry| (entry.name, Some(entry.kind))));
+        }
+        let mut manifest = None;
+        // Where DVC has a file and git a folder, the folder is what is listed.
+        if self.tracked(folder).is_none_or(|tracked| tracked.is_folder) {
+            manifest = self.manifest(folder).await?;
+            let mut enter = |name: &[u8]| {
+                if let Ok(name) = Name::new(name) {
+                    names.entry(name).or_insert(None);
+                }
+            };
+            self.index.children(&folder.path).for_each(|(name, _)| enter(name));
+            if let Some((segment, _, row)) = manifest {
+                segment.children(row).for_each(|row| enter(segment.name(row)));
+            }
+        }
+        let children = names.iter().map(|(name, git)| self.child(folder, name, *git, manifest));
+        Ok(children.filter(|item| item.git.is_some() || self.tracked(item).is_some()).collect())
+    }
+
+    fn child(
+        &self,
+        folder: &Item,
+        name: &Name,
+        git: Option<EntryKind>,
+        manifest: Option<(&Segment, OutputId, RowId)>,
+    ) -> Item {
+        let path = folder.path.join(name);
+        let git = git.filter(|kind| !self.is_hidden(&path, *kind));
+        let declared = self.index.get(&folder.path, name.as_bytes());
+        let row = manifest.and_then(|(segment, output, row)| {
+            Some((output, segment.child(row, name.as_bytes())?))
+        });
+        Item { path, git, declared, row }
+    }
+
+    fn is_hidden(&self, path: &RepoPath, kind: EntryKind) -> bool {
+        let is_folder = matches!(kind, EntryKind::Folder { .. });
+        let is_other_project = |path: &RepoPath| {
+            *path != self.root
+                && path.strip_prefix(&self.root).is_some()
+                && self.tree.projects.iter().any(|project| project.root == *path)
+        };
+        self.ignore.is_ignored(path, is_folder) || (is_folder && is_other_project(path))
+    }
+
+    /// What git has in a folder, having read the ignore rules that hold there.
+    fn entries(&mut self, folder: &Item) -> Result<Vec<Entry>, VfsError> {
+        let Some(EntryKind::Folder { id }) = folder.git else { return Ok(Vec::new()) };
+        let entries = self.vfs.repository().entries(id)?.entries;
+        let rules = entries.iter().find(|entry| entry.name.as_bytes() == b".dvcignore");
+        if let (Some(Entry { name, kind: EntryKind::Blob { id, .. } }), Some(_)) =
+            (rules, folder.path.strip_prefix(&self.root))
+            && !self.ignore.is_ignored(&folder.path.join(name), false)
+        {
+            let text = self.vfs.repository().blob(*id, MAX_IGNORE)?;
+            // The build of the tree has told what is wrong with them.
+            self.ignore.add(&folder.path, &text);
+        }
+        Ok(entries)
+    }
+
+    /// The manifest that tells what is in a folder, and where in it the folder is.
+    async fn manifest(
+        &self,
+        folder: &Item,
+    ) -> Result<Option<(&Segment, OutputId, RowId)>, VfsError> {
+        if let Some(Declared::Output(output)) = folder.declared
+            && let Some(segment) = self.vfs.manifest(&self.tree, output).await?
+        {
+            return Ok(Some((segment, output, Segment::ROOT)));
+        }
+        let Some((output, row)) = folder.row else { return Ok(None) };
+        Ok(self.vfs.manifest(&self.tree, output).await?.map(|segment| (segment, output, row)))
+    }
+
+    /// What DVC says of an item.
+    pub(super) fn tracked(&self, item: &Item) -> Option<Tracked> {
+        let from_row = || self.row(item.row?);
+        match item.declared {
+            Some(Declared::Folder { is_inside }) => {
+                let is_out = is_inside || item.row.is_some();
+                Some(Tracked { is_folder: true, is_out, size: None, content: Named::Nothing })
+            }
+            Some(Declared::Output(output)) => Some(self.output(output)),
+            Some(Declared::Part(output, part)) => self.part(output, part),
+            None => from_row(),
+        }
+    }
+
+    fn output(&self, id: OutputId) -> Tracked {
+        let output = &self.tree.tracked(id).output;
+        let (is_folder, content) = match output.content {
+            Content::Blob(blob) => (false, Named::Blob(id, blob)),
+            Content::Tree(manifest) => (true, Named::Manifest(manifest)),
+            Content::Files(_) => (true, Named::Nothing),
+            Content::Unavailable(_) => (false, Named::Nothing),
+        };
+        let size = match (&output.content, &output.origin) {
+            (Content::Unavailable(_), Origin::Own) => output.size.or(UNKNOWN_CONTENT),
+            _ => output.size,
+        };
+        Tracked { is_folder, is_out: true, size, content }
+    }
+
+    fn part(&self, id: OutputId, part: usize) -> Option<Tracked> {
+        let Content::Files(files) = &self.tree.tracked(id).output.content else { return None };
+        let file = files.get(part)?;
+        let content = file.blob.map_or(Named::Nothing, |blob| Named::Blob(id, blob));
+        Some(Tracked { is_folder: false, is_out: true, size: file.size, content })
+    }
+
+    fn row(&self, (output, row): (OutputId, RowId)) -> Option<Tracked> {
+        let (is_folder, size, content) = match self.tree.segment(output)?.kind(row) {
+            RowKind::Folder => (true, None, Named::Nothing),
+            RowKind::File(Some(blob)) => (false, None, Named::Blob(output, blob)),
+            RowKind::File(None) => (false, UNKNOWN_CONTENT, Named::Nothing),
+        };
+        Some(Tracked { is_folder, is_out: true, size, content })
+    }
+
+    /// What git calls the size of an entry; 0 for a commit of another repository.
+    pub(super) fn git_size(&self, kind: EntryKind) -> Result<u64, VfsError> {
+        let repository = self.vfs.repository();
+        Ok(match kind {
+            EntryKind::Blob { id, .. } | EntryKind::Link { id } => repository.blob_size(id)?,
+            EntryKind::Folder { id } => repository.tree_size(id)?,
+            EntryKind::Submodule { .. } => 0,
+        })
+    }
+}

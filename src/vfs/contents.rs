@@ -1,0 +1,60 @@
+//! The tree at the root, for commands that go through it without a mount.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{Vfs, VfsError, attributes::Size};
+use crate::{
+    git::Repository,
+    id::{BlobId, Key},
+    tree::{OutputId, Segment, Tree},
+};
+
+impl Vfs {
+    /// The repository that is shown.
+    pub fn repository(&self) -> &Repository {
+        self.registry.repository()
+    }
+
+    /// The tree at the root, in a layout that shows one revision.
+    pub fn root_tree(&self) -> Option<Arc<Tree>> {
+        self.current.read().as_ref()?.tree().cloned()
+    }
+
+    /// The manifest of a directory output, fetched unless it is at hand; nothing if the output is
+    /// not made of one.
+    pub async fn manifest<'a>(
+        &self,
+        tree: &'a Arc<Tree>,
+        output: OutputId,
+    ) -> Result<Option<&'a Segment>, VfsError> {
+        self.attach_manifest(tree, output).await?;
+        Ok(tree.segment(output).map(Arc::as_ref))
+    }
+
+    /// Asks the remotes, in bulk, for sizes that are not known. Gives the first failure after
+    /// everything else was asked for; objects that no remote has stay unknown.
+    pub async fn learn_sizes(
+        &self,
+        tree: &Tree,
+        blobs: impl IntoIterator<Item = (OutputId, BlobId)>,
+    ) -> Result<(), VfsError> {
+        let mut by_output = BTreeMap::<OutputId, Vec<Key>>::new();
+        for (output, blob) in blobs {
+            by_output.entry(output).or_default().push(blob.into());
+        }
+        let mut result = Ok(());
+        for (output, keys) in by_output {
+            let learnt = self.blobs.resolve_sizes(&keys, &self.sources(tree, output)).await;
+            result = result.and(learnt.map_err(VfsError::from));
+        }
+        result
+    }
+
+    /// What is known of a blob's size in bytes.
+    pub fn known_size(&self, tree: &Tree, output: OutputId, blob: BlobId) -> Option<u64> {
+        match self.size(tree, output, Some(blob), None) {
+            Size::Known(bytes) => Some(bytes),
+            Size::Unknown => None,
+        }
+    }
+}
