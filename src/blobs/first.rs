@@ -129,6 +129,7 @@ impl Start<'_> {
         let (key, shared) = (target.key, target.context.clone());
         if !arriving.checker.finish().matches(&key.digest) {
             shared.stats.verification_failures.add(1);
+            shared.sizes.forget_claim(&key, target.scope());
             tracing::warn!(%key, url = target.url(), "content does not match its name");
             return Err(target.integrity("its content does not match its name"));
         }

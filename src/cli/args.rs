@@ -1,6 +1,6 @@
 //! The command line as typed.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{
     ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum, builder::BoolishValueParser,
@@ -233,7 +233,7 @@ pub(super) struct GetArgs {
     pub(super) repo: RepoArgs,
     /// The file or folder to copy
     #[arg(value_name = "PATH")]
-    pub(super) path: String,
+    pub(super) path: OsString,
     /// Where to [default: its own name in this folder]
     #[arg(short, long, value_name = "OUT")]
     pub(super) out: Option<PathBuf>,
@@ -254,7 +254,7 @@ pub(super) struct CatArgs {
     pub(super) repo: RepoArgs,
     /// The file to print
     #[arg(value_name = "PATH")]
-    pub(super) path: String,
+    pub(super) path: OsString,
     /// Branch, tag, commit or expression [default: the default branch]
     #[arg(long, value_name = "REV")]
     pub(super) rev: Option<String>,

@@ -74,10 +74,10 @@ impl Readiness {
     /// Leaves the terminal, with `log` in its place, and lets the parent go.
     pub(super) fn announce(&mut self, log: &Path) -> io::Result<()> {
         let Some(mut pipe) = self.pipe.take() else { return Ok(()) };
-        if let Some(folder) = log.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        let log = File::options().create(true).append(true).open(log)?;
+        let log = open_log(log).or_else(|error| {
+            tracing::warn!("there will be no log in {}: {error}", log.display());
+            File::options().write(true).open("/dev/null")
+        })?;
         let nothing = File::open("/dev/null")?;
         rustix::process::setsid()?;
         rustix::stdio::dup2_stdin(nothing.as_fd())?;
@@ -86,4 +86,11 @@ impl Readiness {
         std::env::set_current_dir("/")?;
         pipe.write_all(READY)
     }
+}
+
+fn open_log(path: &Path) -> io::Result<File> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    File::options().create(true).append(true).open(path)
 }

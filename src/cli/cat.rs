@@ -31,5 +31,5 @@ pub(super) fn run(context: &Context, args: &CatArgs) -> Result<ExitCode, Failure
         }
     };
     let printed = context.runtime.block_on(print);
-    printed.map_err(|failure| failure.context(format!("print {}", args.path)))
+    printed.map_err(|failure| failure.context(format!("print {}", args.path.display())))
 }

@@ -36,8 +36,18 @@ pub(super) struct Context {
 }
 
 impl Context {
+    /// For a command that reports itself what it could not read, so that the log need not.
     pub(super) fn new(settings: Settings) -> Result<Self, Failure> {
-        start_log(settings.verbosity);
+        Self::with_log(settings, REPORTED)
+    }
+
+    /// For a mount, where only the log tells why a program got an error.
+    pub(super) fn for_mount(settings: Settings) -> Result<Self, Failure> {
+        Self::with_log(settings, "")
+    }
+
+    fn with_log(settings: Settings, silenced: &str) -> Result<Self, Failure> {
+        start_log(settings.verbosity, silenced);
         let cores = thread::available_parallelism().map_or(2, NonZeroUsize::get);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(cores.clamp(2, 8))
@@ -54,10 +64,10 @@ impl Context {
         args: &RepoArgs,
         revision: Option<&str>,
     ) -> Result<Arc<Registry>, Failure> {
-        let opening = |failure: Failure| failure.context(format!("open {}", args.repo));
         let here = std::env::current_dir()
             .map_err(|error| Failure::new(Code::Failed, format!("the working folder: {error}")))?;
-        let location = Location::parse(&args.repo, &here).map_err(|e| opening(e.into()))?;
+        let location = Location::parse(&args.repo, &here)?;
+        // What was typed may have a password in it.
         let name = location.to_string();
         let trust = Trust::load(&self.settings.state_dir);
         let mut agreed = self.settings.trusted_endpoints.clone();
@@ -78,13 +88,13 @@ impl Context {
             wanted: revision.map(str::to_owned),
         };
         let registry = Registry::open(&location, options);
-        Ok(Arc::new(registry.map_err(|error| opening(error.into()))?))
+        let opening = |error| Failure::from(error).context(format!("open {name}"));
+        Ok(Arc::new(registry.map_err(opening)?))
     }
 
     /// Asks for whatever a commit's default remote needs the user's consent for.
     pub(super) fn settle_trust(
         &self,
-        args: &RepoArgs,
         registry: &Registry,
         commit: CommitId,
     ) -> Result<(), Failure> {
@@ -95,7 +105,7 @@ impl Context {
         let mut trust = Trust::load(&self.settings.state_dir);
         trust.ask(&registry.name(), &open)?;
         registry.trust(open.into_iter().map(|untrusted| untrusted.setting));
-        tracing::debug!("{} may choose its endpoint", args.repo);
+        tracing::debug!("{} may choose its endpoint", registry.name());
         Ok(())
     }
 
@@ -141,7 +151,7 @@ impl Context {
     ) -> Result<Arc<Vfs>, Failure> {
         let registry = self.registry(args, revision)?;
         let (commit, _) = resolve(&registry, revision)?;
-        self.settle_trust(args, &registry, commit)?;
+        self.settle_trust(&registry, commit)?;
         // Nothing is served before it is checked, so nothing can turn out wrong afterwards.
         let (invalid, _) = mpsc::channel(1);
         let blobs = self.blobs(&registry, invalid);
@@ -183,24 +193,20 @@ pub(super) fn now() -> i64 {
     since.map_or(0, |since| since.as_secs() as i64)
 }
 
-/// Sends the log to stderr, wherever that leads.
-fn start_log(verbosity: Verbosity) {
-    use tracing_subscriber::{EnvFilter, filter::LevelFilter};
-    let level = match verbosity {
-        Verbosity::Quiet => LevelFilter::ERROR,
-        Verbosity::Normal => LevelFilter::WARN,
-        Verbosity::Verbose => LevelFilter::INFO,
-        Verbosity::Everything => LevelFilter::DEBUG,
-    };
-    let filter = EnvFilter::builder()
-        .with_default_directive(level.into())
-        .with_env_var("DVCFS_LOG")
-        .from_env_lossy();
-    // The FUSE library warns of every kind of request that this file system does without.
-    let filter = match "fuser=error".parse() {
-        Ok(directive) => filter.add_directive(directive),
-        Err(_) => filter,
-    };
+/// What logs failures to read that somebody else is told as well.
+const REPORTED: &str = ",dvcfs::vfs::files=off,dvcfs::vfs::sizing=off,dvcfs::blobs=off";
+
+/// Sends the log to stderr, wherever that leads. `silenced` is left out unless more is wanted.
+///
+/// Libraries say what they have to say in errors, which are reported; their own logs repeat it.
+fn start_log(verbosity: Verbosity, silenced: &str) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("DVCFS_LOG").unwrap_or_else(|_| match verbosity {
+        Verbosity::Quiet => EnvFilter::new(format!("dvcfs=error{silenced}")),
+        Verbosity::Normal => EnvFilter::new(format!("dvcfs=warn{silenced}")),
+        Verbosity::Verbose => EnvFilter::new("dvcfs=info"),
+        Verbosity::Everything => EnvFilter::new("debug"),
+    });
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -105,6 +105,12 @@ impl From<GitError> for Failure {
             E::UnknownRevision { .. } => {
                 failure.hint("git log, git branch -a and git tag show what there is")
             }
+            E::NotARepository { .. } => {
+                failure.hint("name a git repository: a path, or a URL that `git clone` takes")
+            }
+            E::Missing { .. } | E::Unreadable { .. } => {
+                failure.hint("`git fsck` in the repository shows what else is damaged")
+            }
             _ => failure,
         }
     }
@@ -127,7 +133,14 @@ impl From<&BlobError> for Failure {
             BlobError::Misconfigured(_) => Code::Failed,
             BlobError::Integrity(_) => Code::Integrity,
         };
-        let hint = error.failure().hint.clone();
+        let hint = match error {
+            BlobError::Missing(_) => Some("push it again from where it was added"),
+            BlobError::Integrity(_) => Some(
+                "remove this object from the remote, and push it again from where it was added",
+            ),
+            _ => None,
+        };
+        let hint = error.failure().hint.clone().or_else(|| hint.map(Into::into));
         Self { code, message: error.to_string(), hint }
     }
 }
@@ -149,7 +162,12 @@ impl From<VfsError> for Failure {
             | E::ReadOnly
             | E::Interrupted(_) => Code::Failed,
         };
-        Self::new(code, chain(&error))
+        let failure = Self::new(code, chain(&error));
+        match &error {
+            E::Manifest { .. } => failure.hint("add the folder again with `dvc add`, and push it"),
+            E::Git(_) => failure.hint("`git fsck` in the repository shows what is damaged"),
+            _ => failure,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `dvcfs get`: copies a file or folder out of a registry, checked and in parallel.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     io::{self, Write},
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
@@ -35,7 +36,8 @@ pub(super) fn run(context: &Context, args: &GetArgs) -> Result<ExitCode, Failure
     let vfs = context.tree_at(&args.repo, args.rev.as_deref())?;
     let verbosity = context.settings.verbosity;
     let copied = context.runtime.block_on(copy(&vfs, args, &out, verbosity));
-    let report = copied.map_err(|failure| failure.context(format!("get {}", args.path)))?;
+    let report =
+        copied.map_err(|failure| failure.context(format!("get {}", args.path.display())))?;
     if verbosity > Verbosity::Quiet {
         print(&format!("{report} -> {}\n", out.display()));
     }
@@ -44,19 +46,18 @@ pub(super) fn run(context: &Context, args: &GetArgs) -> Result<ExitCode, Failure
 
 /// Where to copy to; what is there already is not touched without `--force`.
 fn target(args: &GetArgs) -> Result<PathBuf, Failure> {
-    let name = args.path.trim_end_matches('/').rsplit('/').next();
-    let name = name.filter(|name| !matches!(*name, "" | "." | ".."));
+    let name = Path::new(&args.path).file_name();
     let out = match (&args.out, name) {
         (Some(out), Some(name)) if out.is_dir() => out.join(name),
         (Some(out), _) => out.clone(),
         (None, Some(name)) => PathBuf::from(name),
         (None, None) => {
-            let message = format!("get {}: this path has no name to copy to", args.path);
+            let message = format!("get {}: this path has no name to copy to", args.path.display());
             return Err(Failure::new(Code::Usage, message).hint("name one with -o OUT"));
         }
     };
     if out.symlink_metadata().is_ok() && !args.force {
-        let message = format!("get {}: {} exists", args.path, out.display());
+        let message = format!("get {}: {} exists", args.path.display(), out.display());
         return Err(Failure::new(Code::Conflict, message).hint("--force replaces it"));
     }
     Ok(out)
@@ -89,8 +90,9 @@ async fn copy(
 }
 
 /// The node at a path of the tree.
-pub(super) async fn find(vfs: &Vfs, path: &str) -> Result<Attr, Failure> {
-    let missing = || Failure::new(Code::Failed, format!("no such file or folder: {path}"));
+pub(super) async fn find(vfs: &Vfs, path: &OsStr) -> Result<Attr, Failure> {
+    let missing =
+        || Failure::new(Code::Failed, format!("no such file or folder: {}", path.display()));
     let path =
         RepoPath::root().resolve(path.as_bytes()).map_err(|error| missing().context(error))?;
     let mut at = vfs.getattr(ROOT_INO).wait().await?.0;
@@ -117,7 +119,7 @@ async fn collect(vfs: &Vfs, top: Job) -> Result<Vec<Job>, Failure> {
         let listed = vfs.list(job.attr.ino).wait().await?;
         vfs.walk(&listed, 0, |entry| {
             if let Some((attr, _)) = vfs.enter_listed(&listed, &entry) {
-                let name = std::ffi::OsStr::from_bytes(entry.name);
+                let name = OsStr::from_bytes(entry.name);
                 open.push(Job { attr, to: job.to.join(name) });
             }
             true
@@ -150,7 +152,7 @@ async fn copy_one(vfs: &Vfs, job: Job, force: bool, progress: &Progress) -> Resu
 
 /// Makes a link; one that replaces something is made beside it first.
 fn copy_link(target: &[u8], to: &Path, force: bool) -> io::Result<()> {
-    let target = std::ffi::OsStr::from_bytes(target);
+    let target = OsStr::from_bytes(target);
     if !force {
         return std::os::unix::fs::symlink(target, to);
     }

@@ -60,23 +60,29 @@ pub(super) fn run(settings: Settings, args: &MountArgs) -> Result<ExitCode, Fail
 fn check_dir(args: &MountArgs) -> Result<PathBuf, Failure> {
     let shown = args.dir.display();
     let refuse = |why: &str| Failure::new(Code::Usage, format!("mount on {shown}: {why}"));
-    let dir = resolve(&args.dir)?;
+    let missing = || refuse("no such folder").hint(format!("make it first: mkdir -p {shown}"));
+    let dir = resolve(&args.dir).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => missing(),
+        _ => refuse(&error.to_string()),
+    })?;
     let mounted = mounts::find(&dir)
         .map_err(|error| Failure::new(Code::Failed, format!("read the mount table: {error}")))?;
     if let Some(mounted) = mounted {
         if !(mounted.is_ours() && is_dead(&dir)) {
             let failure =
                 Failure::new(Code::Busy, format!("mount on {shown}: it is a mount already"));
-            return Err(failure.hint(format!("end it first: dvcfs umount {shown}")));
+            return Err(failure.hint(if mounted.is_ours() {
+                format!("end it first: dvcfs umount {shown}")
+            } else {
+                "mount on another folder".to_owned()
+            }));
         }
         fuse::unmount(&dir, true).map_err(|error| {
             Failure::new(Code::Failed, format!("clear the dead mount on {shown}: {error}"))
         })?;
     }
     match fs::metadata(&dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(refuse("no such folder").hint(format!("make it first: mkdir -p {shown}")))
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing()),
         Err(error) => Err(refuse(&error.to_string())),
         Ok(metadata) if !metadata.is_dir() => Err(refuse("not a folder")),
         Ok(_) if args.nonempty => Ok(dir),
@@ -122,7 +128,7 @@ fn serve(
     mut readiness: Readiness,
 ) -> Result<ExitCode, Failure> {
     raise_file_limit();
-    let context = Context::new(settings)?;
+    let context = Context::for_mount(settings)?;
     let registry = context.registry(&args.repo, args.rev.as_deref())?;
     let layout = layout(&context, args, &registry)?;
     note_plain_git(&context, &layout, &registry);
@@ -139,7 +145,7 @@ fn serve(
         context.runtime.handle().clone(),
     );
     let vfs =
-        vfs.map_err(|error| Failure::from(error).context(format!("open {}", args.repo.repo)))?;
+        vfs.map_err(|error| Failure::from(error).context(format!("open {}", registry.name())))?;
     let signals = Signals::watch(&context)?;
     context.runtime.spawn(invalidate(Arc::clone(&vfs), turned_out_wrong));
     let records = Records::new(&context.settings.runtime_dir);
@@ -186,9 +192,9 @@ fn layout(context: &Context, args: &MountArgs, registry: &Registry) -> Result<La
     let revision = args.rev.as_deref();
     let resolved = resolve_revision(registry, revision);
     let (commit, branch) =
-        resolved.map_err(|failure| failure.context(format!("mount {}", args.repo.repo)))?;
+        resolved.map_err(|failure| failure.context(format!("mount {}", registry.name())))?;
     registry.keep(commit);
-    context.settle_trust(&args.repo, registry, commit)?;
+    context.settle_trust(registry, commit)?;
     Ok(match revision {
         None => Layout::AllRevisions,
         Some(revision) => Layout::One {

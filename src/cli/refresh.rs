@@ -16,8 +16,9 @@ use super::{
 const DEADLINE: Duration = Duration::from_mins(15);
 
 pub(super) fn run(settings: &Settings, args: &RefreshArgs) -> Result<ExitCode, Failure> {
-    let dir = resolve(&args.dir)?;
-    let record = Records::new(&settings.runtime_dir).find(&dir).ok_or_else(|| {
+    let dir = resolve(&args.dir).ok();
+    let record = dir.and_then(|dir| Records::new(&settings.runtime_dir).find(&dir));
+    let record = record.ok_or_else(|| {
         let message = format!("refresh {}: no dvcfs is mounted there", args.dir.display());
         Failure::new(Code::Usage, message).hint("dvcfs status lists your mounts")
     })?;

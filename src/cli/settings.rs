@@ -101,10 +101,14 @@ impl Settings {
     /// error; a missing one is not, unless it was named.
     pub(super) fn resolve(args: &Common, environment: &Environment) -> Result<Self, Failure> {
         let file = read_file(args.config.as_deref(), environment)?;
-        let size = |flag: Option<u64>, text: &Option<String>, default: u64| match (flag, text) {
-            (Some(size), _) => Ok(size),
-            (None, Some(text)) => parse_size(text).map_err(|why| Failure::new(Code::Usage, why)),
-            (None, None) => Ok(default),
+        let size = |flag: Option<u64>, key: &str, text: &Option<String>, default: u64| {
+            let wrong =
+                |why| Failure::new(Code::Usage, format!("{key} in the settings file: {why}"));
+            match (flag, text) {
+                (Some(size), _) => Ok(size),
+                (None, Some(text)) => parse_size(text).map_err(wrong),
+                (None, None) => Ok(default),
+            }
         };
         let state_dir = environment.folder("XDG_STATE_HOME", ".local/state", "/var/lib/dvcfs");
         let state_dir = args.state_dir.clone().or(file.state_dir).unwrap_or(state_dir);
@@ -121,8 +125,8 @@ impl Settings {
         let global = global.map_or_else(|| environment.home(".config"), Path::to_owned);
         Ok(Self {
             cache_dir: absolute(args.cache_dir.clone().or(file.cache_dir).unwrap_or(cache_dir)),
-            cache_size: size(args.cache_size, &file.cache_size, DEFAULT_CACHE_SIZE)?,
-            min_free: size(args.min_free, &file.min_free, DEFAULT_MIN_FREE)?,
+            cache_size: size(args.cache_size, "cache-size", &file.cache_size, DEFAULT_CACHE_SIZE)?,
+            min_free: size(args.min_free, "min-free", &file.min_free, DEFAULT_MIN_FREE)?,
             state_dir: absolute(state_dir),
             runtime_dir: absolute(
                 args.runtime_dir.clone().or(file.runtime_dir).unwrap_or(runtime_dir),
@@ -164,7 +168,10 @@ fn read_file(named: Option<&Path>, environment: &Environment) -> Result<Settings
         Failure::new(Code::Usage, format!("read the settings file {}: {why}", path.display()))
     };
     match fs::read_to_string(path) {
-        Ok(text) => toml::from_str(&text).map_err(|error| failed(error.to_string())),
+        Ok(text) => toml::from_str(&text).map_err(|error: toml::de::Error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            failed(format!("line {}: {}", before.matches('\n').count() + 1, error.message()))
+        }),
         Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => {
             Ok(SettingsFile::default())
         }

@@ -32,9 +32,10 @@ pub(super) fn run(settings: &Settings, args: &StatusArgs) -> Result<ExitCode, Fa
     let wanted = match &args.dir {
         None => records.list(),
         Some(dir) => {
-            let found = records.find(&resolve(dir)?);
+            let found = resolve(dir).ok().and_then(|dir| records.find(&dir));
             vec![found.ok_or_else(|| {
                 Failure::new(Code::Failed, format!("{}: no dvcfs is mounted there", dir.display()))
+                    .hint("without a folder, all your mounts are shown")
             })?]
         }
     };

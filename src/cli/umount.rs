@@ -1,6 +1,10 @@
 //! `dvcfs umount`: ends a mount of ours, and nothing else.
 
-use std::{io, path::Path, process::ExitCode};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use super::{
     args::UmountArgs,
@@ -11,8 +15,9 @@ use super::{
 use crate::fuse;
 
 pub(super) fn run(settings: &Settings, args: &UmountArgs) -> Result<ExitCode, Failure> {
-    let dir = resolve(&args.dir)?;
     let shown = args.dir.display();
+    let dir = resolve(&args.dir)
+        .map_err(|error| Failure::new(Code::Usage, format!("unmount {shown}: {error}")))?;
     let mounted = mounts::find(&dir)
         .map_err(|error| Failure::new(Code::Failed, format!("read the mount table: {error}")))?;
     match mounted {
@@ -36,12 +41,10 @@ pub(super) fn run(settings: &Settings, args: &UmountArgs) -> Result<ExitCode, Fa
 
 /// The path as the kernel writes it in its table. A dead mount cannot be asked about itself, so
 /// only the folder above it is.
-pub(super) fn resolve(dir: &Path) -> Result<std::path::PathBuf, Failure> {
-    let failed =
-        |error: io::Error| Failure::new(Code::Usage, format!("{}: {error}", dir.display()));
-    let absolute = std::path::absolute(dir).map_err(failed)?;
+pub(super) fn resolve(dir: &Path) -> io::Result<PathBuf> {
+    let absolute = std::path::absolute(dir)?;
     match (absolute.parent(), absolute.file_name()) {
-        (Some(parent), Some(name)) => Ok(parent.canonicalize().map_err(failed)?.join(name)),
+        (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),
         _ => Ok(absolute),
     }
 }

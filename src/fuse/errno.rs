@@ -5,6 +5,7 @@
 //! | no such entry | `ENOENT` |
 //! | not a folder, is a folder | `ENOTDIR`, `EISDIR` |
 //! | not a symbolic link | `EINVAL` |
+//! | name over 255 bytes | `ENAMETOOLONG`, before anybody is asked |
 //! | inode of a tree that is gone | `ESTALE` |
 //! | no such extended attribute | `ENODATA` |
 //! | anything that would change something | `EROFS` |

@@ -123,6 +123,9 @@ impl Filesystem for FuseFs {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if name.len() > crate::path::NAME_MAX {
+            return reply.error(Errno::ENAMETOOLONG);
+        }
         let owner = (self.uid, self.gid);
         let answer = self.vfs.lookup(Ino(parent.0), name.as_bytes());
         self.answer(answer, move |result| match result {

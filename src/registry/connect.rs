@@ -78,7 +78,10 @@ impl Connector<'_> {
             let hint = "name one with --remote, or set core.remote in DVC's configuration";
             unusable("nowhere", "no default remote is configured".to_owned(), Some(hint.into()))
         })?;
-        self.config.remote(&name).map_err(|error| unusable(&name, error.to_string(), None))
+        let hint = "`dvc remote list` shows what there is; --remote NAME reads from another";
+        self.config
+            .remote(&name)
+            .map_err(|error| unusable(&name, error.to_string(), Some(hint.into())))
     }
 
     fn untrusted(&self, settings: &RemoteSettings) -> Vec<Untrusted> {
@@ -111,7 +114,9 @@ impl Connector<'_> {
             Some(("http" | "https", _)) => Arc::new(HttpRemote::new(self.http(settings))),
             Some((scheme, _)) => {
                 let reason = format!("{scheme} remotes cannot be read yet");
-                UnusableRemote::shared(url, Cause::Misconfigured, reason)
+                let hint = Some("remotes can be S3, http(s) and folders".to_owned());
+                let (url, cause) = (url.clone(), Cause::Misconfigured);
+                Arc::new(UnusableRemote { url, cause, reason, hint })
             }
         }
     }

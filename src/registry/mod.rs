@@ -278,7 +278,8 @@ impl Registry {
         if let Some(folder) = self.folder_of(&RepoPath::root()) {
             caches.push(folder.join("cache"));
         }
-        let configured = self.config((&RepoPath::root(), None)).cache_dir().cloned();
+        // What is odd about these settings is said where they meet those of a commit.
+        let configured = self.read_config((&RepoPath::root(), None)).cache_dir().cloned();
         let own = configured.filter(|setting| setting.level != Level::Repo);
         caches.extend(own.map(|setting| PathBuf::from(setting.value)));
         caches.retain(|cache| cache.is_dir());

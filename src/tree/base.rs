@@ -9,12 +9,14 @@ use super::{
 };
 use crate::{git::GitId, path::RepoPath};
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Base {
     nodes: Vec<BaseNode>,
     names: Vec<u8>,
     /// Folders inside tracked directories: the output, and the path within it.
     backings: Vec<(OutputId, Box<[u8]>)>,
+    /// Folders that git could not say all of, in ascending order.
+    unreadable: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -37,7 +39,7 @@ pub(super) enum BaseKind {
 impl Base {
     /// Lays a draft out for good.
     pub(super) fn freeze(root: Folder) -> Self {
-        let mut base = Self { nodes: Vec::new(), names: Vec::new(), backings: Vec::new() };
+        let mut base = Self::default();
         let mut open = VecDeque::new();
         base.push(b"", 0, Draft::Folder(root), None, &mut open);
         while let Some((node, children, backing)) = open.pop_front() {
@@ -67,7 +69,8 @@ impl Base {
             Draft::GitFile { id, is_exec, hides } => BaseKind::GitFile { id, is_exec, hides },
             Draft::Link(id) => BaseKind::Link(id),
             Draft::Output { output, part } => BaseKind::Output { output, part },
-            Draft::Folder(Folder { children, output, has_manifest }) => {
+            Draft::Folder(Folder { children, output, has_manifest, is_unreadable }) => {
+                self.unreadable.extend(is_unreadable.then_some(node));
                 let own = output.filter(|_| has_manifest).map(|output| (output, Box::default()));
                 let backing = own.or(backing);
                 open.push_back((node, children, backing.clone()));
@@ -85,6 +88,10 @@ impl Base {
 
     pub(super) fn len(&self) -> u32 {
         self.nodes.len() as u32
+    }
+
+    pub(super) fn is_unreadable(&self, node: u32) -> bool {
+        self.unreadable.binary_search(&node).is_ok()
     }
 
     pub(super) fn kind(&self, node: u32) -> BaseKind {

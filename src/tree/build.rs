@@ -234,7 +234,7 @@ impl<'a> Walk<'a> {
         Ok(folder)
     }
 
-    /// A folder that cannot be read is shown empty.
+    /// A folder that cannot be read is marked so.
     fn subfolder(
         &mut self,
         tree: GitTreeId,
@@ -251,7 +251,7 @@ impl<'a> Walk<'a> {
         };
         walked.unwrap_or_else(|why| {
             self.problems.push(Problem { path: path.clone(), why });
-            Folder::default()
+            Folder { is_unreadable: true, ..Folder::default() }
         })
     }
 

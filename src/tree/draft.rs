@@ -31,6 +31,8 @@ pub(super) struct Folder {
     pub(super) output: Option<OutputId>,
     /// Whether that output's entries come from a manifest.
     pub(super) has_manifest: bool,
+    /// Whether git could not say what is in it.
+    pub(super) is_unreadable: bool,
 }
 
 /// Why an output does not show.
@@ -91,8 +93,8 @@ impl Folder {
                 Ok(())
             }
             taken @ Draft::Output { .. } => {
-                let children = BTreeMap::new();
-                *taken = Draft::Folder(Self { children, output: Some(output), has_manifest });
+                let output = Some(output);
+                *taken = Draft::Folder(Self { output, has_manifest, ..Self::default() });
                 Ok(())
             }
         }

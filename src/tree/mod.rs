@@ -251,6 +251,11 @@ impl Tree {
         }
     }
 
+    /// Whether a folder may have entries that are not shown, because git cannot read it.
+    pub fn is_unreadable(&self, folder: Index) -> bool {
+        folder < self.base_len() && self.base.is_unreadable(folder as u32)
+    }
+
     /// The segment's folder that shows through a base folder.
     fn backing(&self, node: u32) -> Result<Option<(&Attached, RowId)>, NeedsManifest> {
         let Some((output, path)) = self.base.backing(node) else { return Ok(None) };

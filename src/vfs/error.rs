@@ -1,6 +1,10 @@
 //! What can go wrong with a file-system question.
 
-use crate::{blobs::BlobError, git::GitError, tree::BuildError};
+use crate::{
+    blobs::BlobError,
+    git::GitError,
+    tree::{BuildError, Index, Tree},
+};
 
 /// Why a question has no answer. `fuse` turns each into one errno.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -41,7 +45,7 @@ pub enum VfsError {
     #[error(transparent)]
     Blob(#[from] BlobError),
     /// Git cannot give the object.
-    #[error("git: {0}")]
+    #[error("{0}")]
     Git(String),
     /// The manifest of a tracked directory cannot be read.
     #[error("the manifest {id} is damaged: {reason}")]
@@ -54,6 +58,16 @@ pub enum VfsError {
     /// The daemon could not finish the work, as when it is shutting down.
     #[error("interrupted: {0}")]
     Interrupted(String),
+}
+
+impl VfsError {
+    /// Git cannot say what is in a folder.
+    pub(super) fn unreadable_folder(tree: &Tree, folder: Index) -> Self {
+        let path = tree.path(folder);
+        let problem = tree.problems.iter().find(|problem| problem.path == path);
+        let why = problem.map_or("it cannot be read", |problem| problem.why.as_str());
+        Self::Git(format!("{path}: {why}"))
+    }
 }
 
 impl From<GitError> for VfsError {

@@ -255,8 +255,7 @@ impl Vfs {
                 let vfs = self.myself();
                 Answer::later(async move {
                     let opened = vfs.open_fetched(fetch.reader(), &blob).await;
-                    let file =
-                        opened.inspect_err(|error| vfs.log_failure("open", &blob.file, error))?;
+                    let file = opened.inspect_err(|error| vfs.note_unopened(&blob, error))?;
                     vfs.settle(file, &blob)
                 })
             }
@@ -276,6 +275,14 @@ impl Vfs {
         let keeps_pages = self.open_files.settle_pages(key, ino, Some(reader.fetch()));
         self.open_files.expose(key, reader.fetch(), ino);
         Ok(OpenFile { keeps_pages, ..OpenFile::new(Content::Streamed(reader), size) })
+    }
+
+    /// Logs why a file cannot be opened. If its bytes are wrong, so may be the size that was shown.
+    fn note_unopened(&self, blob: &BlobFile, error: &VfsError) {
+        self.log_failure("open", &blob.file, error);
+        if matches!(error, VfsError::Blob(BlobError::Integrity(_))) {
+            self.tell(Event::File { ino: blob.file.ino(), with_data: true });
+        }
     }
 
     /// Compares the size with what readers were told. Where that was wrong, this open fails, the
@@ -400,7 +407,7 @@ impl Vfs {
         }
     }
 
-    fn log_failure(&self, what: &str, file: &Located, error: &VfsError) {
+    pub(super) fn log_failure(&self, what: &str, file: &dyn fmt::Display, error: &VfsError) {
         tracing::warn!("{what} {file}: {error}");
         self.note_missing(error);
     }

@@ -64,21 +64,18 @@ impl Vfs {
 
     fn list_below(&self, ino: Ino, epoch: Arc<Epoch>, index: Index) -> Answer<Listed> {
         let is_fixed = ino != ROOT_INO || !self.can_move();
-        match is_listable(&epoch, index) {
-            Ok(true) => Answer::Now(Ok(Listed { inner: Inner::Below(epoch, index), is_fixed })),
-            Ok(false) => Answer::Now(Err(VfsError::NotAFolder)),
+        match is_at_hand(&epoch, index) {
+            Ok(()) => Answer::Now(listed(epoch, index, is_fixed)),
             Err(mut wanting) => {
                 let vfs = self.myself();
                 Answer::later(async move {
                     loop {
                         vfs.provide(&epoch, wanting).await?;
-                        match is_listable(&epoch, index) {
-                            Ok(true) => break,
-                            Ok(false) => return Err(VfsError::NotAFolder),
+                        match is_at_hand(&epoch, index) {
+                            Ok(()) => return listed(epoch, index, is_fixed),
                             Err(still) => wanting = still,
                         }
                     }
-                    Ok(Listed { inner: Inner::Below(epoch, index), is_fixed })
                 })
             }
         }
@@ -171,13 +168,21 @@ impl What {
     }
 }
 
-/// Whether a node is a folder whose listing is at hand.
-fn is_listable(epoch: &Epoch, index: Index) -> Result<bool, Wanting> {
+/// Whether all is here that listing a node takes.
+fn is_at_hand(epoch: &Epoch, index: Index) -> Result<(), Wanting> {
     let tree = epoch.tree().ok_or(Wanting::Tree)?;
-    if !matches!(tree.node(index), Some(Node::Folder { .. })) {
-        return Ok(false);
+    tree.listing(index).map(drop).map_err(|needs| Wanting::Manifest(needs.0))
+}
+
+fn listed(epoch: Arc<Epoch>, index: Index, is_fixed: bool) -> Result<Listed, VfsError> {
+    let tree = epoch.tree().ok_or(VfsError::Stale)?;
+    match tree.node(index) {
+        Some(Node::Folder { .. }) if tree.is_unreadable(index) => {
+            Err(VfsError::unreadable_folder(tree, index))
+        }
+        Some(Node::Folder { .. }) => Ok(Listed { inner: Inner::Below(epoch, index), is_fixed }),
+        _ => Err(VfsError::NotAFolder),
     }
-    tree.listing(index).map(|_| true).map_err(|needs| Wanting::Manifest(needs.0))
 }
 
 fn kind_of(node: Option<Node>) -> FileKind {

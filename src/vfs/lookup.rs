@@ -115,14 +115,14 @@ impl Vfs {
         name: &[u8],
     ) -> Answer<Lookup> {
         match child_of(&epoch, folder, name) {
-            Ok(child) => Answer::Now(self.answer_child(parent, &epoch, child)),
+            Ok(child) => Answer::Now(self.answer_child(parent, &epoch, folder, child)),
             Err(mut wanting) => {
                 let (vfs, name) = (self.myself(), name.to_vec());
                 Answer::later(async move {
                     loop {
                         vfs.provide(&epoch, wanting).await?;
                         match child_of(&epoch, folder, &name) {
-                            Ok(child) => return vfs.answer_child(parent, &epoch, child),
+                            Ok(child) => return vfs.answer_child(parent, &epoch, folder, child),
                             Err(still) => wanting = still,
                         }
                     }
@@ -135,9 +135,13 @@ impl Vfs {
         &self,
         parent: Ino,
         epoch: &Arc<Epoch>,
+        folder: Index,
         child: Option<Index>,
     ) -> Result<Lookup, VfsError> {
         let tree = epoch.tree().ok_or(VfsError::Stale)?;
+        if child.is_none() && tree.is_unreadable(folder) {
+            return Err(VfsError::unreadable_folder(tree, folder));
+        }
         let Some(child) = child.filter(|child| self.is_shown(tree, *child)) else {
             // The root of a followed branch keeps its number when the tree below it changes, and
             // a name that was never there cannot be invalidated.

@@ -1,6 +1,7 @@
 //! Manifests of tracked directories: fetched and compiled when something first looks inside.
 
 use std::{
+    error::Error as _,
     io::{self, BufRead, BufReader, Read},
     sync::Arc,
 };
@@ -30,8 +31,7 @@ impl Vfs {
         let segment = self.segments.get_or_make(id, self.segment(id, sources)).await;
         let segment = segment.inspect_err(|error| {
             let path = &tree.tracked(output).output.path;
-            tracing::warn!("{}: list {path}: {error}", tree.commit);
-            self.note_missing(error);
+            self.log_failure("list", &format_args!("{}:{path}", tree.commit), error);
         })?;
         let first = self.table.rows(tree, output, segment.len());
         tree.attach(output, segment, first);
@@ -58,7 +58,7 @@ impl Vfs {
 fn compile(id: TreeId, text: impl BufRead, stats: &Stats) -> Result<Arc<Segment>, VfsError> {
     let mut builder = SegmentBuilder::default();
     let parsed = manifest::parse(text, &mut |entry| builder.push(entry.relpath, entry.digest));
-    let refused = parsed.map_err(|error| VfsError::Manifest { id, reason: error.to_string() })?;
+    let refused = parsed.map_err(|error| VfsError::Manifest { id, reason: why(&error) })?;
     let (segment, hidden) = builder.build(id.scheme);
     stats.bad_entries.add(refused.count + hidden.len() as u64);
     for entry in &refused.entries {
@@ -68,6 +68,11 @@ fn compile(id: TreeId, text: impl BufRead, stats: &Stats) -> Result<Arc<Segment>
         tracing::warn!("manifest {id}: {path}: hidden by the folder of its name");
     }
     Ok(Arc::new(segment))
+}
+
+/// What kept a manifest from being read, without saying again that it is a manifest.
+fn why(error: &manifest::ManifestError) -> String {
+    error.source().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// A cached file read from its beginning, without the cursor that all its holders share.

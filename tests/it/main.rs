@@ -15,8 +15,10 @@ mod registry_builder;
 mod s3server;
 mod support;
 
+mod bad_input;
 mod crashes;
 mod demo;
+mod faults;
 mod fixtures;
 mod follow;
 mod fuzz_corpus;

@@ -136,6 +136,8 @@ async fn conclude(fetch: &Arc<Fetch>, life: u64, partial: Arc<Partial>, checker:
 async fn reject(fetch: &Arc<Fetch>, life: u64) {
     let target = &fetch.target;
     target.context.stats.verification_failures.add(1);
+    // The size of wrong bytes is no size of the right ones.
+    target.context.sizes.forget_claim(&target.key, target.scope());
     tracing::warn!(key = %target.key, url = target.url(), "content does not match its name");
     let (invalid, key) = (target.context.invalid.clone(), target.key);
     // Not in this task: it ends with the fetch, and the word must get through. Whoever no longer

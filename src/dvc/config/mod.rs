@@ -211,8 +211,6 @@ impl Config {
             let warnings = raw.warnings.into_iter();
             config.warnings.extend(warnings.map(|warning| format!("{level:?} config: {warning}")));
         }
-        let without_url = config.remotes.iter().filter(|(_, settings)| url(settings).is_none());
-        config.warnings.extend(without_url.map(|(name, _)| format!("remote {name:?} has no url")));
         config
     }
 
@@ -370,7 +368,8 @@ mod tests {
         assert_eq!(config.remote("a"), Err(RemoteError::Cycle("a".to_owned())));
         assert_eq!(config.remote("none"), Err(RemoteError::NoUrl("none".to_owned())));
         assert_eq!(config.remote("lost"), Err(RemoteError::Unknown("nosuch".to_owned())));
-        assert_eq!(config.warnings().len(), 1);
+        // Whoever uses none of them need not hear of that.
+        assert_eq!(config.warnings(), [""; 0]);
     }
 
     #[test]

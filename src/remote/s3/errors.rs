@@ -62,11 +62,16 @@ impl Failure {
     /// A request that got no answer, or was never sent.
     fn unanswered<E: Error + 'static>(error: &SdkError<E>) -> Self {
         // The SDK's own words around a broken connection tell nothing.
-        let reason = match find::<reqwest::Error>(error) {
+        let mut reason = match find::<reqwest::Error>(error) {
             Some(broken) => transport::chain(broken),
             None => transport::chain(error),
         };
         let (cause, hint) = match (find::<CredentialsError>(error), error) {
+            (Some(CredentialsError::CredentialsNotLoaded(_)), _) => {
+                tracing::debug!("{reason}");
+                reason = String::from("no AWS credentials were found");
+                (Cause::Denied, CREDENTIALS_HINT)
+            }
             (Some(CredentialsError::InvalidConfiguration(_)), _) => {
                 (Cause::Misconfigured, "check the AWS profile and its files")
             }

@@ -89,7 +89,8 @@ impl S3Remote {
         }
         let load = || Clients::load(&self.0.settings);
         self.0.clients.get_or_try_init(load).await.map_err(|reason| {
-            self.error(Cause::Misconfigured, action, reason).with_hint("check `ssl_verify`")
+            self.error(Cause::Misconfigured, action, reason)
+                .with_hint("check `ssl_verify` and AWS_CA_BUNDLE")
         })
     }
 

@@ -1,0 +1,123 @@
+//! Files of the cache that are cut, overwritten or removed while they are open and mounted.
+
+use std::{
+    fs::{self, File, Permissions},
+    os::unix::fs::{FileExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{Advice, fadvise};
+
+use crate::{
+    registry_builder::RegistryBuilder,
+    support::{DATE, Mount, Sandbox, noise, registry_on_disk},
+};
+
+const SIZE: usize = 9 << 20;
+
+/// A mounted registry with one file, which is cached and open.
+struct Opened {
+    sandbox: Sandbox,
+    registry: RegistryBuilder,
+    mount: Mount,
+    file: File,
+    cached: PathBuf,
+}
+
+impl Opened {
+    fn new() -> Self {
+        let sandbox = Sandbox::new();
+        let registry = registry_on_disk(&sandbox);
+        let blob = registry.put(&noise(1, SIZE)).unwrap();
+        registry.track_file("file", &blob).unwrap();
+        registry.commit("Add a file", DATE).unwrap();
+        let mount = sandbox.mount_with(registry.repository(), &["--rev", "main"]);
+        assert!(fs::read(mount.path("file")).unwrap() == noise(1, SIZE));
+        let file = File::open(mount.path("file")).unwrap();
+        let cached = sandbox.cache().join(blob.path());
+        fs::set_permissions(&cached, Permissions::from_mode(0o644)).unwrap();
+        Self { sandbox, registry, mount, file, cached }
+    }
+
+    /// Reads the open file, and not from pages that the kernel has.
+    fn read(&self) -> std::io::Result<Vec<u8>> {
+        fadvise(&self.file, 0, None, Advice::DontNeed).unwrap();
+        let mut bytes = vec![0; SIZE];
+        self.file.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes)
+    }
+
+    /// Reads the file anew.
+    fn read_anew(&self) -> Vec<u8> {
+        let file = File::open(self.mount.path("file")).unwrap();
+        fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+        let mut bytes = vec![0; SIZE];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        bytes
+    }
+}
+
+/// Asserts that what happens to the cached file costs neither the open file nor new ones.
+fn is_survived(happens: impl FnOnce(&Path)) {
+    let opened = Opened::new();
+    happens(&opened.cached);
+    assert!(opened.read().unwrap() == noise(1, SIZE), "the open file has other bytes");
+    assert!(opened.read_anew() == noise(1, SIZE), "the file has other bytes");
+    assert!(opened.read().unwrap() == noise(1, SIZE), "later, the open file has other bytes");
+}
+
+#[test]
+fn a_cached_file_that_is_removed() {
+    is_survived(|path| fs::remove_file(path).unwrap());
+}
+
+#[test]
+fn a_cached_file_that_is_cut() {
+    is_survived(|path| File::options().write(true).open(path).unwrap().set_len(5000).unwrap());
+}
+
+#[test]
+fn a_cached_file_that_is_emptied() {
+    is_survived(|path| fs::write(path, "").unwrap());
+}
+
+#[test]
+fn a_cached_file_that_is_replaced() {
+    is_survived(|path| {
+        fs::remove_file(path).unwrap();
+        fs::write(path, noise(2, SIZE)).unwrap();
+    });
+}
+
+#[test]
+fn a_cached_file_that_is_overwritten_in_place_is_fetched_again_for_whoever_opens_it() {
+    let opened = Opened::new();
+    fs::write(&opened.cached, noise(2, SIZE)).unwrap();
+    assert!(opened.read_anew() == noise(1, SIZE));
+}
+
+#[test]
+fn the_whole_cache_that_is_removed() {
+    let opened = Opened::new();
+    fs::remove_dir_all(opened.sandbox.cache()).unwrap();
+    assert!(opened.read().unwrap() == noise(1, SIZE));
+    assert!(opened.read_anew() == noise(1, SIZE));
+    // New blobs come into the cache again.
+    let blob = opened.registry.put(b"new").unwrap();
+    opened.registry.track_file("new", &blob).unwrap();
+    opened.registry.commit("Add another", DATE).unwrap();
+    let again = opened.sandbox.mount_with(opened.registry.repository(), &["--rev", "main"]);
+    assert_eq!(fs::read(again.path("new")).unwrap(), b"new");
+}
+
+#[test]
+fn the_whole_cache_and_the_remote_that_are_removed_are_an_error_and_nothing_else() {
+    let opened = Opened::new();
+    fs::remove_dir_all(opened.sandbox.cache()).unwrap();
+    fs::remove_dir_all(opened.registry.objects()).unwrap();
+    // The open file lives; a new one cannot be had.
+    assert!(opened.read().unwrap() == noise(1, SIZE));
+    let file = opened.mount.path("file");
+    assert_eq!(fs::metadata(&file).unwrap().len(), SIZE as u64);
+    assert_eq!(fs::read(opened.mount.path("file.dvc")).unwrap().first(), Some(&b'o'));
+}
