@@ -8,6 +8,7 @@ pub mod checksum;
 pub mod config;
 pub mod dotfile;
 pub mod ignore;
+pub mod json;
 pub mod lockfile;
 pub mod manifest;
 pub mod output;

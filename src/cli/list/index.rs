@@ -40,19 +40,19 @@ impl Index {
             if tracked.project != project || !output.is_cached {
                 continue;
             }
-            index.insert(output.path.clone(), Declared::Output(id));
+            index.insert(&output.path, Declared::Output(id));
             index.insert_parents(&output.path, root, false);
             let Content::Files(files) = &output.content else { continue };
             for (part, file) in files.iter().enumerate() {
                 let Ok(path) = output.path.resolve(file.relpath.as_bytes()) else { continue };
                 index.insert_parents(&path, &output.path, true);
-                index.insert(path, Declared::Part(id, part));
+                index.insert(&path, Declared::Part(id, part));
             }
         }
         index
     }
 
-    fn insert(&mut self, path: RepoPath, declared: Declared) {
+    fn insert(&mut self, path: &RepoPath, declared: Declared) {
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return };
         self.folders.entry(folder).or_default().insert(name.to_vec(), declared);
     }

@@ -9,7 +9,7 @@ use super::{
     Entry,
     colors::{self, Colors},
 };
-use crate::path::escape;
+use crate::{dvc::json::quote, path::escape};
 
 /// Which columns a table has beside the names.
 #[derive(Debug, Clone, Copy)]
@@ -29,11 +29,11 @@ pub(super) struct Output {
 impl Output {
     /// A name a line, or a table.
     pub(super) fn list(&self, entries: &[Entry]) -> Vec<u8> {
-        let names = entries.iter().map(|entry| self.name(entry)).collect();
+        let names: Vec<_> = entries.iter().map(|entry| self.name(entry)).collect();
         if self.columns.size || self.columns.hash {
-            self.table(entries, names, true)
+            self.table(entries, &names, true)
         } else {
-            self.finish(names)
+            self.finish(&names)
         }
     }
 
@@ -41,7 +41,7 @@ impl Output {
     pub(super) fn tree(&self, entries: &[Entry]) -> Vec<u8> {
         let names = entries.iter().zip(branches(entries));
         let names = names.map(|(entry, branch)| [branch.into_bytes(), self.name(entry)].concat());
-        self.table(entries, names.collect(), false)
+        self.table(entries, &names.collect::<Vec<_>>(), false)
     }
 
     /// A painted name; on a terminal nothing in it can steer that.
@@ -51,14 +51,14 @@ impl Output {
         self.colors.paint(entry, name)
     }
 
-    fn table(&self, entries: &[Entry], names: Vec<Vec<u8>>, trims: bool) -> Vec<u8> {
+    fn table(&self, entries: &[Entry], names: &[Vec<u8>], trims: bool) -> Vec<u8> {
         let sizes: Vec<String> = entries.iter().map(size_cell).collect();
         let width = sizes.iter().map(String::len).max().unwrap_or(0);
         let hashes = entries.iter().filter_map(|entry| entry.hash.as_ref());
         let hash_width = hashes.map(String::len).max().unwrap_or(1);
         let splits = names.iter().any(|name| name.iter().any(|b| matches!(b, b'\r' | b'\n')));
         let mut rows = Vec::with_capacity(entries.len());
-        for ((entry, size), name) in entries.iter().zip(&sizes).zip(&names) {
+        for ((entry, size), name) in entries.iter().zip(&sizes).zip(names) {
             let name = if trims { trim(name) } else { name };
             let lines = if splits { lines(name) } else { vec![name] };
             for (at, line) in lines.into_iter().enumerate() {
@@ -77,10 +77,10 @@ impl Output {
                 rows.push(trim_end(&[row.as_bytes(), line].concat()).to_vec());
             }
         }
-        self.finish(rows)
+        self.finish(&rows)
     }
 
-    fn finish(&self, lines: Vec<Vec<u8>>) -> Vec<u8> {
+    fn finish(&self, lines: &[Vec<u8>]) -> Vec<u8> {
         if lines.is_empty() {
             return Vec::new();
         }
@@ -166,7 +166,7 @@ fn lines(name: &[u8]) -> Vec<&[u8]> {
     let mut lines = Vec::new();
     let mut rest = text;
     while let Some(at) = rest.find(is_break) {
-        lines.push(rest[..at].as_bytes());
+        lines.push(&rest.as_bytes()[..at]);
         rest = &rest[at..];
         let one = rest.chars().next().map_or(0, char::len_utf8);
         rest = rest.strip_prefix("\r\n").unwrap_or(&rest[one..]);
@@ -199,42 +199,10 @@ pub(super) fn json(entries: &[Entry], is_indented: bool) -> Vec<u8> {
                 format!("\"isexec\": {}", entry.is_exec),
                 format!("\"size\": {size}"),
                 format!("\"md5\": {hash}"),
-                format!("\"path\": {}", json_text(&entry.name)),
+                format!("\"path\": {}", quote(&entry.name)),
             ];
             format!("{start}{}{end}", fields.join(comma))
         })
         .collect();
     format!("{outer_start}{}{outer_end}", objects.join(outer_comma)).into_bytes()
-}
-
-/// A text in ASCII; bytes that are not UTF-8 become lone surrogates, as in Python.
-fn json_text(bytes: &[u8]) -> String {
-    let mut text = String::from("\"");
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '"' | '\\' => text.extend(['\\', c]),
-                '\n' => text.push_str("\\n"),
-                '\r' => text.push_str("\\r"),
-                '\t' => text.push_str("\\t"),
-                '\x08' => text.push_str("\\b"),
-                '\x0c' => text.push_str("\\f"),
-                ' '..='~' => text.push(c),
-                _ => c
-                    .encode_utf16(&mut [0; 2])
-                    .iter()
-                    .for_each(|unit| escape_unit(&mut text, *unit)),
-            }
-        }
-        for byte in chunk.invalid() {
-            escape_unit(&mut text, 0xdc00 + u16::from(*byte));
-        }
-    }
-    text.push('"');
-    text
-}
-
-fn escape_unit(text: &mut String, unit: u16) {
-    // Writing to a String cannot fail.
-    _ = write!(text, "\\u{unit:04x}");
 }

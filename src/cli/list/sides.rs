@@ -10,11 +10,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::index::{Declared, Index};
 use crate::{
     dvc::{
+        checksum::Checker,
         ignore::Ignore,
-        output::{Content, Origin},
+        manifest,
+        output::{Content, ListedFile, Origin},
     },
     git::{Entry, EntryKind},
-    id::{BlobId, TreeId},
+    id::{BlobId, Scheme, TreeId},
     path::{Name, RepoPath},
     tree::{OutputId, RowId, RowKind, Segment, Tree},
     vfs::{Vfs, VfsError},
@@ -22,9 +24,6 @@ use crate::{
 
 /// Larger ignore files are not read.
 const MAX_IGNORE: u64 = 1 << 20;
-
-/// The size that DVC tells of a file whose content nothing names.
-const UNKNOWN_CONTENT: Option<u64> = Some(0);
 
 /// The DVC project that a listing is about: the innermost around its top. A repository without
 /// DVC counts as one that declares nothing.
@@ -196,15 +195,17 @@ impl<'a> Project<'a> {
 
     fn output(&self, id: OutputId) -> Tracked {
         let output = &self.tree.tracked(id).output;
-        let (is_folder, content) = match output.content {
-            Content::Blob(blob) => (false, Named::Blob(id, blob)),
-            Content::Tree(manifest) => (true, Named::Manifest(manifest)),
-            Content::Files(_) => (true, Named::Nothing),
-            Content::Unavailable(_) => (false, Named::Nothing),
-        };
-        let size = match (&output.content, &output.origin) {
-            (Content::Unavailable(_), Origin::Own) => output.size.or(UNKNOWN_CONTENT),
-            _ => output.size,
+        let (is_folder, size, content) = match &output.content {
+            Content::Blob(blob) => (false, output.size, Named::Blob(id, *blob)),
+            Content::Tree(manifest) => (true, output.size, Named::Manifest(*manifest)),
+            Content::Files(files) => {
+                (true, Some(total(files)), Named::Manifest(manifest_of(files)))
+            }
+            // For what nothing names DVC tells a size of 0, unless its source may know better.
+            Content::Unavailable(_) if output.origin == Origin::Own => {
+                (false, output.size.or(Some(0)), Named::Nothing)
+            }
+            Content::Unavailable(_) => (false, output.size, Named::Nothing),
         };
         Tracked { is_folder, is_out: true, size, content }
     }
@@ -217,12 +218,12 @@ impl<'a> Project<'a> {
     }
 
     fn row(&self, (output, row): (OutputId, RowId)) -> Option<Tracked> {
-        let (is_folder, size, content) = match self.tree.segment(output)?.kind(row) {
-            RowKind::Folder => (true, None, Named::Nothing),
-            RowKind::File(Some(blob)) => (false, None, Named::Blob(output, blob)),
-            RowKind::File(None) => (false, UNKNOWN_CONTENT, Named::Nothing),
+        let (is_folder, content) = match self.tree.segment(output)?.kind(row) {
+            RowKind::Folder => (true, Named::Nothing),
+            RowKind::File(Some(blob)) => (false, Named::Blob(output, blob)),
+            RowKind::File(None) => (false, Named::Nothing),
         };
-        Some(Tracked { is_folder, is_out: true, size, content })
+        Some(Tracked { is_folder, is_out: true, size: None, content })
     }
 
     /// What git calls the size of an entry; 0 for a commit of another repository.
@@ -234,4 +235,19 @@ impl<'a> Project<'a> {
             EntryKind::Submodule { .. } => 0,
         })
     }
+}
+
+fn total(files: &[ListedFile]) -> u64 {
+    files.iter().filter_map(|file| file.size).fold(0, u64::saturating_add)
+}
+
+/// The id of the manifest that the files would have.
+fn manifest_of(files: &[ListedFile]) -> TreeId {
+    let entries = files.iter().map(|file| manifest::Entry {
+        relpath: file.relpath.as_bytes(),
+        digest: file.blob.map(|blob| blob.digest),
+    });
+    let mut checker = Checker::new(Scheme::Md5, true);
+    checker.update(manifest::compose(entries).as_bytes());
+    TreeId { digest: checker.finish().raw, scheme: Scheme::Md5 }
 }

@@ -16,12 +16,14 @@ use crate::{
 const SIZE: usize = 9 << 20;
 
 /// A mounted registry with one file, which is cached and open.
+///
+/// Dropped in this order: the folder that all of it lies in can go only when nothing is mounted.
 struct Opened {
-    sandbox: Sandbox,
-    registry: RegistryBuilder,
-    mount: Mount,
     file: File,
+    mount: Mount,
     cached: PathBuf,
+    registry: RegistryBuilder,
+    sandbox: Sandbox,
 }
 
 impl Opened {
@@ -36,7 +38,7 @@ impl Opened {
         let file = File::open(mount.path("file")).unwrap();
         let cached = sandbox.cache().join(blob.path());
         fs::set_permissions(&cached, Permissions::from_mode(0o644)).unwrap();
-        Self { sandbox, registry, mount, file, cached }
+        Self { file, mount, cached, registry, sandbox }
     }
 
     /// Reads the open file, and not from pages that the kernel has.
