@@ -28,7 +28,7 @@ const COMMANDS: [(&str, &str); 11] = [
         "cat tags/v1.0/raw/audio/recording.wav.dvc; md5sum tags/v1.0/raw/audio/recording.wav",
     ),
     ("diff", "diff -rq tags/v1.0/clips tags/v1.1/clips | head -n 3"),
-    ("dvcfs", "dvcfs list \"$REGISTRY\" raw/audio --rev v1.2 --size --show-hash"),
+    ("dvcfs", "dvcfs list \"$REGISTRY\" raw/audio --rev v1.2 --size --show-hash --trust-remote"),
     ("dvcfs", "dvcfs status"),
 ];
 
