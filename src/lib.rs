@@ -9,7 +9,7 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | 0 words | [`id`], [`path`], [`stats`] |
+//! | 0 words | [`id`], [`path`], [`recent`], [`stats`] |
 //! | 1 formats | [`dvc`], [`atomic`] |
 //! | 2 stores | [`git`], [`remote`], [`cache`], [`sizes`] |
 //! | 3 content | [`blobs`] |
@@ -20,6 +20,7 @@
 
 pub mod id;
 pub mod path;
+pub mod recent;
 pub mod stats;
 
 pub mod atomic;

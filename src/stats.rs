@@ -44,6 +44,8 @@ counters! {
     cache_failures,
     /// Entries of a repository that could not be understood.
     bad_entries,
+    /// Cached files that the kernel did not take, and that were served instead.
+    passthrough_refusals,
 }
 
 /// A number that only grows, or a gauge that goes up and down.

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     BlobCache, CachedBlob, Entry, Item, Key, Layout, RECENCY, Shared,
-    layout::{Standing, standing},
+    layout::{Standing, stamp_secs, standing},
     now_secs, open_regular, read_full_at,
     seen::Fingerprint,
     set_times,
@@ -101,7 +101,13 @@ impl BlobCache {
             }
         }
         let pin = is_evictable.then(|| view.pin(*key));
-        CachedBlob { file: Arc::new(file), size: found.size(), _pin: pin }
+        CachedBlob {
+            file: Arc::new(file),
+            size: found.size(),
+            written: (found.mtime(), found.mtime_nsec()),
+            stamp: stamp_secs(&key.digest),
+            pin,
+        }
     }
 }
 

@@ -108,10 +108,32 @@ struct Shared {
 pub struct CachedBlob {
     file: Arc<File>,
     size: u64,
-    _pin: Option<Pin>,
+    /// When it was last written to, in seconds and nanoseconds, as its check has found it.
+    written: (i64, i64),
+    /// When it will seem to have been, once it is stamped.
+    stamp: i64,
+    pin: Option<Pin>,
+}
+
+/// What has become of a cached blob since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is as it was checked.
+    Sound,
+    /// It has no name any more. Its bytes are right, and take room on the disk.
+    Removed,
+    /// Somebody has written to it.
+    Changed,
 }
 
 impl CachedBlob {
+    /// Of a file that was just written here and checked.
+    fn new(key: &Key, file: Arc<File>, size: u64, pin: Option<Pin>) -> Self {
+        let written = file.metadata().map_or((0, 0), |now| (now.mtime(), now.mtime_nsec()));
+        let stamp = stamp_secs(&key.digest);
+        Self { file: reopened(file), size, written, stamp, pin }
+    }
+
     /// The size in bytes.
     pub const fn size(&self) -> u64 {
         self.size
@@ -120,6 +142,25 @@ impl CachedBlob {
     /// The open file, for passing on to the kernel.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Looks whether the file is still what was opened, in one question to the disk.
+    pub fn fate(&self) -> Fate {
+        let Ok(now) = self.file.metadata() else { return Fate::Changed };
+        let written = (now.mtime(), now.mtime_nsec());
+        let is_as_checked = written == self.written || written == (self.stamp, 0);
+        match (is_as_checked && now.len() == self.size, now.nlink()) {
+            (false, _) => Fate::Changed,
+            (true, 0) => Fate::Removed,
+            (true, _) => Fate::Sound,
+        }
+    }
+
+    /// Notes that the blob is used, so that others are evicted before it.
+    pub fn note_use(&self) {
+        if let Some(pin) = &self.pin {
+            pin.note_use(self.size);
+        }
     }
 
     /// Fills `buffer` from `offset` on, and returns how much there was before the end.
@@ -134,6 +175,9 @@ impl BlobCache {
     /// Never fails: a directory that cannot be used makes reads slower, not impossible.
     pub fn open(options: Options, stats: Arc<Stats>) -> Self {
         let layout = Layout { root: options.dir };
+        if let Err(error) = fs::create_dir_all(&layout.root) {
+            tracing::debug!(dir = %layout.root.display(), %error, "no cache directory");
+        }
         let shared = Arc::new(Shared {
             usage: Usage { path: layout.own().join("usage") },
             neighbours: options.neighbours.into_iter().map(|root| Layout { root }).collect(),
@@ -186,8 +230,7 @@ impl BlobCache {
         match placed {
             Ok(()) => self.admitted(partial.key(), partial.file().clone(), partial.size()),
             Err(_noted) => {
-                let file = reopened(partial.file().clone());
-                CachedBlob { file, size: partial.size(), _pin: None }
+                CachedBlob::new(partial.key(), partial.file().clone(), partial.size(), None)
             }
         }
     }
@@ -201,7 +244,7 @@ impl BlobCache {
         let view = &self.shared.view;
         view.touch(Item::Blob(*key), Entry { bytes: size, used_secs: now_secs() });
         self.syncer.enqueue(key);
-        CachedBlob { file: reopened(file), size, _pin: Some(view.pin(*key)) }
+        CachedBlob::new(key, file, size, Some(view.pin(*key)))
     }
 }
 

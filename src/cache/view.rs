@@ -11,6 +11,7 @@ use std::{
 use lru::LruCache;
 use parking_lot::Mutex;
 
+use super::now_secs;
 use crate::id::Key;
 
 /// Items held at most, about 100 bytes each.
@@ -121,6 +122,13 @@ impl View {
 pub(super) struct Pin {
     view: Arc<View>,
     key: Key,
+}
+
+impl Pin {
+    /// Notes a use of the blob, of `bytes` bytes.
+    pub(super) fn note_use(&self, bytes: u64) {
+        self.view.touch(Item::Blob(self.key), Entry { bytes, used_secs: now_secs() });
+    }
 }
 
 impl Drop for Pin {

@@ -152,6 +152,21 @@ pub(super) struct MountArgs {
     /// When large files are checked against their hash
     #[arg(long, value_enum, default_value_t = Verify::Stream)]
     pub(super) verify: Verify,
+    /// How opens of files are answered
+    #[arg(long, value_enum, default_value_t = OpenModeArg::Auto)]
+    pub(super) open_mode: OpenModeArg,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum OpenModeArg {
+    /// The fastest that this kernel and user can have
+    Auto,
+    /// Hand cached files to the kernel, which reads them by itself; needs root
+    Passthrough,
+    /// Have the kernel not even ask; best for small files that are read again and again
+    NoOpen,
+    /// Answer every open and read
+    Served,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

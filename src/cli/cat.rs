@@ -20,7 +20,7 @@ pub(super) fn run(context: &Context, args: &CatArgs) -> Result<ExitCode, Failure
         if attr.kind == FileKind::Folder {
             return Err(Failure::new(Code::Usage, "is a folder").hint("dvcfs get copies folders"));
         }
-        let reader = vfs.open(attr.ino).wait().await?.handle;
+        let reader = vfs.hold(vfs.open(attr.ino).wait().await?);
         let mut offset = 0;
         loop {
             let piece = vfs.read_bytes(attr.ino, reader, offset, PIECE).await?;

@@ -159,8 +159,14 @@ impl Context {
         let layout = Layout::One { revision, commit, follows: None };
         let (uid, gid) = owner();
         let mounted_at = now();
-        let options =
-            VfsOptions { uid, gid, only_inner_links: false, verify_before_open: true, mounted_at };
+        let options = VfsOptions {
+            uid,
+            gid,
+            only_inner_links: false,
+            verify_before_open: true,
+            mounted_at,
+            descriptors: OPEN_AT_ONCE,
+        };
         // Nobody keeps anything that events could invalidate.
         let (events, _) = mpsc::unbounded_channel();
         let handle = self.runtime.handle().clone();
@@ -193,8 +199,12 @@ pub(super) fn now() -> i64 {
     since.map_or(0, |since| since.as_secs() as i64)
 }
 
+/// Files that a command has open at a time.
+const OPEN_AT_ONCE: usize = 256;
+
 /// What logs failures to read that somebody else is told as well.
-const REPORTED: &str = ",dvcfs::vfs::files=off,dvcfs::vfs::sizing=off,dvcfs::blobs=off";
+const REPORTED: &str =
+    ",dvcfs::vfs::open=off,dvcfs::vfs::read=off,dvcfs::vfs::sizing=off,dvcfs::blobs=off";
 
 /// Sends the log to stderr, wherever that leads. `silenced` is left out unless more is wanted.
 ///

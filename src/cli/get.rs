@@ -174,7 +174,7 @@ async fn copy_bytes(vfs: &Vfs, job: &Job, force: bool, progress: &Progress) -> R
         .permissions(fs::Permissions::from_mode(0o666))
         .tempfile_in(folder_of(&job.to))
         .map_err(failed)?;
-    let reader = vfs.open(job.attr.ino).wait().await?.handle;
+    let reader = vfs.hold(vfs.open(job.attr.ino).wait().await?);
     let mut file: &File = temporary.as_file();
     let mut offset = 0;
     loop {

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    num::NonZeroUsize,
     os::unix::{fs::FileTypeExt, net::UnixListener},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -17,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    args::{MountArgs, Symlinks, Verify},
+    args::{MountArgs, OpenModeArg, Symlinks, Verify},
     background::{self, Readiness, Side},
     context::{Context, now, owner, private_folder, resolve as resolve_revision},
     control::{self, Request, Response},
@@ -28,7 +29,7 @@ use super::{
 };
 use crate::{
     blobs::Blobs,
-    fuse::{self, MountError, MountOptions, Session},
+    fuse::{self, ChosenMode, MountError, MountOptions, OpenMode, Session},
     id::Key,
     registry::Registry,
     vfs::{InodeTable, Layout, Vfs, VfsError, VfsOptions},
@@ -36,6 +37,9 @@ use crate::{
 
 /// A mount that does not answer by then is given up.
 const ANSWER_DEADLINE: Duration = Duration::from_mins(1);
+
+/// Cached files that are kept open for the next open of them, at most.
+const MOST_IDLE: NonZeroUsize = NonZeroUsize::new(2048).unwrap();
 
 /// How long an ended mount waits for files that are still open.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -96,14 +100,15 @@ fn check_dir(args: &MountArgs) -> Result<PathBuf, Failure> {
     }
 }
 
-/// Every open file of the mount is one here, and the usual limit is meant for smaller programs.
-fn raise_file_limit() {
+/// Raises the limit of descriptors, which is meant for smaller programs, and gives what it is now.
+fn raise_file_limit() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: maximum, maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::debug!("the limit of open files stays as it is: {error}");
     }
+    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| limit as usize)
 }
 
 /// Whether nobody answers for a mount any more. The kernel may still know its root's attributes,
@@ -127,7 +132,7 @@ fn serve(
     dir: &Path,
     mut readiness: Readiness,
 ) -> Result<ExitCode, Failure> {
-    raise_file_limit();
+    let descriptors = raise_file_limit();
     let context = Context::for_mount(settings)?;
     let registry = context.registry(&args.repo, args.rev.as_deref())?;
     let layout = layout(&context, args, &registry)?;
@@ -139,7 +144,7 @@ fn serve(
     let vfs = Vfs::new(
         Arc::clone(&registry),
         Arc::clone(&blobs),
-        (layout, vfs_options(args)),
+        (layout, vfs_options(args, descriptors)),
         table,
         events,
         context.runtime.handle().clone(),
@@ -150,9 +155,9 @@ fn serve(
     context.runtime.spawn(invalidate(Arc::clone(&vfs), turned_out_wrong));
     let records = Records::new(&context.settings.runtime_dir);
     private_folder(&context.settings.runtime_dir)?;
-    let options = mount_options(args, &registry);
-    let handle = context.runtime.handle().clone();
-    let session = Session::start(Arc::clone(&vfs), received, dir, &options, handle)?;
+    let options = mount_options(args, &context.settings, &registry, descriptors);
+    let serving = (context.runtime.handle().clone(), Arc::clone(blobs.stats()));
+    let session = Session::start(Arc::clone(&vfs), received, dir, &options, serving)?;
     let record = Record {
         mount_point: dir.to_owned(),
         repository: registry.name(),
@@ -160,7 +165,7 @@ fn serve(
         pid: std::process::id(),
         socket: records.socket(dir),
     };
-    let published = publish(&context, &records, &record, &vfs, &blobs)
+    let published = publish(&context, &records, &record, &vfs, &blobs, session.open_mode())
         .and_then(|()| wait_until_it_answers(dir))
         .and_then(|()| {
             let log = context.settings.state_dir.join(format!("log/{}.log", short_name(dir)));
@@ -223,7 +228,7 @@ fn note_plain_git(context: &Context, layout: &Layout, registry: &Registry) {
     }
 }
 
-fn vfs_options(args: &MountArgs) -> VfsOptions {
+fn vfs_options(args: &MountArgs, descriptors: usize) -> VfsOptions {
     let (uid, gid) = owner();
     VfsOptions {
         uid: args.uid.unwrap_or(uid),
@@ -231,10 +236,17 @@ fn vfs_options(args: &MountArgs) -> VfsOptions {
         only_inner_links: args.symlinks == Symlinks::Inside,
         verify_before_open: args.verify == Verify::Strict,
         mounted_at: now(),
+        // Downloads, indexes and the program itself need some, too.
+        descriptors: descriptors / 2,
     }
 }
 
-fn mount_options(args: &MountArgs, registry: &Registry) -> MountOptions {
+fn mount_options(
+    args: &MountArgs,
+    settings: &Settings,
+    registry: &Registry,
+    descriptors: usize,
+) -> MountOptions {
     let cores = thread::available_parallelism().map_or(2, usize::from);
     let (uid, gid) = owner();
     MountOptions {
@@ -242,6 +254,16 @@ fn mount_options(args: &MountArgs, registry: &Registry) -> MountOptions {
         allow_other: args.allow_other || uid == 0,
         owner: (args.uid.unwrap_or(uid), args.gid.unwrap_or(gid)),
         threads: cores.clamp(2, 8),
+        open_mode: match args.open_mode {
+            OpenModeArg::Auto => None,
+            OpenModeArg::Passthrough => Some(OpenMode::Passthrough),
+            OpenModeArg::NoOpen => Some(OpenMode::NoOpen),
+            OpenModeArg::Served => Some(OpenMode::Served),
+        },
+        needs_opens: args.verify == Verify::Strict,
+        cache_dir: settings.cache_dir.clone(),
+        idle_files: NonZeroUsize::new(descriptors / 8)
+            .map_or(NonZeroUsize::MIN, |idle| idle.min(MOST_IDLE)),
     }
 }
 
@@ -264,6 +286,7 @@ fn publish(
     record: &Record,
     vfs: &Arc<Vfs>,
     blobs: &Arc<Blobs>,
+    mode: &ChosenMode,
 ) -> Result<(), Failure> {
     let failed = |error: io::Error| {
         let folder = context.settings.runtime_dir.display();
@@ -277,7 +300,8 @@ fn publish(
     records.write(record).map_err(failed)?;
     let (vfs, blobs) = (Arc::clone(vfs), Arc::clone(blobs));
     let runtime = context.runtime.handle().clone();
-    let answer = move |request| answer(request, &vfs, &blobs, &runtime);
+    let mode = mode.clone();
+    let answer = move |request| answer(request, &vfs, &blobs, (&mode, &runtime));
     let serving = thread::Builder::new().name("control".into());
     serving.spawn(move || control::serve(&listener, answer)).map_err(failed)?;
     Ok(())
@@ -287,11 +311,12 @@ fn answer(
     request: Request,
     vfs: &Vfs,
     blobs: &Blobs,
-    runtime: &tokio::runtime::Handle,
+    (mode, runtime): (&ChosenMode, &tokio::runtime::Handle),
 ) -> Response {
     match request {
         Request::Status => Ok(json!({
             "commit": vfs.commit().map(|commit| commit.to_string()),
+            "open_mode": { "mode": mode.mode.name(), "why": mode.why },
             "stats": blobs.stats().snapshot(),
             "cache": blobs.cache().info(),
             "version": env!("CARGO_PKG_VERSION"),
@@ -428,6 +453,7 @@ impl From<MountError> for Failure {
             MountError::AllowOther => {
                 failure.hint("let root add that line, or mount without --allow-other")
             }
+            MountError::OpenMode { .. } => failure.hint("--open-mode auto takes the best there is"),
             MountError::Refused { .. } => failure.hint("do you own the folder?"),
         }
     }

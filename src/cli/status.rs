@@ -82,6 +82,11 @@ fn describe(report: &Report) -> String {
     let number = |name: &str| answer["stats"][name].as_u64().unwrap_or_default();
     let size = |bytes: u64| indicatif::HumanBytes(bytes).to_string();
     line("pid", &record.pid.to_string());
+    if let (Some(mode), Some(why)) =
+        (answer["open_mode"]["mode"].as_str(), answer["open_mode"]["why"].as_str())
+    {
+        line("open mode", &format!("{mode} ({why})"));
+    }
     let cache = &answer["cache"];
     let bytes = |name: &str| size(cache[name].as_u64().unwrap_or_default());
     line("cache", &format!("{} of {}", bytes("bytes"), bytes("max_bytes")));

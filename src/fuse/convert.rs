@@ -23,7 +23,7 @@ pub(super) fn file_type(kind: FileKind) -> FileType {
 }
 
 pub(super) fn file_attr(attr: &Attr) -> FileAttr {
-    let time = time(attr.mtime);
+    let time = time(attr.mtime) + Duration::from_nanos(attr.mtime_nanos.into());
     FileAttr {
         ino: INodeNo(attr.ino.0),
         size: attr.size,

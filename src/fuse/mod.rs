@@ -4,21 +4,21 @@
 //! decoded, the `Vfs` is asked, its answer is encoded. Answers that take time are awaited on the
 //! runtime with the reply in hand, so a session thread never waits for the network.
 
+mod backings;
 mod convert;
 mod errno;
 mod invalidate;
+mod listings;
+mod open_mode;
 mod session;
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
     ffi::OsStr,
     io,
+    num::NonZeroU64,
     os::unix::ffi::OsStrExt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, OnceLock},
 };
 
 use fuser::{
@@ -27,15 +27,19 @@ use fuser::{
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyXattr,
     Request,
 };
-use parking_lot::RwLock;
 use tokio::runtime::Handle;
 
-pub use self::session::{MountError, MountOptions, Session, unmount};
 use self::{
+    backings::{Again, Backings},
     convert::{file_attr, file_type, ttl},
     errno::errno,
+    listings::{Listing, Listings},
 };
-use crate::vfs::{Answer, Ino, Listed, Lookup, Read, Vfs, VfsError};
+pub use self::{
+    open_mode::{ChosenMode, OpenMode},
+    session::{MountError, MountOptions, Session, unmount},
+};
+use crate::vfs::{Answer, Ino, Lookup, OpenedFile, Read, Vfs, VfsError};
 
 /// Requests the kernel may have waiting at a time; at its default of 16, 64 programs that wait for
 /// downloads take four times as long.
@@ -48,27 +52,28 @@ const MAX_READAHEAD: u32 = 1 << 20;
 struct FuseFs {
     vfs: Arc<Vfs>,
     listings: Arc<Listings>,
+    backings: Arc<Backings>,
     runtime: Handle,
-    uid: u32,
-    gid: u32,
+    owner: (u32, u32),
+    /// How many file systems the kernel lets lie below a file that is passed.
+    stack_depth: u32,
+    kernel: Arc<Kernel>,
 }
 
-/// Folders that are open: each is listed as it was when it was opened, whatever moves meanwhile.
-#[derive(Default)]
-struct Listings {
-    by_handle: RwLock<HashMap<u64, Arc<Listed>>>,
-    opened: AtomicU64,
+/// What is settled with the kernel before its first request.
+#[derive(Debug, Default)]
+struct Kernel {
+    offered: OnceLock<InitFlags>,
+    mode: OnceLock<OpenMode>,
 }
 
-impl Listings {
-    fn add(&self, listed: Listed) -> u64 {
-        let handle = self.opened.fetch_add(1, Ordering::Relaxed);
-        self.by_handle.write().insert(handle, Arc::new(listed));
-        handle
+impl Kernel {
+    fn offers(&self, flag: InitFlags) -> bool {
+        self.offered.get().is_some_and(|offered| offered.contains(flag))
     }
 
-    fn remove(&self, handle: u64) {
-        self.by_handle.write().remove(&handle);
+    fn mode(&self) -> OpenMode {
+        self.mode.get().copied().unwrap_or(OpenMode::Served)
     }
 }
 
@@ -93,23 +98,49 @@ impl FuseFs {
     }
 }
 
-impl FuseFs {
-    /// The listing of an open folder; of one that was not opened here, its listing now.
-    fn listing(&self, ino: INodeNo, handle: FileHandle) -> Answer<Arc<Listed>> {
-        match self.listings.by_handle.read().get(&handle.0) {
-            Some(listed) => Answer::Now(Ok(Arc::clone(listed))),
-            None => self.vfs.list(Ino(ino.0)).map(Arc::new),
-        }
+/// Answers an open in a mode in which the kernel sends them.
+fn reply_opened(
+    vfs: &Vfs,
+    backings: &Backings,
+    mode: OpenMode,
+    opened: OpenedFile,
+    reply: ReplyOpen,
+) {
+    let passed = match mode {
+        OpenMode::Passthrough => backings.open(opened.ino(), opened.whole(), &reply),
+        OpenMode::NoOpen | OpenMode::Served => None,
+    };
+    if let Some(id) = passed {
+        return reply.opened_passthrough(UNHELD, FopenFlags::FOPEN_NOFLUSH, &id);
     }
+    let keep =
+        if opened.keeps_pages() { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
+    let handle = vfs.hold(opened);
+    reply.opened(FileHandle(handle.get()), FopenFlags::FOPEN_NOFLUSH | keep);
 }
+
+/// The number of every open that we hold nothing for.
+const UNHELD: FileHandle = FileHandle(0);
 
 impl Filesystem for FuseFs {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // Where names move, the kernel is to look at a folder's time before it believes a listing
+        // that it holds.
+        let invalidation = if self.vfs.can_move() {
+            InitFlags::FUSE_AUTO_INVAL_DATA
+        } else {
+            InitFlags::FUSE_EXPLICIT_INVAL_DATA
+        };
         let wanted = InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_CACHE_SYMLINKS
-            | InitFlags::FUSE_EXPLICIT_INVAL_DATA
             | InitFlags::FUSE_DO_READDIRPLUS
-            | InitFlags::FUSE_ABORT_ERROR;
+            | InitFlags::FUSE_ABORT_ERROR
+            | InitFlags::FUSE_NO_OPEN_SUPPORT
+            | InitFlags::FUSE_NO_OPENDIR_SUPPORT
+            | InitFlags::FUSE_PASSTHROUGH
+            | invalidation;
+        self.kernel.offered.get_or_init(|| config.capabilities());
+        _ = config.set_max_stack_depth(self.stack_depth);
         if let Err(missing) = config.add_capabilities(wanted) {
             tracing::debug!("the kernel does not offer {missing:?}");
             // What is left is offered, so this cannot fail.
@@ -126,7 +157,7 @@ impl Filesystem for FuseFs {
         if name.len() > crate::path::NAME_MAX {
             return reply.error(Errno::ENAMETOOLONG);
         }
-        let owner = (self.uid, self.gid);
+        let owner = self.owner;
         let answer = self.vfs.lookup(Ino(parent.0), name.as_bytes());
         self.answer(answer, move |result| match result {
             Ok(Lookup::Found { attr, entry_ttl, attr_ttl }) => {
@@ -170,15 +201,24 @@ impl Filesystem for FuseFs {
         if flags.acc_mode() != OpenAccMode::O_RDONLY {
             return reply.error(errno(&VfsError::ReadOnly));
         }
+        let mode = self.kernel.mode();
+        match mode {
+            OpenMode::NoOpen => return reply.error(Errno::ENOSYS),
+            OpenMode::Served => {}
+            OpenMode::Passthrough => match self.backings.open_again(Ino(ino.0)) {
+                Again::Ask => {}
+                Again::Damaged => {
+                    tracing::warn!("inode {}: its cached file was changed while open", ino.0);
+                    return reply.error(Errno::EIO);
+                }
+                Again::Passed(id) => {
+                    return reply.opened_passthrough(UNHELD, FopenFlags::FOPEN_NOFLUSH, &id);
+                }
+            },
+        }
+        let (vfs, backings) = (Arc::clone(&self.vfs), Arc::clone(&self.backings));
         self.answer(self.vfs.open(Ino(ino.0)), move |result| match result {
-            Ok(opened) => {
-                let flags = if opened.keeps_pages {
-                    FopenFlags::FOPEN_KEEP_CACHE
-                } else {
-                    FopenFlags::empty()
-                };
-                reply.opened(FileHandle(opened.handle), flags);
-            }
+            Ok(opened) => reply_opened(&vfs, &backings, mode, opened, reply),
             Err(error) => reply.error(errno(&error)),
         });
     }
@@ -197,7 +237,7 @@ impl Filesystem for FuseFs {
         BUFFER.with_borrow_mut(|buffer| {
             buffer.resize(buffer.len().max(size as usize), 0);
             let buffer = &mut buffer[..size as usize];
-            match self.vfs.read(Ino(ino.0), handle.0, offset, buffer) {
+            match self.vfs.read(Ino(ino.0), NonZeroU64::new(handle.0), offset, buffer) {
                 Read::Done(Ok(count)) => reply.data(&buffer[..count]),
                 Read::Done(Err(error)) => reply.error(errno(&error)),
                 Read::Later(future) => {
@@ -227,82 +267,73 @@ impl Filesystem for FuseFs {
     fn release(
         &self,
         _request: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         handle: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.vfs.release(handle.0);
+        if let Some(handle) = NonZeroU64::new(handle.0) {
+            self.vfs.release(handle);
+        }
+        if self.kernel.mode() == OpenMode::Passthrough {
+            self.backings.release(Ino(ino.0));
+        }
         reply.ok();
     }
 
-    fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let listings = Arc::clone(&self.listings);
-        self.answer(self.vfs.list(Ino(ino.0)), move |result| match result {
-            Ok(listed) => {
-                let flags = if listed.is_fixed {
-                    FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE
-                } else {
-                    FopenFlags::empty()
-                };
-                reply.opened(FileHandle(listings.add(listed)), flags);
-            }
-            Err(error) => reply.error(errno(&error)),
-        });
+    fn opendir(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        if self.kernel.offers(InitFlags::FUSE_NO_OPENDIR_SUPPORT) {
+            // Folders need no handle; the kernel stops asking, and keeps every listing.
+            return reply.error(Errno::ENOSYS);
+        }
+        reply.opened(UNHELD, FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE);
     }
 
     fn readdir(
         &self,
         _request: &Request,
         ino: INodeNo,
-        handle: FileHandle,
+        _handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
         let vfs = Arc::clone(&self.vfs);
-        self.answer(self.listing(ino, handle), move |result| match result {
-            Ok(listed) => {
-                vfs.walk(&listed, offset, |entry| {
-                    let name = OsStr::from_bytes(entry.name);
-                    let kind = file_type(entry.kind);
-                    !reply.add(INodeNo(entry.ino.0), entry.next, kind, name)
-                });
-                reply.ok();
-            }
-            Err(error) => reply.error(errno(&error)),
-        });
+        self.answer(
+            self.listings.listing(&self.vfs, Ino(ino.0), offset),
+            move |result| match result {
+                Ok(listing) => {
+                    vfs.walk(&listing.listed, listing.position, |entry| {
+                        let (name, kind) = (OsStr::from_bytes(entry.name), file_type(entry.kind));
+                        !reply.add(INodeNo(entry.ino.0), listing.offset(entry.next), kind, name)
+                    });
+                    reply.ok();
+                }
+                Err(error) => reply.error(errno(&error)),
+            },
+        );
     }
 
     fn readdirplus(
         &self,
         _request: &Request,
         ino: INodeNo,
-        handle: FileHandle,
+        _handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
         let vfs = Arc::clone(&self.vfs);
-        self.answer(self.listing(ino, handle), move |result| match result {
-            Ok(listed) => {
-                fill(&vfs, &listed, offset, &mut reply);
-                reply.ok();
-            }
-            Err(error) => reply.error(errno(&error)),
-        });
-    }
-
-    fn releasedir(
-        &self,
-        _request: &Request,
-        _ino: INodeNo,
-        handle: FileHandle,
-        _flags: OpenFlags,
-        reply: ReplyEmpty,
-    ) {
-        self.listings.remove(handle.0);
-        reply.ok();
+        self.answer(
+            self.listings.listing(&self.vfs, Ino(ino.0), offset),
+            move |result| match result {
+                Ok(listing) => {
+                    fill(&vfs, &listing, &mut reply);
+                    reply.ok();
+                }
+                Err(error) => reply.error(errno(&error)),
+            },
+        );
     }
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
@@ -349,13 +380,13 @@ impl Filesystem for FuseFs {
 }
 
 /// Fills a listing with attributes; each entry told is one look-up the kernel holds.
-fn fill(vfs: &Vfs, listed: &Listed, offset: u64, reply: &mut ReplyDirectoryPlus) {
-    vfs.walk(listed, offset, |entry| {
-        let Some((attr, lifetime)) = vfs.enter_listed(listed, &entry) else { return true };
+fn fill(vfs: &Vfs, listing: &Listing, reply: &mut ReplyDirectoryPlus) {
+    vfs.walk(&listing.listed, listing.position, |entry| {
+        let Some((attr, lifetime)) = vfs.enter_listed(&listing.listed, &entry) else { return true };
         let ino = INodeNo(attr.ino.0);
-        let name = OsStr::from_bytes(entry.name);
+        let (name, next) = (OsStr::from_bytes(entry.name), listing.offset(entry.next));
         let lifetime = ttl(lifetime);
-        let is_full = reply.add(ino, entry.next, name, &lifetime, &file_attr(&attr), Generation(0));
+        let is_full = reply.add(ino, next, name, &lifetime, &file_attr(&attr), Generation(0));
         if is_full {
             vfs.forget(attr.ino, 1);
         }

@@ -3,17 +3,30 @@
 use std::{
     ffi::OsStr,
     io,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
     thread,
 };
 
-use fuser::{Config, MountOption, SessionACL};
+use fuser::{Config, InitFlags, MountOption, SessionACL};
 use tokio::{runtime::Handle, sync::mpsc};
 
-use super::{FuseFs, invalidate};
-use crate::vfs::{Event, Vfs};
+use super::{
+    FuseFs, Kernel,
+    backings::Backings,
+    invalidate,
+    open_mode::{self, Choice, ChosenMode, OpenMode},
+};
+use crate::{
+    stats::Stats,
+    vfs::{Event, Vfs},
+};
+
+/// What the kernel reads ahead of a program on a mount of root's, in KiB. At its usual 128 a
+/// gigabyte takes eight thousand requests.
+const READ_AHEAD_KIB: &str = "1024";
 
 /// How to mount.
 #[derive(Debug, Clone)]
@@ -26,6 +39,14 @@ pub struct MountOptions {
     pub owner: (u32, u32),
     /// How many threads answer the kernel.
     pub threads: usize,
+    /// How opens are answered, if that is not left to be found out.
+    pub open_mode: Option<OpenMode>,
+    /// Whether every open has to be answered.
+    pub needs_opens: bool,
+    /// The cache's folder, whose files are handed to the kernel.
+    pub cache_dir: PathBuf,
+    /// How many files may be kept that nobody has open.
+    pub idle_files: NonZeroUsize,
 }
 
 /// Why a folder cannot be mounted on.
@@ -40,6 +61,14 @@ pub enum MountError {
     /// `allow_other` is not permitted to ordinary users here.
     #[error("allow_other needs the line `user_allow_other` in /etc/fuse.conf")]
     AllowOther,
+    /// The way to answer opens that was asked for cannot be had.
+    #[error("open mode {}: {why}", mode.name())]
+    OpenMode {
+        /// Which.
+        mode: OpenMode,
+        /// Why not.
+        why: String,
+    },
     /// Anything else.
     #[error("mount {dir}")]
     Refused {
@@ -55,6 +84,7 @@ pub enum MountError {
 pub struct Session {
     serving: thread::JoinHandle<io::Result<()>>,
     dir: PathBuf,
+    mode: ChosenMode,
 }
 
 impl Session {
@@ -64,16 +94,32 @@ impl Session {
         events: mpsc::UnboundedReceiver<Event>,
         dir: &Path,
         options: &MountOptions,
-        runtime: Handle,
+        (runtime, stats): (Handle, Arc<Stats>),
     ) -> Result<Self, MountError> {
-        let (uid, gid) = options.owner;
-        let file_system = FuseFs { vfs, listings: Arc::default(), runtime, uid, gid };
+        let kernel = Arc::<Kernel>::default();
+        let file_system = FuseFs {
+            vfs,
+            listings: Arc::default(),
+            backings: Arc::new(Backings::new(options.idle_files, runtime.clone(), stats)),
+            runtime,
+            owner: options.owner,
+            stack_depth: open_mode::stack_depth(&options.cache_dir),
+            kernel: Arc::clone(&kernel),
+        };
         let refused = |source| MountError::Refused { dir: dir.to_owned(), source };
         let session = fuser::Session::new(file_system, dir, &config(options))
             .map_err(|error| diagnose(error, dir, options))?;
+        let mode = choose_mode(&session, &kernel, options)?;
         invalidate::spawn(session.notifier(), events).map_err(refused)?;
         let serving = thread::Builder::new().name("fuse".into()).spawn(move || session.run());
-        Ok(Self { serving: serving.map_err(refused)?, dir: dir.to_owned() })
+        let serving = serving.map_err(refused)?;
+        widen_read_ahead(dir);
+        Ok(Self { serving, dir: dir.to_owned(), mode })
+    }
+
+    /// How opens are answered, and why so.
+    pub fn open_mode(&self) -> &ChosenMode {
+        &self.mode
     }
 
     /// Waits for the end of the mount, whoever ends it.
@@ -85,6 +131,41 @@ impl Session {
     /// Where it is mounted.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+}
+
+/// Settles how opens are answered, with a kernel that has not sent any yet.
+fn choose_mode(
+    session: &fuser::Session<FuseFs>,
+    kernel: &Kernel,
+    options: &MountOptions,
+) -> Result<ChosenMode, MountError> {
+    let choice = Choice {
+        wanted: options.open_mode,
+        needs_opens: options.needs_opens,
+        offered: kernel.offered.get().copied().unwrap_or(InitFlags::empty()),
+        cache_dir: &options.cache_dir,
+    };
+    let chosen = choice.decide(session).map_err(|why| {
+        let mode = options.open_mode.unwrap_or(OpenMode::Served);
+        MountError::OpenMode { mode, why }
+    })?;
+    tracing::info!("open mode {}: {}", chosen.mode.name(), chosen.why);
+    // Nothing was served yet, so nobody has asked for the mode before.
+    _ = kernel.mode.set(chosen.mode);
+    Ok(chosen)
+}
+
+/// Lets the kernel ask for larger pieces, which only root may do.
+fn widen_read_ahead(dir: &Path) {
+    let widen = || {
+        let device = rustix::fs::stat(dir)?.st_dev;
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        let setting = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+        std::fs::write(setting, READ_AHEAD_KIB)
+    };
+    if let Err(error) = widen() {
+        tracing::debug!("the kernel's read-ahead stays as it is: {error}");
     }
 }
 

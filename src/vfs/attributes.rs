@@ -1,9 +1,9 @@
 //! Sizes, times, modes and extended attributes.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use super::{
-    Answer, Epoch, Ino, Vfs, VfsError, VfsOptions,
+    Answer, Epoch, Ino, ROOT_INO, Vfs, VfsError, VfsOptions,
     lookup::{Named, Place},
 };
 use crate::{
@@ -24,6 +24,8 @@ pub struct Attr {
     pub mode: u16,
     /// Time of last change, in seconds since the epoch.
     pub mtime: i64,
+    /// And in nanoseconds beyond that: of folders that change, a number that changes with them.
+    pub mtime_nanos: u32,
     /// Owner.
     pub uid: u32,
     /// Group.
@@ -65,6 +67,9 @@ pub(super) enum Size {
 const MTIME_BASE: i64 = 1_000_000_000;
 const MTIME_SPAN: u32 = 600_000_000;
 
+/// Nanoseconds in a second.
+const NANOS: u32 = 1_000_000_000;
+
 /// The time shown for a content: a function of its id alone, so that rsync, make and DVC see a
 /// change exactly when the bytes changed.
 pub(super) fn mtime_of(id: &[u8]) -> i64 {
@@ -87,20 +92,32 @@ impl Vfs {
                 Ok((attr, Ttl::None)) if attr.kind == FileKind::File => {
                     self.size_then_attr(epoch, index)
                 }
-                Ok((mut attr, ttl)) => {
-                    attr.ino = ino;
-                    Answer::Now(Ok((attr, ttl)))
-                }
+                Ok((attr, ttl)) => Answer::Now(Ok((self.as_shown_at(ino, &epoch, attr), ttl))),
                 Err(error) => Answer::Now(Err(error)),
             },
         }
     }
 
+    /// The root of a mount that shows one revision has a number of its own, and where that revision
+    /// moves a time that tells its commits apart even within a second.
+    fn as_shown_at(&self, ino: Ino, epoch: &Epoch, attr: Attr) -> Attr {
+        let mtime_nanos = if ino == ROOT_INO && self.can_move() {
+            let [a, b, c, d, ..] = epoch.commit.0.0;
+            u32::from_be_bytes([a, b, c, d]) % NANOS
+        } else {
+            attr.mtime_nanos
+        };
+        Attr { ino, mtime_nanos, ..attr }
+    }
+
     fn size_then_attr(&self, epoch: Arc<Epoch>, index: Index) -> Answer<(Attr, Ttl)> {
         let vfs = self.myself();
         Answer::later(async move {
-            vfs.learn_size(&epoch, index).await?;
-            vfs.node_attr(&epoch, index)
+            let size = vfs.learn_size(&epoch, index).await?;
+            // What was learnt may have turned out wrong meanwhile. It is no empty file for that.
+            let (attr, ttl) = vfs.node_attr(&epoch, index)?;
+            let size = if ttl == Ttl::None { size } else { attr.size };
+            Ok((Attr { size, ..attr }, ttl))
         })
     }
 
@@ -161,7 +178,16 @@ impl Vfs {
 
     fn blank_attr(&self, ino: Ino) -> Attr {
         let VfsOptions { uid, gid, mounted_at, .. } = self.options;
-        Attr { ino, kind: FileKind::Folder, size: 0, mode: 0o555, mtime: mounted_at, uid, gid }
+        Attr {
+            ino,
+            kind: FileKind::Folder,
+            size: 0,
+            mode: 0o555,
+            mtime: mounted_at,
+            mtime_nanos: 0,
+            uid,
+            gid,
+        }
     }
 
     /// Attributes of a node that cannot be asked now.
@@ -176,7 +202,9 @@ impl Vfs {
     pub(super) fn named_attr(&self, ino: Ino, named: &Named) -> Attr {
         let attr = self.blank_attr(ino);
         match named {
-            Named::Folder(_) => attr,
+            Named::Folder(_) => {
+                Attr { mtime_nanos: self.moves.load(Ordering::Relaxed) % NANOS, ..attr }
+            }
             Named::Link(target) => {
                 Attr { kind: FileKind::Link, size: target.len() as u64, mode: 0o777, ..attr }
             }

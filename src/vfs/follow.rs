@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use tokio::sync::oneshot;
@@ -51,6 +51,7 @@ impl Vfs {
         };
         tell_refused(&before, &refs);
         let mut is_changed = *before != refs;
+        self.moves.fetch_add(u32::from(is_changed), Ordering::Relaxed);
         match &self.layout {
             Layout::AllRevisions if is_changed => self.tell_moved_names(&before, &refs),
             Layout::One { follows: Some(branch), .. } => {

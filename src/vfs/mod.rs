@@ -10,7 +10,8 @@
 //! | `lookup` | names, above commits and below |
 //! | `attributes` | sizes, times, modes, extended attributes |
 //! | `listing` | what is in a folder |
-//! | `files` | opening and reading |
+//! | `open`, `read` | opening and reading |
+//! | `files`, `exposures` | what is open, and what was shown of it unchecked |
 //! | `contents` | the tree as a whole, for commands |
 //! | `follow` | branches that move |
 //! | `inodes`, `epochs`, `names` | what the numbers and names stand for |
@@ -19,6 +20,7 @@ mod attributes;
 mod contents;
 mod epochs;
 mod error;
+mod exposures;
 mod files;
 mod follow;
 mod inodes;
@@ -26,18 +28,21 @@ mod listing;
 mod lookup;
 mod manifests;
 mod names;
+mod open;
+mod read;
 mod reports;
+mod rounds;
 mod sizing;
 
 use std::{
     num::NonZeroUsize,
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::AtomicU32},
 };
 
 use futures_util::future::BoxFuture;
 use parking_lot::RwLock;
 use tokio::{
-    runtime::Handle,
+    runtime,
     sync::{mpsc, oneshot},
 };
 
@@ -45,11 +50,14 @@ use self::epochs::{Epoch, Epochs, Memo, Trees};
 pub use self::{
     attributes::{Attr, FileKind, Ttl},
     error::VfsError,
-    files::{OpenedFile, Read},
+    files::Handle,
     follow::Refreshed,
     inodes::{Ino, InodeTable, ROOT_INO},
     listing::{DirEntry, Listed},
     lookup::Lookup,
+    open::OpenedFile,
+    read::Read,
+    rounds::{Keeper, Rounds},
 };
 use crate::{
     blobs::{Blobs, Sources},
@@ -118,6 +126,8 @@ pub struct VfsOptions {
     pub verify_before_open: bool,
     /// The present time, in seconds since the epoch, for names above commits.
     pub mounted_at: i64,
+    /// How many files may have a descriptor of their own while they are open.
+    pub descriptors: usize,
 }
 
 /// Something the kernel should be told, off the threads that answer it.
@@ -146,7 +156,7 @@ pub struct Vfs {
     registry: Arc<Registry>,
     blobs: Arc<Blobs>,
     stats: Arc<Stats>,
-    runtime: Handle,
+    runtime: runtime::Handle,
     options: VfsOptions,
     layout: Layout,
     table: InodeTable,
@@ -154,12 +164,15 @@ pub struct Vfs {
     trees: Trees,
     segments: Memo<crate::id::TreeId, Arc<Segment>>,
     refs: RwLock<Arc<Refs>>,
+    /// How often refs have changed.
+    moves: AtomicU32,
     /// The epoch at the root of a mount that shows one revision.
     current: RwLock<Option<Arc<Epoch>>>,
     spots: lookup::Spots,
     reports: reports::Reports,
     sizing: sizing::Sizing,
     open_files: files::OpenFiles,
+    rounds: Rounds,
     events: mpsc::UnboundedSender<Event>,
     /// Held while refs are read and taken over, so that an older answer never comes last.
     refreshing: tokio::sync::Mutex<()>,
@@ -180,11 +193,12 @@ impl Vfs {
         (layout, options): (Layout, VfsOptions),
         table: InodeTable,
         events: mpsc::UnboundedSender<Event>,
-        runtime: Handle,
+        runtime: runtime::Handle,
     ) -> Result<Arc<Self>, VfsError> {
         let refs = follow::read_refs(&registry)?;
         follow::tell_refused(&Refs::default(), &refs);
         let stats = Arc::clone(blobs.stats());
+        let open_files = files::OpenFiles::new(options.descriptors);
         let vfs = Arc::new_cyclic(|me| Self {
             registry,
             blobs,
@@ -197,11 +211,13 @@ impl Vfs {
             trees: Trees::new(KEPT_TREES),
             segments: Memo::new(KEPT_TREES),
             refs: RwLock::new(Arc::new(refs)),
+            moves: AtomicU32::new(0),
             current: RwLock::new(None),
             spots: lookup::Spots::default(),
             reports: reports::Reports::default(),
             sizing: sizing::Sizing::default(),
-            open_files: files::OpenFiles::default(),
+            open_files,
+            rounds: Rounds::default(),
             events,
             refreshing: tokio::sync::Mutex::default(),
             me: Weak::clone(me),

@@ -86,14 +86,14 @@ impl Sizing {
 }
 
 impl Vfs {
-    /// Learns the size of a blob, and perhaps those beside it.
+    /// Learns the size of a blob in bytes, and perhaps those beside it.
     pub(super) async fn learn_size(
         &self,
         epoch: &Arc<Epoch>,
         index: Index,
-    ) -> Result<(), VfsError> {
+    ) -> Result<u64, VfsError> {
         let tree = epoch.tree().ok_or(VfsError::Stale)?;
-        let Some(Node::Blob { id: Some(id), output, .. }) = tree.node(index) else { return Ok(()) };
+        let Some(Node::Blob { id: Some(id), output, .. }) = tree.node(index) else { return Ok(0) };
         let folder = Ino::new(epoch.slot, tree.parent(index));
         let sources = self.sources(tree, output);
         let result = if let Some(error) = self.sizing.trouble(&sources) {
@@ -105,7 +105,7 @@ impl Vfs {
             self.blobs.size_by_fetch(id, &sources).await
         };
         let error = match result {
-            Ok(_) => return Ok(()),
+            Ok(size) => return Ok(size),
             Err(error) => {
                 self.sizing.note_trouble(&error);
                 VfsError::from(error)

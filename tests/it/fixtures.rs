@@ -46,6 +46,17 @@ fn equals_its_manifest(name: &'static str) {
         let commit = mounted.mount.path("commits").join(&revision.commit);
         assert_same(&format!("commits of {tag}"), &found, &list(&commit));
     }
+    drop(mounted.mount);
+    for open_mode in ["no-open", "served"] {
+        let args = ["--open-mode", open_mode];
+        let mount = mounted.sandbox.mount_with(mounted.place.work_tree(), &args);
+        for (tag, revision) in &mounted.fixture.manifest.revisions {
+            let found = list(&mount.path("tags").join(tag));
+            if revision.is_whole() {
+                assert_same(&format!("tags/{tag}, {open_mode}"), &revision.tree(), &found);
+            }
+        }
+    }
     let (tag, revision) = mounted.fixture.manifest.revisions.last_key_value().unwrap();
     let single = mounted.sandbox.mount_with(mounted.place.work_tree(), &["--rev", tag]);
     if revision.is_whole() {

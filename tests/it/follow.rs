@@ -12,10 +12,22 @@ use std::{
 
 use crate::{
     registry_builder::RegistryBuilder,
-    support::{DATE, Listing, Mount, Sandbox, eventually, list, noise, registry_on_disk, succeed},
+    support::{
+        DATE, Listing, Mount, Sandbox, eventually, in_each_open_mode, list, noise,
+        registry_on_disk, succeed,
+    },
 };
 
 const FILES: u64 = 40;
+
+in_each_open_mode! {
+    an_open_file_keeps_its_bytes_and_new_lookups_see_the_new_commit,
+    a_walk_during_moves_ends_and_every_tree_opened_by_its_folder_is_whole,
+    tags_keep_their_bytes_and_inodes_while_branches_move,
+    history_that_was_rewritten_upstream_is_followed_and_old_commits_stay,
+    branches_and_tags_come_and_go_in_listings,
+    a_branch_that_is_followed_moves_by_itself,
+}
 
 /// A registry whose every commit replaces the whole content: commit `n` has `n` in each file.
 struct Moving {
@@ -82,7 +94,6 @@ fn layouts(moving: &Moving) -> [(Mount, PathBuf); 2] {
     [(all, below), (one, root)]
 }
 
-#[test]
 fn an_open_file_keeps_its_bytes_and_new_lookups_see_the_new_commit() {
     let mut moving = Moving::new();
     for (mount, root) in layouts(&moving).into_iter().collect::<Vec<_>>() {
@@ -116,7 +127,6 @@ fn an_open_file_keeps_its_bytes_and_new_lookups_see_the_new_commit() {
     }
 }
 
-#[test]
 fn a_walk_during_moves_ends_and_every_tree_opened_by_its_folder_is_whole() {
     let mut moving = Moving::new();
     let mounts = layouts(&moving);
@@ -170,7 +180,6 @@ fn inodes(folder: &Path) -> BTreeMap<PathBuf, u64> {
     entries.map(|entry| (entry.path(), entry.metadata().unwrap().ino())).collect()
 }
 
-#[test]
 fn tags_keep_their_bytes_and_inodes_while_branches_move() {
     let mut moving = Moving::new();
     moving.registry.git(&["tag", "v0"]).unwrap();
@@ -185,7 +194,6 @@ fn tags_keep_their_bytes_and_inodes_while_branches_move() {
     }
 }
 
-#[test]
 fn history_that_was_rewritten_upstream_is_followed_and_old_commits_stay() {
     let mut moving = Moving::new();
     moving.advance();
@@ -212,7 +220,6 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-#[test]
 fn branches_and_tags_come_and_go_in_listings() {
     let moving = Moving::new();
     for repository in [
@@ -252,7 +259,6 @@ fn branches_and_tags_come_and_go_in_listings() {
     }
 }
 
-#[test]
 fn a_branch_that_is_followed_moves_by_itself() {
     let mut moving = Moving::new();
     let mount = moving.mount(&["--rev", "main", "--follow=1s"]);

@@ -15,7 +15,9 @@ use std::{
 
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
 
-use crate::support::{Entry, Fixture, Listing, Mount, Sandbox, assert_same, list, succeed};
+use crate::support::{
+    Entry, Fixture, Listing, Mount, Sandbox, assert_same, in_each_open_mode, list, succeed,
+};
 
 /// One question. Indices are taken modulo what there is.
 #[derive(Debug, Clone)]
@@ -160,7 +162,10 @@ fn copy(sandbox: &Sandbox, mount: &Mount, tag: &str) -> PathBuf {
     copy
 }
 
-#[test]
+in_each_open_mode! {
+    random_questions_are_answered_as_the_manifest_says,
+}
+
 fn random_questions_are_answered_as_the_manifest_says() {
     for name in ["audio-registry", "legacy-2x", "modes", "nested-dirs", "odd-names"] {
         let sandbox = Sandbox::new();

@@ -10,7 +10,7 @@ use rustix::fs::{Advice, fadvise};
 
 use crate::{
     registry_builder::RegistryBuilder,
-    support::{DATE, Mount, Sandbox, noise, registry_on_disk},
+    support::{DATE, EIO, Mount, Sandbox, eventually, noise, registry_on_disk},
 };
 
 const SIZE: usize = 9 << 20;
@@ -27,13 +27,14 @@ struct Opened {
 }
 
 impl Opened {
-    fn new() -> Self {
+    fn new(open_mode: &str) -> Self {
         let sandbox = Sandbox::new();
         let registry = registry_on_disk(&sandbox);
         let blob = registry.put(&noise(1, SIZE)).unwrap();
         registry.track_file("file", &blob).unwrap();
         registry.commit("Add a file", DATE).unwrap();
-        let mount = sandbox.mount_with(registry.repository(), &["--rev", "main"]);
+        let mount =
+            sandbox.mount_with(registry.repository(), &["--rev", "main", "--open-mode", open_mode]);
         assert!(fs::read(mount.path("file")).unwrap() == noise(1, SIZE));
         let file = File::open(mount.path("file")).unwrap();
         let cached = sandbox.cache().join(blob.path());
@@ -59,33 +60,70 @@ impl Opened {
     }
 }
 
+const SERVED: [&str; 2] = ["served", "no-open"];
+const ALL: [&str; 3] = ["served", "no-open", "passthrough"];
+
 /// Asserts that what happens to the cached file costs neither the open file nor new ones.
-fn is_survived(happens: impl FnOnce(&Path)) {
-    let opened = Opened::new();
-    happens(&opened.cached);
-    assert!(opened.read().unwrap() == noise(1, SIZE), "the open file has other bytes");
-    assert!(opened.read_anew() == noise(1, SIZE), "the file has other bytes");
-    assert!(opened.read().unwrap() == noise(1, SIZE), "later, the open file has other bytes");
+fn is_survived(open_modes: &[&str], happens: impl Fn(&Path)) {
+    for open_mode in open_modes {
+        let opened = Opened::new(open_mode);
+        happens(&opened.cached);
+        assert!(opened.read().unwrap() == noise(1, SIZE), "{open_mode}: the open file");
+        assert!(opened.read_anew() == noise(1, SIZE), "{open_mode}: the file");
+        assert!(opened.read().unwrap() == noise(1, SIZE), "{open_mode}: later, the open file");
+    }
+}
+
+/// Asserts that a file that the kernel reads by itself, and that somebody wrote to, fails for
+/// whoever opens it until nobody has it open any more, and is whole again then.
+fn fails_until_it_is_closed(happens: impl FnOnce(&Path)) {
+    let Opened { file, mount, cached, registry, sandbox } = Opened::new("passthrough");
+    happens(&cached);
+    let refused = File::open(mount.path("file")).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(EIO));
+    drop(file);
+    let reopened = eventually_open(&mount.path("file"));
+    let opened = Opened { file: reopened, mount, cached, registry, sandbox };
+    assert!(opened.read().unwrap() == noise(1, SIZE));
+}
+
+/// Opens a file as soon as that is possible; the kernel tells of the end of an earlier open later.
+fn eventually_open(path: &Path) -> File {
+    let mut file = None;
+    eventually("the file can be opened again", || {
+        file = File::open(path).ok();
+        file.is_some()
+    });
+    file.unwrap()
+}
+
+fn cut(path: &Path) {
+    File::options().write(true).open(path).unwrap().set_len(5000).unwrap();
+}
+
+fn overwrite(path: &Path) {
+    fs::write(path, noise(2, SIZE)).unwrap();
 }
 
 #[test]
 fn a_cached_file_that_is_removed() {
-    is_survived(|path| fs::remove_file(path).unwrap());
+    is_survived(&ALL, |path| fs::remove_file(path).unwrap());
 }
 
 #[test]
 fn a_cached_file_that_is_cut() {
-    is_survived(|path| File::options().write(true).open(path).unwrap().set_len(5000).unwrap());
+    is_survived(&SERVED, cut);
+    fails_until_it_is_closed(cut);
 }
 
 #[test]
 fn a_cached_file_that_is_emptied() {
-    is_survived(|path| fs::write(path, "").unwrap());
+    is_survived(&SERVED, |path| fs::write(path, "").unwrap());
 }
 
 #[test]
 fn a_cached_file_that_is_replaced() {
-    is_survived(|path| {
+    is_survived(&ALL, |path| {
         fs::remove_file(path).unwrap();
         fs::write(path, noise(2, SIZE)).unwrap();
     });
@@ -93,14 +131,19 @@ fn a_cached_file_that_is_replaced() {
 
 #[test]
 fn a_cached_file_that_is_overwritten_in_place_is_fetched_again_for_whoever_opens_it() {
-    let opened = Opened::new();
-    fs::write(&opened.cached, noise(2, SIZE)).unwrap();
+    let opened = Opened::new("served");
+    overwrite(&opened.cached);
     assert!(opened.read_anew() == noise(1, SIZE));
+    fails_until_it_is_closed(overwrite);
 }
 
 #[test]
 fn the_whole_cache_that_is_removed() {
-    let opened = Opened::new();
+    ALL.into_iter().for_each(survives_without_its_cache);
+}
+
+fn survives_without_its_cache(open_mode: &str) {
+    let opened = Opened::new(open_mode);
     fs::remove_dir_all(opened.sandbox.cache()).unwrap();
     assert!(opened.read().unwrap() == noise(1, SIZE));
     assert!(opened.read_anew() == noise(1, SIZE));
@@ -114,7 +157,7 @@ fn the_whole_cache_that_is_removed() {
 
 #[test]
 fn the_whole_cache_and_the_remote_that_are_removed_are_an_error_and_nothing_else() {
-    let opened = Opened::new();
+    let opened = Opened::new("auto");
     fs::remove_dir_all(opened.sandbox.cache()).unwrap();
     fs::remove_dir_all(opened.registry.objects()).unwrap();
     // The open file lives; a new one cannot be had.

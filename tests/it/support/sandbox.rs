@@ -10,7 +10,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::Mount;
+use super::{Mount, open_mode::open_mode};
 use crate::s3server::{ACCESS_KEY, SECRET_KEY};
 
 /// Folders that a test shares with nobody. They go when it is dropped.
@@ -28,7 +28,9 @@ impl Sandbox {
         for name in ["home", "dvc/global", "dvc/system", "run"] {
             fs::create_dir_all(folder.path().join(name)).unwrap();
         }
-        Self { folder, program, variables: Vec::new(), mounts: AtomicU32::new(0) }
+        let open_mode = open_mode().map(|mode| ("DVCFS_OPEN_MODE".to_owned(), mode.to_owned()));
+        let variables = open_mode.into_iter().collect();
+        Self { folder, program, variables, mounts: AtomicU32::new(0) }
     }
 
     /// With a variable in the environment of every program.

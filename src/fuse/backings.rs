@@ -1,0 +1,169 @@
+//! Cached files that were handed to the kernel, so that reads of them never come here.
+//!
+//! The kernel insists that all opens of an inode at a time are of one kind: *passed*, and then all
+//! with the same backing file, or *served*. So an inode keeps what its first open gave it until its
+//! last release, even when its blob is evicted meanwhile. Backing files of inodes that nobody has
+//! open are kept for the next open, a bounded number and for a short time only, since one of them
+//! also keeps the room that a removed blob takes.
+
+use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
+
+use fuser::{BackingId, ReplyOpen};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+
+use crate::{
+    cache::{CachedBlob, Fate},
+    recent::Recent,
+    stats::Stats,
+    vfs::{Ino, Keeper, Rounds},
+};
+
+/// Bytes of blobs that nobody has open and whose room is kept all the same.
+const IDLE_BYTES: u64 = 4 << 30;
+
+/// A file that the kernel reads by itself.
+#[derive(Debug, Clone)]
+struct Backing {
+    id: Arc<BackingId>,
+    blob: Arc<CachedBlob>,
+}
+
+/// How an inode is open, and how many times.
+#[derive(Debug)]
+enum Open {
+    Passed(Backing, u64),
+    Served(u64),
+}
+
+/// What becomes of an open that an inode's earlier ones decide.
+pub(super) enum Again {
+    /// It is passed like those before it.
+    Passed(Arc<BackingId>),
+    /// Somebody wrote to the file that those before it read; the kernel takes no other.
+    Damaged,
+    /// Nothing is decided yet, or it is served.
+    Ask,
+}
+
+/// The inodes that are open, and backing files for the next opens.
+#[derive(Debug)]
+pub(super) struct Backings {
+    open: Mutex<HashMap<Ino, Open>>,
+    idle: Mutex<Recent<Ino, Backing>>,
+    rounds: Rounds,
+    runtime: Handle,
+    stats: Arc<Stats>,
+}
+
+impl Backings {
+    /// Keeps at most `idle` backing files of inodes that are not open; each takes a descriptor.
+    pub(super) fn new(idle: NonZeroUsize, runtime: Handle, stats: Arc<Stats>) -> Self {
+        Self {
+            open: Mutex::default(),
+            idle: Mutex::new(Recent::new(idle, IDLE_BYTES)),
+            rounds: Rounds::default(),
+            runtime,
+            stats,
+        }
+    }
+
+    /// Opens an inode once more with the backing file that it has, if it has one.
+    pub(super) fn open_again(&self, ino: Ino) -> Again {
+        let known = match self.open.lock().get(&ino) {
+            Some(Open::Passed(backing, _)) => Some(backing.clone()),
+            Some(Open::Served(_)) => return Again::Ask,
+            None => None,
+        };
+        match known {
+            Some(backing) if backing.blob.fate() == Fate::Changed => Again::Damaged,
+            Some(backing) => self.count(ino, Some(backing)).map_or(Again::Ask, Again::Passed),
+            None => self.wake(ino),
+        }
+    }
+
+    /// Takes a backing file up again that nobody had open, if its blob is still in the cache.
+    fn wake(&self, ino: Ino) -> Again {
+        let idle = self.idle.lock().take(&ino);
+        let sound = idle.filter(|backing| backing.blob.fate() == Fate::Sound);
+        let Some(backing) = sound else { return Again::Ask };
+        self.stats.hits.add(1);
+        backing.blob.note_use();
+        self.count(ino, Some(backing)).map_or(Again::Ask, Again::Passed)
+    }
+
+    /// Decides how an open is answered and counts it: with the id of a backing file, or not.
+    pub(super) fn open(
+        &self,
+        ino: Ino,
+        whole: Option<&Arc<CachedBlob>>,
+        reply: &ReplyOpen,
+    ) -> Option<Arc<BackingId>> {
+        let is_first = !self.open.lock().contains_key(&ino);
+        let backing = whole.filter(|_| is_first).and_then(|blob| {
+            let id = reply.open_backing(blob.file());
+            let id = id.inspect_err(|error| self.note_refusal(error)).ok()?;
+            Some(Backing { id: Arc::new(id), blob: Arc::clone(blob) })
+        });
+        self.count(ino, backing)
+    }
+
+    /// Counts an open as what the inode's earlier ones are, or as what `backing` makes of it.
+    fn count(&self, ino: Ino, backing: Option<Backing>) -> Option<Arc<BackingId>> {
+        let mut open = self.open.lock();
+        let entry = open.entry(ino).or_insert_with(|| match backing {
+            Some(backing) => Open::Passed(backing, 0),
+            None => Open::Served(0),
+        });
+        match entry {
+            Open::Passed(backing, count) => {
+                *count += 1;
+                Some(Arc::clone(&backing.id))
+            }
+            Open::Served(count) => {
+                *count += 1;
+                None
+            }
+        }
+    }
+
+    /// One open of an inode has ended.
+    pub(super) fn release(self: &Arc<Self>, ino: Ino) {
+        let ended = {
+            let mut open = self.open.lock();
+            let Some(Open::Passed(_, count) | Open::Served(count)) = open.get_mut(&ino) else {
+                return;
+            };
+            *count -= 1;
+            if *count > 0 { None } else { open.remove(&ino) }
+        };
+        if let Some(Open::Passed(backing, _)) = ended {
+            let bytes = backing.blob.size();
+            let gone = self.idle.lock().put(ino, backing, bytes);
+            drop(gone);
+            Rounds::begin(self, &self.runtime);
+        }
+    }
+
+    fn note_refusal(&self, error: &std::io::Error) {
+        if self.stats.passthrough_refusals.value() == 0 {
+            tracing::warn!("files are served, since the kernel does not take one: {error}");
+        }
+        self.stats.passthrough_refusals.add(1);
+    }
+}
+
+impl Keeper for Backings {
+    fn rounds(&self) -> &Rounds {
+        &self.rounds
+    }
+
+    fn end_round(&self) -> bool {
+        let (gone, is_left) = {
+            let mut idle = self.idle.lock();
+            (idle.end_round(), !idle.is_empty())
+        };
+        drop(gone);
+        is_left
+    }
+}

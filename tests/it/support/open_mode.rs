@@ -1,0 +1,45 @@
+//! The same test in every way in which opens can be answered.
+
+use std::cell::Cell;
+
+thread_local! {
+    static OPEN_MODE: Cell<Option<&'static str>> = const { Cell::new(None) };
+}
+
+/// Runs a test whose sandboxes have every mount answer opens in one way.
+pub(crate) fn with_open_mode(mode: &'static str, test: fn()) {
+    OPEN_MODE.set(Some(mode));
+    test();
+    OPEN_MODE.set(None);
+}
+
+/// The way that this thread's test is run in.
+pub(super) fn open_mode() -> Option<&'static str> {
+    OPEN_MODE.get()
+}
+
+/// Makes tests of functions: one for the best way that the user may have, which is passthrough for
+/// root, and one for each that everybody may have.
+macro_rules! in_each_open_mode {
+    ($($test:ident,)*) => {
+        mod auto {
+            $(#[test]
+            fn $test() {
+                crate::support::with_open_mode("auto", super::$test);
+            })*
+        }
+        mod no_open {
+            $(#[test]
+            fn $test() {
+                crate::support::with_open_mode("no-open", super::$test);
+            })*
+        }
+        mod served {
+            $(#[test]
+            fn $test() {
+                crate::support::with_open_mode("served", super::$test);
+            })*
+        }
+    };
+}
+pub(crate) use in_each_open_mode;
