@@ -59,7 +59,8 @@ use layout::{Layout, mark_secs, standing};
 use seen::Seen;
 use sync::Syncer;
 use usage::Usage;
-use view::{Entry, Item, Pin, View};
+pub use view::Pin;
+use view::{Entry, Item, View};
 
 /// How often the access time of a file of ours is brought up to date.
 const RECENCY: Duration = Duration::from_hours(1);
@@ -161,6 +162,11 @@ impl CachedBlob {
         if let Some(pin) = &self.pin {
             pin.note_use(self.size);
         }
+    }
+
+    /// Keeps the blob from being evicted before others, without an open file.
+    pub fn pin(&self) -> Option<Pin> {
+        self.pin.as_ref().map(Pin::again)
     }
 
     /// Fills `buffer` from `offset` on, and returns how much there was before the end.

@@ -119,12 +119,17 @@ impl View {
 
 /// Keeps a blob from being evicted while others may be.
 #[derive(Debug)]
-pub(super) struct Pin {
+pub struct Pin {
     view: Arc<View>,
     key: Key,
 }
 
 impl Pin {
+    /// Another one for the same blob.
+    pub(super) fn again(&self) -> Self {
+        self.view.pin(self.key)
+    }
+
     /// Notes a use of the blob, of `bytes` bytes.
     pub(super) fn note_use(&self, bytes: u64) {
         self.view.touch(Item::Blob(self.key), Entry { bytes, used_secs: now_secs() });

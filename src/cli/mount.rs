@@ -237,7 +237,7 @@ fn vfs_options(args: &MountArgs, descriptors: usize) -> VfsOptions {
         verify_before_open: args.verify == Verify::Strict,
         mounted_at: now(),
         // Downloads, indexes and the program itself need some, too.
-        descriptors: descriptors / 2,
+        descriptors: descriptors / 4,
     }
 }
 
@@ -248,6 +248,7 @@ fn mount_options(
     descriptors: usize,
 ) -> MountOptions {
     let cores = thread::available_parallelism().map_or(2, usize::from);
+    let idle = NonZeroUsize::new(descriptors / 8).unwrap_or(NonZeroUsize::MIN);
     let (uid, gid) = owner();
     MountOptions {
         source: format!("{}{}", mounts::SOURCE_PREFIX, registry.name()),
@@ -262,8 +263,7 @@ fn mount_options(
         },
         needs_opens: args.verify == Verify::Strict,
         cache_dir: settings.cache_dir.clone(),
-        idle_files: NonZeroUsize::new(descriptors / 8)
-            .map_or(NonZeroUsize::MIN, |idle| idle.min(MOST_IDLE)),
+        descriptors: (descriptors / 4, idle.min(MOST_IDLE)),
     }
 }
 

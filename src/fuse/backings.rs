@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use crate::{
-    cache::{CachedBlob, Fate},
+    cache::{CachedBlob, Fate, Pin},
     recent::Recent,
     stats::Stats,
     vfs::{Ino, Keeper, Rounds},
@@ -22,7 +22,7 @@ use crate::{
 /// Bytes of blobs that nobody has open and whose room is kept all the same.
 const IDLE_BYTES: u64 = 4 << 30;
 
-/// A file that the kernel reads by itself.
+/// A file that the kernel reads by itself, and that is open here too.
 #[derive(Debug, Clone)]
 struct Backing {
     id: Arc<BackingId>,
@@ -33,7 +33,29 @@ struct Backing {
 #[derive(Debug)]
 enum Open {
     Passed(Backing, u64),
+    /// Without a descriptor here, of which there are fewer than files may be open.
+    PassedOn {
+        id: Arc<BackingId>,
+        count: u64,
+        _pin: Option<Pin>,
+    },
     Served(u64),
+}
+
+impl Open {
+    fn count(&mut self) -> &mut u64 {
+        match self {
+            Self::Passed(_, count) | Self::PassedOn { count, .. } | Self::Served(count) => count,
+        }
+    }
+
+    fn id(&self) -> Option<Arc<BackingId>> {
+        match self {
+            Self::Passed(backing, _) => Some(Arc::clone(&backing.id)),
+            Self::PassedOn { id, .. } => Some(Arc::clone(id)),
+            Self::Served(_) => None,
+        }
+    }
 }
 
 /// What becomes of an open that an inode's earlier ones decide.
@@ -50,6 +72,8 @@ pub(super) enum Again {
 #[derive(Debug)]
 pub(super) struct Backings {
     open: Mutex<HashMap<Ino, Open>>,
+    /// How many inodes that are open may have a descriptor here.
+    most_held: usize,
     idle: Mutex<Recent<Ino, Backing>>,
     rounds: Rounds,
     runtime: Handle,
@@ -57,10 +81,15 @@ pub(super) struct Backings {
 }
 
 impl Backings {
-    /// Keeps at most `idle` backing files of inodes that are not open; each takes a descriptor.
-    pub(super) fn new(idle: NonZeroUsize, runtime: Handle, stats: Arc<Stats>) -> Self {
+    /// Takes at most `held` descriptors for inodes that are open, and `idle` for others.
+    pub(super) fn new(
+        (held, idle): (usize, NonZeroUsize),
+        runtime: Handle,
+        stats: Arc<Stats>,
+    ) -> Self {
         Self {
             open: Mutex::default(),
+            most_held: held,
             idle: Mutex::new(Recent::new(idle, IDLE_BYTES)),
             rounds: Rounds::default(),
             runtime,
@@ -71,15 +100,15 @@ impl Backings {
     /// Opens an inode once more with the backing file that it has, if it has one.
     pub(super) fn open_again(&self, ino: Ino) -> Again {
         let known = match self.open.lock().get(&ino) {
-            Some(Open::Passed(backing, _)) => Some(backing.clone()),
+            Some(Open::Passed(backing, _)) => Some(Arc::clone(&backing.blob)),
+            Some(Open::PassedOn { .. }) => None,
             Some(Open::Served(_)) => return Again::Ask,
-            None => None,
+            None => return self.wake(ino),
         };
-        match known {
-            Some(backing) if backing.blob.fate() == Fate::Changed => Again::Damaged,
-            Some(backing) => self.count(ino, Some(backing)).map_or(Again::Ask, Again::Passed),
-            None => self.wake(ino),
+        if known.is_some_and(|blob| blob.fate() == Fate::Changed) {
+            return Again::Damaged;
         }
+        self.count(ino, None).map_or(Again::Ask, Again::Passed)
     }
 
     /// Takes a backing file up again that nobody had open, if its blob is still in the cache.
@@ -111,29 +140,21 @@ impl Backings {
     /// Counts an open as what the inode's earlier ones are, or as what `backing` makes of it.
     fn count(&self, ino: Ino, backing: Option<Backing>) -> Option<Arc<BackingId>> {
         let mut open = self.open.lock();
+        let may_hold = open.len() < self.most_held;
         let entry = open.entry(ino).or_insert_with(|| match backing {
-            Some(backing) => Open::Passed(backing, 0),
+            Some(backing) if may_hold => Open::Passed(backing, 0),
+            Some(Backing { id, blob }) => Open::PassedOn { id, count: 0, _pin: blob.pin() },
             None => Open::Served(0),
         });
-        match entry {
-            Open::Passed(backing, count) => {
-                *count += 1;
-                Some(Arc::clone(&backing.id))
-            }
-            Open::Served(count) => {
-                *count += 1;
-                None
-            }
-        }
+        *entry.count() += 1;
+        entry.id()
     }
 
     /// One open of an inode has ended.
     pub(super) fn release(self: &Arc<Self>, ino: Ino) {
         let ended = {
             let mut open = self.open.lock();
-            let Some(Open::Passed(_, count) | Open::Served(count)) = open.get_mut(&ino) else {
-                return;
-            };
+            let Some(count) = open.get_mut(&ino).map(Open::count) else { return };
             *count -= 1;
             if *count > 0 { None } else { open.remove(&ino) }
         };

@@ -45,8 +45,8 @@ pub struct MountOptions {
     pub needs_opens: bool,
     /// The cache's folder, whose files are handed to the kernel.
     pub cache_dir: PathBuf,
-    /// How many files may be kept that nobody has open.
-    pub idle_files: NonZeroUsize,
+    /// How many descriptors cached files may take: while they are open, and while they are not.
+    pub descriptors: (usize, NonZeroUsize),
 }
 
 /// Why a folder cannot be mounted on.
@@ -100,7 +100,7 @@ impl Session {
         let file_system = FuseFs {
             vfs,
             listings: Arc::default(),
-            backings: Arc::new(Backings::new(options.idle_files, runtime.clone(), stats)),
+            backings: Arc::new(Backings::new(options.descriptors, runtime.clone(), stats)),
             runtime,
             owner: options.owner,
             stack_depth: open_mode::stack_depth(&options.cache_dir),

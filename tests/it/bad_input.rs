@@ -87,6 +87,12 @@ fn errno_of_reading(path: &Path) -> Option<i32> {
     md5_of(path).err().and_then(|error| error.raw_os_error())
 }
 
+/// The errno of listing a folder, if there is one.
+fn errno_of_listing(path: &Path) -> Option<i32> {
+    let names = fs::read_dir(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    names.err().and_then(|error| error.raw_os_error())
+}
+
 /// The errno of opening, if there is one.
 fn errno_of_opening(path: &Path) -> Option<i32> {
     File::open(path).err().and_then(|error| error.raw_os_error())

@@ -25,6 +25,7 @@ mod fuzz_corpus;
 mod layers;
 mod list;
 mod model;
+mod open_modes;
 mod programs;
 mod remote_contract;
 mod s3server_dvc;
