@@ -58,6 +58,13 @@ impl Open {
     }
 }
 
+/// What the earlier opens of an inode have made of it.
+enum Known {
+    Not,
+    Served,
+    Passed(Option<Arc<CachedBlob>>),
+}
+
 /// What becomes of an open that an inode's earlier ones decide.
 pub(super) enum Again {
     /// It is passed like those before it.
@@ -99,16 +106,22 @@ impl Backings {
 
     /// Opens an inode once more with the backing file that it has, if it has one.
     pub(super) fn open_again(&self, ino: Ino) -> Again {
-        let known = match self.open.lock().get(&ino) {
-            Some(Open::Passed(backing, _)) => Some(Arc::clone(&backing.blob)),
-            Some(Open::PassedOn { .. }) => None,
-            Some(Open::Served(_)) => return Again::Ask,
-            None => return self.wake(ino),
-        };
-        if known.is_some_and(|blob| blob.fate() == Fate::Changed) {
-            return Again::Damaged;
+        match self.known(ino) {
+            Known::Not => return self.wake(ino),
+            Known::Served => return Again::Ask,
+            Known::Passed(Some(blob)) if blob.fate() == Fate::Changed => return Again::Damaged,
+            Known::Passed(_) => {}
         }
         self.count(ino, None).map_or(Again::Ask, Again::Passed)
+    }
+
+    fn known(&self, ino: Ino) -> Known {
+        match self.open.lock().get(&ino) {
+            Some(Open::Passed(backing, _)) => Known::Passed(Some(Arc::clone(&backing.blob))),
+            Some(Open::PassedOn { .. }) => Known::Passed(None),
+            Some(Open::Served(_)) => Known::Served,
+            None => Known::Not,
+        }
     }
 
     /// Takes a backing file up again that nobody had open, if its blob is still in the cache.

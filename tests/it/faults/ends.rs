@@ -2,18 +2,32 @@
 
 use std::{
     fs::{self, File},
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 
-use rustix::process::Signal;
+use rustix::{
+    fs::{Mode, OFlags},
+    mount::{MountFlags, UnmountFlags},
+    process::Signal,
+};
 
 use crate::{
+    registry_builder::RegistryBuilder,
     s3server::{Fault, Gate},
     support::{
-        DATE, Sandbox, eventually, is_mounted, noise, registry_on_disk, registry_on_s3, succeed,
+        DATE, Mount, Sandbox, eventually, in_each_open_mode, is_mounted, noise, registry_on_disk,
+        registry_on_s3, succeed,
     },
 };
+
+in_each_open_mode! {
+    a_daemon_that_is_stopped_and_goes_on_answers_what_waited,
+    an_aborted_connection_is_an_error_for_everybody_and_can_be_mounted_over,
+    a_mount_that_is_detached_under_load_ends_when_its_readers_do,
+}
 
 const LARGE: usize = 9 << 20;
 
@@ -106,5 +120,92 @@ fn umount_of_a_busy_mount_says_so_and_detaches_it_where_that_is_wanted() {
     assert!(said.starts_with("error: unmount ") && said.contains("--lazy"), "{said}");
     drop(file);
     succeed(&mut umount(&["--lazy"]));
+    mount.wait();
+}
+
+/// A registry with many files, mounted, some of them read.
+fn busy(sandbox: &Sandbox) -> (RegistryBuilder, Mount) {
+    let registry = registry_on_disk(sandbox);
+    let names: Vec<_> = (0..FILES).map(|n| format!("{n}")).collect();
+    let blobs = names.iter().zip(0..).map(|(name, n)| (&name[..], registry.put(&noise(n, SIZE))));
+    let blobs: Vec<_> = blobs.map(|(name, blob)| (name, blob.unwrap())).collect();
+    registry.track_folder("data", &blobs).unwrap();
+    registry.commit("Add files", DATE).unwrap();
+    let mount = sandbox.mount_with(registry.repository(), &["--rev", "main"]);
+    read_all(mount.dir(), 0..FILES / 2);
+    (registry, mount)
+}
+
+const FILES: u64 = 40;
+const SIZE: usize = 30_000;
+
+fn read_all(dir: &Path, numbers: std::ops::Range<u64>) {
+    for n in numbers {
+        assert!(fs::read(dir.join("data").join(n.to_string())).unwrap() == noise(n, SIZE), "{n}");
+    }
+}
+
+fn a_daemon_that_is_stopped_and_goes_on_answers_what_waited() {
+    let sandbox = Sandbox::new();
+    let (_registry, mount) = busy(&sandbox);
+    let dir = mount.dir().to_owned();
+    mount.signal(Signal::STOP);
+    // What the kernel has is read all the same; for the rest readers wait.
+    thread::scope(|scope| {
+        let readers: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| read_all(&dir, FILES / 2..FILES))).collect();
+        assert!(readers.iter().any(|reader| !reader.is_finished()));
+        mount.signal(Signal::CONT);
+    });
+    read_all(&dir, 0..FILES);
+}
+
+fn an_aborted_connection_is_an_error_for_everybody_and_can_be_mounted_over() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("only root can abort a connection");
+    }
+    let sandbox = Sandbox::new();
+    let (registry, mount) = busy(&sandbox);
+    let dir = mount.dir().to_owned();
+    let device = rustix::fs::minor(fs::metadata(&dir).unwrap().dev());
+    let control = sandbox.folder("connections");
+    rustix::mount::mount("none", &control, "fusectl", MountFlags::empty(), None).unwrap();
+    let aborted = fs::write(control.join(device.to_string()).join("abort"), "1");
+    rustix::mount::unmount(&control, UnmountFlags::empty()).unwrap();
+    aborted.unwrap();
+    assert!(fs::read(dir.join("data").join((FILES - 1).to_string())).is_err());
+    mount.wait_for_code(1);
+    let again = sandbox.mount_at(&dir, registry.repository(), &["--rev", "main"]);
+    read_all(again.dir(), 0..FILES);
+}
+
+fn a_mount_that_is_detached_under_load_ends_when_its_readers_do() {
+    let sandbox = Sandbox::new();
+    let (registry, mount) = busy(&sandbox);
+    let dir = mount.dir().to_owned();
+    let folder = File::open(dir.join("data")).unwrap();
+    let enough = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for reader in 0..4 {
+            let (folder, enough) = (&folder, &enough);
+            scope.spawn(move || {
+                let mut round = reader;
+                while !enough.load(Ordering::Relaxed) {
+                    round += 1;
+                    let name = (round % FILES).to_string();
+                    let file = rustix::fs::openat(folder, &*name, OFlags::RDONLY, Mode::empty());
+                    let mut bytes = vec![0; SIZE];
+                    File::from(file.unwrap()).read_exact_at(&mut bytes, 0).unwrap();
+                    assert!(bytes == noise(round % FILES, SIZE));
+                }
+            });
+        }
+        succeed(sandbox.dvcfs(["umount", "--lazy"]).arg(&dir));
+        assert!(!is_mounted(&dir));
+        let again = sandbox.mount_at(&dir, registry.repository(), &["--rev", "main"]);
+        read_all(again.dir(), 0..FILES);
+        enough.store(true, Ordering::Relaxed);
+    });
+    drop(folder);
     mount.wait();
 }

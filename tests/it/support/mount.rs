@@ -102,11 +102,16 @@ impl Mount {
     }
 
     /// Waits for the end that something else brings about; it must be a good one.
-    pub(crate) fn wait(mut self) {
+    pub(crate) fn wait(self) {
+        self.wait_for_code(0);
+    }
+
+    /// Waits for an end with an exit code; nothing must be mounted then.
+    pub(crate) fn wait_for_code(mut self, code: i32) {
         let status = self.ended.recv_timeout(PATIENCE).unwrap();
         self.is_over = true;
         let _dead = DeadMount(self.dir.clone());
-        assert!(status.success(), "ended with {status}: {}", self.log());
+        assert_eq!(status.code(), Some(code), "{}", self.log());
         assert!(!is_mounted(&self.dir), "{} is still mounted", self.dir.display());
     }
 
