@@ -155,6 +155,17 @@ pub(super) struct MountArgs {
     /// How opens of files are answered
     #[arg(long, value_enum, default_value_t = OpenModeArg::Auto)]
     pub(super) open_mode: OpenModeArg,
+    /// Whether to wait for quick requests without going to sleep
+    #[arg(long, value_enum, default_value_t = SpinArg::Auto)]
+    pub(super) spin: SpinArg,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum SpinArg {
+    /// While requests come in quick succession and a processor is idle
+    Auto,
+    /// Never
+    Off,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

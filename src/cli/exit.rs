@@ -159,6 +159,7 @@ impl From<VfsError> for Failure {
             | E::NotALink
             | E::Stale
             | E::NoAttribute
+            | E::NoSuchAttributes
             | E::ReadOnly
             | E::Interrupted(_) => Code::Failed,
         };

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    args::{MountArgs, OpenModeArg, Symlinks, Verify},
+    args::{MountArgs, OpenModeArg, SpinArg, Symlinks, Verify},
     background::{self, Readiness, Side},
     context::{Context, now, owner, private_folder, resolve as resolve_revision},
     control::{self, Request, Response},
@@ -247,14 +247,13 @@ fn mount_options(
     registry: &Registry,
     descriptors: usize,
 ) -> MountOptions {
-    let cores = thread::available_parallelism().map_or(2, usize::from);
     let idle = NonZeroUsize::new(descriptors / 8).unwrap_or(NonZeroUsize::MIN);
     let (uid, gid) = owner();
     MountOptions {
         source: format!("{}{}", mounts::SOURCE_PREFIX, registry.name()),
         allow_other: args.allow_other || uid == 0,
         owner: (args.uid.unwrap_or(uid), args.gid.unwrap_or(gid)),
-        threads: cores.clamp(2, 8),
+        may_spin: args.spin == SpinArg::Auto,
         open_mode: match args.open_mode {
             OpenModeArg::Auto => None,
             OpenModeArg::Passthrough => Some(OpenMode::Passthrough),

@@ -8,6 +8,7 @@
 //! | name over 255 bytes | `ENAMETOOLONG`, before anybody is asked |
 //! | inode of a tree that is gone | `ESTALE` |
 //! | no such extended attribute | `ENODATA` |
+//! | extended attributes but the user's (`user.`) | `EOPNOTSUPP` |
 //! | anything that would change something | `EROFS` |
 //! | blob listed but on no remote | `EIO`, never `ENOENT` |
 //! | content does not match its id, or its size what was shown | `EIO` |
@@ -29,6 +30,7 @@ pub(super) fn errno(error: &VfsError) -> Errno {
         VfsError::NotALink => Errno::EINVAL,
         VfsError::Stale => Errno::ESTALE,
         VfsError::NoAttribute => Errno::ENODATA,
+        VfsError::NoSuchAttributes => Errno::EOPNOTSUPP,
         VfsError::ReadOnly => Errno::EROFS,
         VfsError::Blob(error) => blob_errno(error),
         VfsError::NoContent(_)

@@ -11,6 +11,7 @@ mod invalidate;
 mod listings;
 mod open_mode;
 mod session;
+mod spin;
 
 use std::{
     cell::RefCell,
@@ -34,6 +35,7 @@ use self::{
     convert::{file_attr, file_type, ttl},
     errno::errno,
     listings::{Listing, Listings},
+    spin::Spin,
 };
 pub use self::{
     open_mode::{ChosenMode, OpenMode},
@@ -65,11 +67,19 @@ struct FuseFs {
 struct Kernel {
     offered: OnceLock<InitFlags>,
     mode: OnceLock<OpenMode>,
+    spin: OnceLock<Arc<Spin>>,
 }
 
 impl Kernel {
     fn offers(&self, flag: InitFlags) -> bool {
         self.offered.get().is_some_and(|offered| offered.contains(flag))
+    }
+
+    /// A request has come.
+    fn note(&self) {
+        if let Some(spin) = self.spin.get() {
+            spin.note();
+        }
     }
 
     fn mode(&self) -> OpenMode {
@@ -122,6 +132,14 @@ fn reply_opened(
 /// The number of every open that we hold nothing for.
 const UNHELD: FileHandle = FileHandle(0);
 
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        if let Some(spin) = self.spin.get() {
+            spin.end();
+        }
+    }
+}
+
 impl Filesystem for FuseFs {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         // Where names move, the kernel is to look at a folder's time before it believes a listing
@@ -154,6 +172,7 @@ impl Filesystem for FuseFs {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.kernel.note();
         if name.len() > crate::path::NAME_MAX {
             return reply.error(Errno::ENAMETOOLONG);
         }
@@ -184,6 +203,7 @@ impl Filesystem for FuseFs {
         _handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
+        self.kernel.note();
         self.answer(self.vfs.getattr(Ino(ino.0)), move |result| match result {
             Ok((attr, lifetime)) => reply.attr(&ttl(lifetime), &file_attr(&attr)),
             Err(error) => reply.error(errno(&error)),
@@ -198,6 +218,7 @@ impl Filesystem for FuseFs {
     }
 
     fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.kernel.note();
         if flags.acc_mode() != OpenAccMode::O_RDONLY {
             return reply.error(errno(&VfsError::ReadOnly));
         }
@@ -234,6 +255,7 @@ impl Filesystem for FuseFs {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        self.kernel.note();
         BUFFER.with_borrow_mut(|buffer| {
             buffer.resize(buffer.len().max(size as usize), 0);
             let buffer = &mut buffer[..size as usize];
@@ -274,6 +296,7 @@ impl Filesystem for FuseFs {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        self.kernel.note();
         if let Some(handle) = NonZeroU64::new(handle.0) {
             self.vfs.release(handle);
         }
@@ -299,6 +322,7 @@ impl Filesystem for FuseFs {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
+        self.kernel.note();
         let vfs = Arc::clone(&self.vfs);
         self.answer(
             self.listings.listing(&self.vfs, Ino(ino.0), offset),
@@ -323,6 +347,7 @@ impl Filesystem for FuseFs {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        self.kernel.note();
         let vfs = Arc::clone(&self.vfs);
         self.answer(
             self.listings.listing(&self.vfs, Ino(ino.0), offset),
@@ -367,11 +392,13 @@ impl Filesystem for FuseFs {
         size: u32,
         reply: ReplyXattr,
     ) {
+        self.kernel.note();
         let value = self.vfs.xattr(Ino(ino.0), name.as_bytes());
         reply_xattr(value, size, reply);
     }
 
     fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.kernel.note();
         let names = self.vfs.xattr_names(Ino(ino.0));
         let ended = |name: Vec<u8>| [name, vec![0]].concat();
         let list = names.map(|names| names.into_iter().flat_map(ended).collect());

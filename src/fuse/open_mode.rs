@@ -111,6 +111,17 @@ impl Choice<'_> {
     }
 }
 
+/// Whether the kernel will most likely read files by itself, as far as can be told without a mount.
+pub(super) fn is_likely_passed(wanted: Option<OpenMode>) -> bool {
+    /// `CAP_SYS_ADMIN` of `linux/capability.h`.
+    const SYS_ADMIN: u64 = 1 << 21;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let capabilities = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    matches!(wanted, None | Some(OpenMode::Passthrough))
+        && capabilities.is_some_and(|capabilities| capabilities & SYS_ADMIN != 0)
+}
+
 /// Registers a file as a backing file and takes it back.
 fn hand_over(device: impl AsFd, file: &File) -> io::Result<()> {
     /// `FUSE_DEV_IOC_BACKING_CLOSE` of `linux/fuse.h`.

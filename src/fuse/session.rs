@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     io,
     num::NonZeroUsize,
+    os::fd::AsFd,
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
@@ -18,6 +19,7 @@ use super::{
     backings::Backings,
     invalidate,
     open_mode::{self, Choice, ChosenMode, OpenMode},
+    spin::Spin,
 };
 use crate::{
     stats::Stats,
@@ -37,8 +39,8 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// Owner and group of what is shown.
     pub owner: (u32, u32),
-    /// How many threads answer the kernel.
-    pub threads: usize,
+    /// Whether the reader of requests may wait for the next one without going to sleep.
+    pub may_spin: bool,
     /// How opens are answered, if that is not left to be found out.
     pub open_mode: Option<OpenMode>,
     /// Whether every open has to be answered.
@@ -110,6 +112,12 @@ impl Session {
         let session = fuser::Session::new(file_system, dir, &config(options))
             .map_err(|error| diagnose(error, dir, options))?;
         let mode = choose_mode(&session, &kernel, options)?;
+        if options.may_spin {
+            let device = session.as_fd().try_clone_to_owned().map_err(refused)?;
+            if let Some(spin) = Spin::start(device) {
+                kernel.spin.get_or_init(|| spin);
+            }
+        }
         invalidate::spawn(session.notifier(), events).map_err(refused)?;
         let serving = thread::Builder::new().name("fuse".into()).spawn(move || session.run());
         let serving = serving.map_err(refused)?;
@@ -183,8 +191,18 @@ fn config(options: &MountOptions) -> Config {
         config.mount_options.push(MountOption::DefaultPermissions);
         config.acl = SessionACL::All;
     }
-    config.n_threads = Some(options.threads);
+    // Only one reader ever spins, so each has a descriptor of its own.
+    config.n_threads = Some(threads(options));
+    config.clone_fd = true;
     config
+}
+
+/// How many threads answer the kernel. Where it reads files by itself one is enough, and quicker:
+/// the kernel wakes nobody in vain.
+fn threads(options: &MountOptions) -> usize {
+    let is_passed = open_mode::is_likely_passed(options.open_mode);
+    let processors = thread::available_parallelism().map_or(2, usize::from);
+    if is_passed { 1 } else { processors.clamp(2, 8) }
 }
 
 /// Finds out why mounting failed; the library's error alone seldom says.

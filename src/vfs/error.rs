@@ -27,6 +27,9 @@ pub enum VfsError {
     /// No attribute of that name.
     #[error("no such attribute")]
     NoAttribute,
+    /// Attributes of that kind are not had by anything here.
+    #[error("no attributes of this kind")]
+    NoSuchAttributes,
     /// Nothing can be changed in this mount.
     #[error("the mount is read-only")]
     ReadOnly,
