@@ -1,0 +1,366 @@
+//! Changes to the upper folder.
+
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io,
+    os::{fd::AsFd, unix::ffi::OsStrExt},
+};
+
+use rustix::{
+    fs::{
+        AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_NOW,
+        UTIME_OMIT, Uid, chmod, chownat, fchmod, fchown, fsync, futimens, mkdirat, mknodat, openat,
+        renameat_with, symlinkat, unlinkat, utimensat,
+    },
+    io::Errno,
+};
+
+use super::{
+    Overlay, Shows, Spot, Stat, as_path, is_absent, magic_link,
+    marks::{self, MODE, OPAQUE, ORIGIN},
+    open_at,
+};
+use crate::path::RepoPath;
+
+/// Whom something belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
+
+/// A time to be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Time {
+    /// As it is.
+    Kept,
+    /// The present one.
+    Now,
+    /// Seconds and nanoseconds since the epoch.
+    At(i64, u32),
+}
+
+/// Times to be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// Of the last reading.
+    pub accessed: Time,
+    /// Of the last writing.
+    pub modified: Time,
+}
+
+/// How an entry is moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Renaming {
+    /// The base has the old name, so a whiteout takes its place.
+    pub leaves_whiteout: bool,
+    /// A folder that shows no entries is in the way.
+    pub replaces_folder: bool,
+}
+
+impl Overlay {
+    /// Makes the folders that lead to `path` where they are missing, each with the attributes of
+    /// the folder that it goes on from.
+    pub fn make_parents(
+        &self,
+        path: &RepoPath,
+        below: &dyn Fn(&RepoPath) -> io::Result<Stat>,
+    ) -> io::Result<()> {
+        let Some(parent) = path.parent() else { return Ok(()) };
+        if parent.is_root() || self.look_at(&parent)?.is_some() {
+            return Ok(());
+        }
+        self.make_parents(&parent, below)?;
+        let stat = below(&parent)?;
+        let owner = Owner { uid: stat.uid, gid: stat.gid };
+        self.create_folder(&parent, stat.mode, owner, &Shows::Same)?;
+        self.set_times(&parent, Times { accessed: Time::Kept, modified: stat.modified.into() })
+    }
+
+    /// Creates a file that can be read and written, in the place of a whiteout or of nothing.
+    pub fn create_file(&self, path: &RepoPath, mode: u16, owner: Owner) -> io::Result<File> {
+        let spot = self.place(path)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let create = |folder: &_, name: &OsStr| {
+            openat(folder, name, flags | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)
+        };
+        match create(&spot.folder, spot.name) {
+            Err(Errno::EXIST) => {}
+            created => {
+                let file = created?;
+                self.give(&file, mode, owner)?;
+                return Ok(file.into());
+            }
+        }
+        let name = self.temporary();
+        let file = create(&self.work, OsStr::new(&name))?;
+        self.give(&file, mode, owner)?;
+        self.put(&name, path)?;
+        Ok(file.into())
+    }
+
+    /// Creates a folder in the place of a whiteout or of nothing.
+    pub fn create_folder(
+        &self,
+        path: &RepoPath,
+        mode: u16,
+        owner: Owner,
+        shows: &Shows,
+    ) -> io::Result<()> {
+        let name = self.temporary();
+        mkdirat(&self.work, &*name, Mode::RWXU)?;
+        let folder = open_at(&self.work, OsStr::new(&name).as_ref(), OFlags::DIRECTORY)?;
+        self.give(&folder, mode, owner)?;
+        set_shows(&folder, shows)?;
+        self.put_folder(&name, path)
+    }
+
+    /// Creates a symbolic link in the place of a whiteout or of nothing.
+    pub fn create_link(&self, path: &RepoPath, target: &[u8], owner: Owner) -> io::Result<()> {
+        let name = self.temporary();
+        symlinkat(OsStr::from_bytes(target), &self.work, &*name)?;
+        if self.is_privileged {
+            let (uid, gid) = (Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)));
+            chownat(&self.work, &*name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        self.put(&name, path)
+    }
+
+    /// Creates a named pipe in the place of a whiteout or of nothing.
+    pub fn create_pipe(&self, path: &RepoPath, mode: u16, owner: Owner) -> io::Result<()> {
+        let name = self.temporary();
+        mknodat(&self.work, &*name, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+        let file = open_at(&self.work, OsStr::new(&name).as_ref(), OFlags::PATH)?;
+        chmod(magic_link(&file), Mode::from_raw_mode(mode.into()))?;
+        if self.is_privileged {
+            let (uid, gid) = (Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)));
+            chownat(&self.work, &*name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        self.put(&name, path)
+    }
+
+    /// Puts a file in place that `fill` has written, over whatever file the overlay has there.
+    pub fn copy_up(
+        &self,
+        path: &RepoPath,
+        stat: &Stat,
+        fill: impl FnOnce(&File) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.replace_file(path, stat, |file| {
+            for name in self.attribute_names(path)? {
+                let name = String::from_utf8_lossy(&name);
+                if let Some(value) = self.attribute(path, &name)? {
+                    marks::set(file, &name, &value)?;
+                }
+            }
+            fill(file)
+        })
+    }
+
+    /// Puts a file in place that has the content of a file in the base, and no bytes here.
+    pub fn stand_in(&self, path: &RepoPath, origin: &RepoPath, stat: &Stat) -> io::Result<()> {
+        self.replace_file(path, stat, |file| marks::set(file, ORIGIN, origin.as_bytes()))
+    }
+
+    fn replace_file(
+        &self,
+        path: &RepoPath,
+        stat: &Stat,
+        write: impl FnOnce(&File) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let name = self.temporary();
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = File::from(openat(&self.work, &*name, flags, Mode::RUSR | Mode::WUSR)?);
+        let written = write(&file).and_then(|()| {
+            self.give(&file, stat.mode, Owner { uid: stat.uid, gid: stat.gid })?;
+            let accessed = timespec(stat.accessed.into());
+            let modified = timespec(stat.modified.into());
+            Ok(futimens(&file, &Timestamps { last_access: accessed, last_modification: modified })?)
+        });
+        match written {
+            Ok(()) => self.put(&name, path),
+            Err(error) => {
+                // The error that stopped it matters more.
+                _ = self.discard(&name);
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes a file, link or pipe; a whiteout takes its place if the base has the name.
+    pub fn remove(&self, path: &RepoPath, is_in_base: bool) -> io::Result<()> {
+        if is_in_base {
+            let name = self.temporary();
+            self.make_whiteout(&name)?;
+            return self.put(&name, path);
+        }
+        let spot = self.place(path)?;
+        Ok(unlinkat(&spot.folder, spot.name, AtFlags::empty())?)
+    }
+
+    /// Removes a folder that shows no entries; a whiteout takes its place if the base has the name.
+    pub fn remove_folder(&self, path: &RepoPath, is_in_base: bool) -> io::Result<()> {
+        let Some(spot) = self.spot(path)? else { return Err(Errno::NOENT.into()) };
+        let name = self.temporary();
+        if is_in_base {
+            self.make_whiteout(&name)?;
+            match self.change_places(&name, &spot) {
+                Err(error) if is_absent(&error) => return self.put(&name, path),
+                other => other?,
+            }
+        } else {
+            renameat_with(&spot.folder, spot.name, &self.work, &*name, RenameFlags::empty())?;
+        }
+        // All that is in it are whiteouts.
+        self.discard(&name)
+    }
+
+    /// Moves an entry of the overlay over whatever may be in its way.
+    pub fn rename(&self, from: &RepoPath, to: &RepoPath, how: Renaming) -> io::Result<()> {
+        if how.replaces_folder {
+            self.empty_folder(to)?;
+        }
+        let (old, new) = (self.place(from)?, self.place(to)?);
+        let flags = if how.leaves_whiteout { RenameFlags::WHITEOUT } else { RenameFlags::empty() };
+        match renameat_with(&old.folder, old.name, &new.folder, new.name, flags) {
+            // A folder and a whiteout change places first.
+            Err(Errno::NOTDIR) => rename_over_whiteout(&old, &new, how),
+            other => Ok(other?),
+        }
+    }
+
+    /// Takes the whiteouts out of a folder that shows nothing, and has it go on showing nothing.
+    fn empty_folder(&self, path: &RepoPath) -> io::Result<()> {
+        if self.look_at(path)?.is_none() {
+            return Ok(());
+        }
+        self.set_shows(path, &Shows::Nothing)?;
+        for listed in self.list(path)? {
+            if listed.is_whiteout {
+                self.remove(&path.join(&listed.name), false)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a folder show something else of the base.
+    pub fn set_shows(&self, path: &RepoPath, shows: &Shows) -> io::Result<()> {
+        let folder = self.look_at(path)?.ok_or(Errno::NOENT)?;
+        set_shows(&folder, shows)
+    }
+
+    /// Sets permission bits.
+    pub fn set_mode(&self, path: &RepoPath, mode: u16) -> io::Result<()> {
+        let file = self.look_at(path)?.ok_or(Errno::NOENT)?;
+        self.set_mode_of(&file, mode)
+    }
+
+    fn set_mode_of(&self, file: impl AsFd, mode: u16) -> io::Result<()> {
+        let raw = rustix::fs::fstat(&file)?;
+        let is_folder = FileType::from_raw_mode(raw.st_mode) == FileType::Directory;
+        let needed = match (self.is_privileged, is_folder) {
+            (true, _) => 0,
+            (false, true) => 0o700,
+            (false, false) => 0o600,
+        };
+        if mode & needed == needed {
+            marks::clear(&file, MODE)?;
+        } else {
+            marks::set(&file, MODE, format!("{mode:o}").as_bytes())?;
+        }
+        // By its name among the open ones, since a file that is only looked at has no other.
+        Ok(chmod(magic_link(&file), Mode::from_raw_mode((mode | needed).into()))?)
+    }
+
+    /// Gives an entry to somebody; what is not named stays.
+    pub fn set_owner(&self, path: &RepoPath, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+        let spot = self.place(path)?;
+        let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+        Ok(chownat(&spot.folder, spot.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// Sets times.
+    pub fn set_times(&self, path: &RepoPath, times: Times) -> io::Result<()> {
+        let spot = self.place(path)?;
+        Ok(utimensat(&spot.folder, spot.name, &times.into(), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// Sets an extended attribute that a program wants.
+    pub fn set_attribute(&self, path: &RepoPath, name: &str, value: &[u8]) -> io::Result<()> {
+        let file = self.look_at(path)?.ok_or(Errno::NOENT)?;
+        marks::set(&file, name, value)
+    }
+
+    /// Removes an extended attribute, if it is there.
+    pub fn remove_attribute(&self, path: &RepoPath, name: &str) -> io::Result<()> {
+        let file = self.look_at(path)?.ok_or(Errno::NOENT)?;
+        marks::clear(&file, name)
+    }
+
+    /// Has a folder's names on disk when this returns, and those of the folders that lead to it.
+    pub fn sync_folder(&self, path: &RepoPath) -> io::Result<()> {
+        let mut at = Some(path.clone());
+        while let Some(folder) = at {
+            match open_at(&self.upper, as_path(&folder), OFlags::DIRECTORY) {
+                Err(error) if is_absent(&error) => {}
+                opened => fsync(opened?)?,
+            }
+            at = folder.parent();
+        }
+        Ok(())
+    }
+
+    /// Sets owner and permission bits of something new.
+    fn give(&self, file: impl AsFd, mode: u16, owner: Owner) -> io::Result<()> {
+        if self.is_privileged {
+            // Before the mode, since a change of owner takes set-id bits away.
+            let (uid, gid) = (Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)));
+            fchown(&file, uid, gid)?;
+            return Ok(fchmod(&file, Mode::from_raw_mode(mode.into()))?);
+        }
+        self.set_mode_of(file, mode)
+    }
+}
+
+fn rename_over_whiteout(old: &Spot<'_>, new: &Spot<'_>, how: Renaming) -> io::Result<()> {
+    let exchange = RenameFlags::EXCHANGE;
+    renameat_with(&old.folder, old.name, &new.folder, new.name, exchange)?;
+    if how.leaves_whiteout {
+        return Ok(());
+    }
+    Ok(unlinkat(&old.folder, old.name, AtFlags::empty())?)
+}
+
+fn set_shows(folder: impl AsFd, shows: &Shows) -> io::Result<()> {
+    match shows {
+        Shows::Same => Ok(()),
+        Shows::Of(path) => marks::set(&folder, ORIGIN, path.as_bytes()),
+        Shows::Nothing => {
+            marks::set(&folder, OPAQUE, b"y")?;
+            marks::clear(&folder, ORIGIN)
+        }
+    }
+}
+
+impl From<(i64, u32)> for Time {
+    fn from((secs, nanos): (i64, u32)) -> Self {
+        Self::At(secs, nanos)
+    }
+}
+
+impl From<Times> for Timestamps {
+    fn from(times: Times) -> Self {
+        Self { last_access: timespec(times.accessed), last_modification: timespec(times.modified) }
+    }
+}
+
+fn timespec(time: Time) -> Timespec {
+    match time {
+        Time::Kept => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        Time::Now => Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+        Time::At(secs, nanos) => Timespec { tv_sec: secs, tv_nsec: nanos.into() },
+    }
+}

@@ -1,0 +1,194 @@
+//! What the upper folder has.
+
+use std::{
+    fs::File,
+    io,
+    os::{fd::AsFd, unix::ffi::OsStringExt},
+};
+
+use rustix::fs::{Dir, FileType, OFlags, Stat as RawStat, fstat, readlinkat};
+
+use super::{Overlay, as_path, is_absent, marks, open_at};
+use crate::path::{Name, RepoPath};
+
+/// An entry of the upper folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// What it is.
+    pub kind: Kind,
+    /// Its attributes.
+    pub stat: Stat,
+}
+
+/// What an entry of the upper folder is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// The name is gone.
+    Whiteout,
+    /// A file: with the content of one in the base, or with its own.
+    File {
+        /// The path in the base that has the content.
+        origin: Option<RepoPath>,
+    },
+    /// A folder.
+    Folder(Shows),
+    /// A symbolic link.
+    Link,
+    /// A named pipe.
+    Pipe,
+}
+
+/// What of the base shows through a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shows {
+    /// The folder at the same place.
+    Same,
+    /// The folder of that path.
+    Of(RepoPath),
+    /// Nothing.
+    Nothing,
+}
+
+/// Attributes of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stat {
+    /// In bytes.
+    pub size: u64,
+    /// Permission bits, with those for set-id and sticky.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Last read, in seconds and nanoseconds since the epoch.
+    pub accessed: (i64, u32),
+    /// Last written.
+    pub modified: (i64, u32),
+    /// Last changed in any way.
+    pub changed: (i64, u32),
+    /// In units of 512 bytes, as far as they are on disk.
+    pub blocks: u64,
+    /// The inode on the upper disk.
+    pub ino: u64,
+}
+
+/// A name in a folder of the upper layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The name.
+    pub name: Name,
+    /// Whether it is a whiteout.
+    pub is_whiteout: bool,
+}
+
+impl Overlay {
+    /// What the overlay has at a path; nothing if it has nothing.
+    pub fn find(&self, path: &RepoPath) -> io::Result<Option<Entry>> {
+        let Some(file) = self.look_at(path)? else { return Ok(None) };
+        let raw = fstat(&file)?;
+        let marked = |kind| -> io::Result<Entry> {
+            let mut stat = stat_of(&raw);
+            if let Some(mode) = marks::get(&file, marks::MODE)? {
+                stat.mode = parse_mode(&mode).unwrap_or(stat.mode);
+            }
+            Ok(Entry { kind, stat })
+        };
+        let plain = |kind| Entry { kind, stat: stat_of(&raw) };
+        let entry = match FileType::from_raw_mode(raw.st_mode) {
+            FileType::RegularFile => marked(Kind::File { origin: origin(&file)? })?,
+            FileType::Directory => {
+                let shows = match origin(&file)? {
+                    Some(path) => Shows::Of(path),
+                    None if marks::get(&file, marks::OPAQUE)?.is_some() => Shows::Nothing,
+                    None => Shows::Same,
+                };
+                marked(Kind::Folder(shows))?
+            }
+            FileType::Symlink => plain(Kind::Link),
+            FileType::Fifo => plain(Kind::Pipe),
+            FileType::CharacterDevice if raw.st_rdev == 0 => plain(Kind::Whiteout),
+            // Nothing that was put there through a mount.
+            _ => return Ok(None),
+        };
+        Ok(Some(entry))
+    }
+
+    /// The names in a folder of the upper layer, sorted; none if it does not have the folder.
+    pub fn list(&self, path: &RepoPath) -> io::Result<Vec<Listed>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let folder = match open_at(&self.upper, as_path(path), flags) {
+            Err(error) if is_absent(&error) => return Ok(Vec::new()),
+            other => other?,
+        };
+        let mut names = Vec::new();
+        for entry in Dir::new(folder)? {
+            let entry = entry?;
+            let Ok(name) = Name::new(entry.file_name().to_bytes()) else { continue };
+            let is_whiteout = entry.file_type() == FileType::CharacterDevice;
+            names.push(Listed { name, is_whiteout });
+        }
+        names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(names)
+    }
+
+    /// Where a symbolic link leads.
+    pub fn read_link(&self, path: &RepoPath) -> io::Result<Vec<u8>> {
+        let spot = self.place(path)?;
+        let target = readlinkat(&spot.folder, spot.name, Vec::new())?;
+        Ok(std::ffi::OsString::from_vec(target.into_bytes()).into_vec())
+    }
+
+    /// Opens a file with bytes of its own, for reading and writing if both are wanted.
+    pub fn open_file(&self, path: &RepoPath, is_writable: bool) -> io::Result<File> {
+        let access = if is_writable { OFlags::RDWR } else { OFlags::RDONLY };
+        let flags = access | OFlags::NONBLOCK;
+        Ok(open_at(&self.upper, as_path(path), flags)?.into())
+    }
+
+    /// The attributes that programs set on an entry, without marks.
+    pub fn attribute_names(&self, path: &RepoPath) -> io::Result<Vec<Vec<u8>>> {
+        let Some(file) = self.look_at(path)? else { return Ok(Vec::new()) };
+        let mut names = marks::names(&file)?;
+        names.retain(|name| name.starts_with(b"user.") && !name.starts_with(marks::PREFIX));
+        Ok(names)
+    }
+
+    /// The value of an attribute that a program set.
+    pub fn attribute(&self, path: &RepoPath, name: &str) -> io::Result<Option<Vec<u8>>> {
+        match self.look_at(path)? {
+            Some(file) => marks::get(&file, name),
+            None => Ok(None),
+        }
+    }
+}
+
+fn origin(file: impl AsFd) -> io::Result<Option<RepoPath>> {
+    let origin = marks::get(file, marks::ORIGIN)?;
+    Ok(origin.and_then(|path| RepoPath::new(&path).ok()))
+}
+
+fn parse_mode(text: &[u8]) -> Option<u16> {
+    u16::from_str_radix(std::str::from_utf8(text).ok()?, 8).ok()
+}
+
+/// Plain attributes from the system's.
+pub(super) fn stat_of(raw: &RawStat) -> Stat {
+    Stat {
+        size: raw.st_size.cast_unsigned(),
+        mode: (raw.st_mode & 0o7777) as u16,
+        uid: raw.st_uid,
+        gid: raw.st_gid,
+        accessed: (raw.st_atime, raw.st_atime_nsec as u32),
+        modified: (raw.st_mtime, raw.st_mtime_nsec as u32),
+        changed: (raw.st_ctime, raw.st_ctime_nsec as u32),
+        blocks: raw.st_blocks.cast_unsigned(),
+        ino: raw.st_ino,
+    }
+}
+
+/// The attributes of a file of the overlay that is open, as far as the disk tells them.
+impl From<&RawStat> for Stat {
+    fn from(raw: &RawStat) -> Self {
+        stat_of(raw)
+    }
+}

@@ -1,0 +1,42 @@
+//! What can go wrong with an overlay as a whole. A single file's trouble is the system's own error.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+/// Why an overlay cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OverlayError {
+    /// Another process has it open.
+    #[error("the overlay in {dir} is in use by another mount")]
+    Busy {
+        /// Its folder.
+        dir: PathBuf,
+    },
+    /// Its note of the base cannot be understood.
+    #[error("the overlay in {dir} does not say what lies below it: {reason}")]
+    Damaged {
+        /// Its folder.
+        dir: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The disk.
+    #[error("{action} the overlay in {dir}")]
+    Unusable {
+        /// What was attempted.
+        action: &'static str,
+        /// Its folder.
+        dir: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl OverlayError {
+    pub(super) fn unusable(dir: &Path, action: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Unusable { action, dir: dir.to_owned(), source }
+    }
+}

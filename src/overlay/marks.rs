@@ -1,0 +1,69 @@
+//! Marks: extended attributes that say what an entry of the upper folder stands for.
+
+use std::{io, os::fd::AsFd};
+
+use rustix::{
+    fs::{XattrFlags, getxattr, listxattr, removexattr, setxattr},
+    io::Errno,
+};
+
+use super::magic_link;
+
+/// What all marks begin with; programs neither see nor set them.
+pub(super) const PREFIX: &[u8] = b"user.dvcfs.";
+
+/// On a folder: nothing of the base shows through.
+pub(super) const OPAQUE: &str = "user.dvcfs.opaque";
+
+/// On a folder or file: the path in the base that its content comes from.
+pub(super) const ORIGIN: &str = "user.dvcfs.origin";
+
+/// The permission bits that are shown, where the file itself must have more for us to use it.
+pub(super) const MODE: &str = "user.dvcfs.mode";
+
+/// A value of this size is never exceeded by the kernel.
+const LARGEST: usize = 64 << 10;
+
+/// The value of an attribute of an entry that is open, if it has one.
+pub(super) fn get(file: impl AsFd, name: &str) -> io::Result<Option<Vec<u8>>> {
+    let mut value = vec![0; 1024];
+    loop {
+        match getxattr(magic_link(&file), name, &mut value) {
+            Ok(length) => {
+                value.truncate(length);
+                return Ok(Some(value));
+            }
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(None),
+            Err(Errno::RANGE) if value.len() < LARGEST => value.resize(LARGEST, 0),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The names of all attributes of an entry that is open.
+pub(super) fn names(file: impl AsFd) -> io::Result<Vec<Vec<u8>>> {
+    let mut list = vec![0; 1024];
+    loop {
+        match listxattr(magic_link(&file), &mut list) {
+            Ok(length) => {
+                let names = list[..length].split(|byte| *byte == 0);
+                return Ok(names.filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect());
+            }
+            Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+            Err(Errno::RANGE) if list.len() < LARGEST => list.resize(LARGEST, 0),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+pub(super) fn set(file: impl AsFd, name: &str, value: &[u8]) -> io::Result<()> {
+    Ok(setxattr(magic_link(&file), name, value, XattrFlags::empty())?)
+}
+
+/// Removes an attribute, if it is there.
+pub(super) fn clear(file: impl AsFd, name: &str) -> io::Result<()> {
+    match removexattr(magic_link(&file), name) {
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+        other => Ok(other?),
+    }
+}

@@ -1,0 +1,238 @@
+//! The upper layer of a writable mount: local files, marks of what is gone, and a note of the base.
+//!
+//! An overlay is a folder that its user may look into, copy from and delete:
+//!
+//! | place | what it is |
+//! |---|---|
+//! | `base.json` | which commit of which repository lies below |
+//! | `upper/` | what was added or changed, as plain files in plain folders |
+//! | `work/` | files on their way there; emptied when the overlay is opened |
+//! | `lock` | held by the process that has the overlay open |
+//!
+//! What is not a plain file or folder of `upper/` is told by the words of the kernel's own
+//! overlayfs: a *whiteout*, a character device with the number 0:0, hides the name below it. Marks
+//! are extended attributes ([`marks`]), which move with what they mark: an *opaque* folder shows
+//! nothing of the base; an *origin* says that a folder shows the base's folder of another path, or
+//! that a file has the content of one in the base and no bytes here.
+//!
+//! Nothing here knows what the base holds. Whoever changes something says whether the base has the
+//! name, and gets a whiteout in its place if so. Every change is one rename or one system call, so
+//! that a crash leaves the old state or the new one.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use rustix::fs::{
+    AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, flock, mkdirat,
+    openat2, renameat_with, unlinkat,
+};
+
+use crate::path::RepoPath;
+
+mod base;
+mod change;
+mod entry;
+mod error;
+mod marks;
+
+pub use base::Base;
+pub use change::{Owner, Renaming, Time, Times};
+pub use entry::{Entry, Kind, Listed, Shows, Stat};
+pub use error::OverlayError;
+
+/// An overlay that this process has open.
+#[derive(Debug)]
+pub struct Overlay {
+    dir: PathBuf,
+    upper: OwnedFd,
+    work: OwnedFd,
+    temporaries: AtomicU64,
+    /// Whether files can be given to other users.
+    is_privileged: bool,
+    _lock: File,
+}
+
+/// The parent of an entry, open, and the entry's name in it.
+struct Spot<'a> {
+    folder: OwnedFd,
+    name: &'a OsStr,
+}
+
+impl Overlay {
+    /// Opens the overlay in `dir`, which is made if it is missing, for this process alone.
+    pub fn open(dir: &Path) -> Result<Self, OverlayError> {
+        let failed = |action| OverlayError::unusable(dir, action);
+        for place in ["upper", "work"] {
+            fs::create_dir_all(dir.join(place)).map_err(failed("make its folders"))?;
+        }
+        let lock = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(dir.join("lock"))
+            .map_err(failed("open its lock"))?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(OverlayError::Busy { dir: dir.to_owned() });
+        }
+        let open = |place: &str| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            rustix::fs::open(dir.join(place), flags, Mode::empty())
+        };
+        let overlay = Self {
+            dir: dir.to_owned(),
+            upper: open("upper").map_err(io::Error::from).map_err(failed("open it"))?,
+            work: open("work").map_err(io::Error::from).map_err(failed("open it"))?,
+            temporaries: AtomicU64::new(0),
+            is_privileged: rustix::process::geteuid().is_root(),
+            _lock: lock,
+        };
+        overlay.clear_work().map_err(failed("empty its work folder"))?;
+        overlay.require_marks()?;
+        Ok(overlay)
+    }
+
+    /// The folder that all of it lies in.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The folder of what was added or changed.
+    pub fn upper_dir(&self) -> PathBuf {
+        self.dir.join("upper")
+    }
+
+    /// Removes what a process that ended early was about to put in place.
+    fn clear_work(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.dir.join("work"))? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                fs::remove_dir_all(entry.path())?;
+            } else {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries whether the disk takes marks and whiteouts, which not every file system does.
+    fn require_marks(&self) -> Result<(), OverlayError> {
+        let name = self.temporary();
+        let made = self.make_whiteout(&name).and_then(|()| self.discard(&name)).and_then(|()| {
+            mkdirat(&self.work, &*name, Mode::RWXU)?;
+            let folder = open_at(&self.work, Path::new(&*name), OFlags::PATH)?;
+            marks::set(&folder, marks::OPAQUE, b"y")?;
+            self.discard(&name)
+        });
+        made.map_err(OverlayError::unusable(&self.dir, "keep whiteouts and extended attributes in"))
+    }
+
+    /// A name in the work folder that nobody else uses.
+    fn temporary(&self) -> String {
+        format!("{}", self.temporaries.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Removes something from the work folder.
+    fn discard(&self, name: &str) -> io::Result<()> {
+        match unlinkat(&self.work, name, AtFlags::empty()) {
+            Err(rustix::io::Errno::ISDIR) => fs::remove_dir_all(self.dir.join("work").join(name)),
+            other => Ok(other?),
+        }
+    }
+
+    /// Opens an entry without reading it, whatever it is.
+    fn look_at(&self, path: &RepoPath) -> io::Result<Option<OwnedFd>> {
+        // A link itself can be looked at only from its folder.
+        let Some(spot) = self.spot(path)? else { return Ok(None) };
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(&spot.folder, spot.name, flags, Mode::empty()) {
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            other => Ok(Some(other?)),
+        }
+    }
+
+    /// The open parent and the name of an entry; nothing if the overlay does not have the parent.
+    fn spot<'a>(&self, path: &'a RepoPath) -> io::Result<Option<Spot<'a>>> {
+        let parent = path.parent().unwrap_or_default();
+        let name = OsStr::from_bytes(path.file_name().unwrap_or(b"."));
+        match open_at(&self.upper, as_path(&parent), OFlags::PATH | OFlags::DIRECTORY) {
+            Ok(folder) => Ok(Some(Spot { folder, name })),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Like [`Self::spot`], where the parent has to be there.
+    fn place<'a>(&self, path: &'a RepoPath) -> io::Result<Spot<'a>> {
+        self.spot(path)?.ok_or_else(|| rustix::io::Errno::NOENT.into())
+    }
+
+    fn make_whiteout(&self, name: &str) -> io::Result<()> {
+        let device = rustix::fs::makedev(0, 0);
+        let mode = Mode::empty();
+        Ok(rustix::fs::mknodat(&self.work, name, FileType::CharacterDevice, mode, device)?)
+    }
+
+    /// Moves a finished file or folder of the work folder over whatever is at `path`, unless that
+    /// is a folder and it is none, or the reverse.
+    fn put(&self, name: &str, path: &RepoPath) -> io::Result<()> {
+        let spot = self.place(path)?;
+        let moved = renameat_with(&self.work, name, &spot.folder, spot.name, RenameFlags::empty());
+        if moved.is_err() {
+            // What could not be placed is of no use; the error says why.
+            _ = self.discard(name);
+        }
+        Ok(moved?)
+    }
+
+    /// Puts a folder of the work folder in the place of a whiteout, or of nothing.
+    fn put_folder(&self, name: &str, path: &RepoPath) -> io::Result<()> {
+        let spot = self.place(path)?;
+        let flags = RenameFlags::NOREPLACE;
+        match renameat_with(&self.work, name, &spot.folder, spot.name, flags) {
+            Err(rustix::io::Errno::EXIST) => {}
+            other => return Ok(other?),
+        }
+        // A folder cannot be moved over a file, so the two change places.
+        self.change_places(name, &spot)?;
+        self.discard(name)
+    }
+
+    fn change_places(&self, name: &str, spot: &Spot<'_>) -> io::Result<()> {
+        let flags = RenameFlags::EXCHANGE;
+        Ok(renameat_with(&self.work, name, &spot.folder, spot.name, flags)?)
+    }
+}
+
+/// Opens something below a folder of ours; never by way of a symbolic link or a mount.
+fn open_at(folder: impl AsFd, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    Ok(openat2(folder, path, flags, Mode::empty(), resolve)?)
+}
+
+fn as_path(path: &RepoPath) -> &Path {
+    Path::new(OsStr::from_bytes(path.as_bytes()))
+}
+
+/// Whether an error says that something on the way is not there, or is no folder.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// The name by which the kernel finds a file that is open here.
+fn magic_link(file: impl AsFd) -> String {
+    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
+}
+
+#[cfg(test)]
+mod tests;
