@@ -28,6 +28,7 @@
 //!
 //! A mirror never collects garbage by itself: commits that were rewritten away upstream stay.
 
+mod changes;
 mod date;
 mod error;
 mod id;
@@ -42,11 +43,13 @@ mod refs;
 mod repository;
 mod resolve;
 mod revision;
+mod summary;
 mod transport;
 
 #[cfg(test)]
 mod fixture;
 
+pub use changes::{Change, Changes};
 pub use error::GitError;
 pub use id::{CommitId, GitId, GitTreeId};
 pub use listing::{Entry, EntryKind, Listing, Refusal, RefusedEntry};
@@ -55,4 +58,5 @@ pub use mirror::Mirror;
 pub use refs::{Refs, RefusedRef};
 pub use repository::{CommitInfo, Repository};
 pub use resolve::{Resolved, RevisionKind};
+pub use summary::CommitSummary;
 pub use transport::{Progress, TransportOptions};
