@@ -84,7 +84,8 @@ impl Connector<'_> {
             .map_err(|error| unusable(&name, error.to_string(), Some(hint.into())))
     }
 
-    fn untrusted(&self, settings: &RemoteSettings) -> Vec<Untrusted> {
+    /// What a remote would need consent for.
+    pub(super) fn untrusted(&self, settings: &RemoteSettings) -> Vec<Untrusted> {
         if matches!(self.options.trusted, Trusted::Everything) {
             return Vec::new();
         }
@@ -192,7 +193,8 @@ fn strictness(url: &Setting) -> Strictness {
     if url.level == Level::Repo { Strictness::Confined } else { Strictness::Own }
 }
 
-fn is_set(settings: &RemoteSettings, key: &str, default: bool) -> bool {
+/// Whether a setting says yes.
+pub(super) fn is_set(settings: &RemoteSettings, key: &str, default: bool) -> bool {
     settings.get(key).map_or(default, |setting| setting.value.eq_ignore_ascii_case("true"))
 }
 

@@ -4,6 +4,7 @@
 //! setting keeps the level it came from, and [`connect`] decides by that what a remote may do.
 
 mod connect;
+mod describe;
 mod unusable;
 
 use std::{
@@ -18,6 +19,7 @@ use std::{
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
 
+pub use self::describe::{CredentialsSource, DvcSetting, RemoteDescription, user_settings};
 use self::{connect::Connector, unusable::UnusableRemote};
 use crate::{
     blobs::Sources,
@@ -110,6 +112,8 @@ pub enum RegistryError {
 /// A repository, its configuration at every revision, and the remotes they name.
 pub struct Registry {
     source: Source,
+    /// Why the mirror could not be brought up to date.
+    stale: Option<String>,
     name: String,
     options: RegistryOptions,
     agreed: RwLock<BTreeSet<String>>,
@@ -136,6 +140,7 @@ impl Registry {
     /// Opens a repository. One given by URL is mirrored first, or brought up to date; if that fails
     /// and a mirror is there, it is used as it is, with a word in the log.
     pub fn open(location: &Location, options: RegistryOptions) -> Result<Self, RegistryError> {
+        let mut stale = None;
         let source = match location {
             Location::Path(path) => Source::Path(Repository::open(path)?, path.clone()),
             Location::Url(url) => {
@@ -150,6 +155,7 @@ impl Registry {
                     Some(mirror) => {
                         if let Err(error) = mirror.fetch(&transport) {
                             tracing::warn!("using what was mirrored before: {error}");
+                            stale = Some(error.to_string());
                         }
                         Source::Mirror(mirror)
                     }
@@ -165,6 +171,7 @@ impl Registry {
         };
         Ok(Self {
             source,
+            stale,
             name: location.to_string(),
             options,
             agreed: RwLock::new(agreed),
@@ -185,6 +192,11 @@ impl Registry {
     /// The path or URL, without passwords.
     pub fn name(&self) -> String {
         self.name.clone()
+    }
+
+    /// Why opening could not bring the mirror up to date, if it could not.
+    pub fn stale(&self) -> Option<&str> {
+        self.stale.as_deref()
     }
 
     /// Asks upstream for new commits. A repository opened where it lies is always up to date.
@@ -252,12 +264,10 @@ impl Registry {
 
     /// What the user would have to agree to before the default remote of a commit can be used.
     pub fn untrusted(&self, commit: CommitId) -> Result<Vec<Untrusted>, RegistryError> {
-        let Some(dot_dvc) = self.dot_dvc(commit)? else { return Ok(Vec::new()) };
-        let config = dot_dvc.into_iter().find_map(|entry| match entry.kind {
-            EntryKind::Blob { id, .. } if entry.name.as_bytes() == b"config" => Some(id),
-            _ => None,
-        });
-        let config = self.config((&RepoPath::root(), config));
+        if self.dot_dvc(commit)?.is_none() {
+            return Ok(Vec::new());
+        }
+        let config = self.config_of(commit)?;
         Ok(self.connector(&config).untrusted_default())
     }
 
@@ -299,6 +309,16 @@ impl Registry {
         }
     }
 
+    /// The configuration at the root of a commit.
+    fn config_of(&self, commit: CommitId) -> Result<Arc<Config>, GitError> {
+        let entries = self.dot_dvc(commit)?.unwrap_or_default();
+        let config = entries.into_iter().find_map(|entry| match entry.kind {
+            EntryKind::Blob { id, .. } if entry.name.as_bytes() == b"config" => Some(id),
+            _ => None,
+        });
+        Ok(self.config((&RepoPath::root(), config)))
+    }
+
     fn connector<'a>(&'a self, config: &'a Config) -> Connector<'a> {
         Connector { config, options: &self.options, agreed: &self.agreed }
     }
@@ -329,18 +349,13 @@ impl Registry {
                 None
             }
         });
-        let on_disk = |level: Level, path: &Path| {
-            let text = fs::read(path).ok()?;
-            let file = path.parent().unwrap_or(Path::new("/"));
-            Some((level, RawConfig::parse(&text, Folders { file, home })))
-        };
-        let system = on_disk(Level::System, &self.options.dvc_system_config);
-        let global = on_disk(Level::Global, &self.options.dvc_global_config);
+        let system = read_level(Level::System, &self.options.dvc_system_config, home);
+        let global = read_level(Level::Global, &self.options.dvc_global_config, home);
         let local = self.folder_of(root).and_then(|folder| {
             // A committed `config.local` was written by whoever wrote the repository.
             let path = folder.join("config.local");
             let level = if self.is_committed(root) { Level::Repo } else { Level::Local };
-            on_disk(level, &path)
+            read_level(level, &path, home)
         });
         Config::merge([system, global, committed, local].into_iter().flatten())
     }
@@ -382,6 +397,13 @@ impl Registry {
         };
         top.join(std::ffi::OsStr::from_bytes(root.as_bytes())).join(".dvc")
     }
+}
+
+/// A configuration file on this disk; nothing if there is none.
+fn read_level(level: Level, path: &Path, home: Option<&Path>) -> Option<(Level, RawConfig)> {
+    let text = fs::read(path).ok()?;
+    let file = path.parent().unwrap_or(Path::new("/"));
+    Some((level, RawConfig::parse(&text, Folders { file, home })))
 }
 
 /// Whether a revision is there and will never stand for another commit: a whole hash or a tag.

@@ -32,6 +32,16 @@ const REMOTE: &str = "access_key_id account_key account_name acl allow_agent \
 const PATHS: &str = "cert_path configpath credentialpath \
     gdrive_service_account_json_file_path gdrive_user_credentials_file key_path keyfile url";
 
+/// What opens a store to whoever reads it.
+const SECRETS: &str = "access_key_id account_key bearer_token_command client_secret \
+    connection_string gdrive_client_secret oss_key_id oss_key_secret passphrase password sas_token \
+    secret_access_key session_token sse_customer_key token";
+
+/// Whether nobody else should see the value of a remote's key.
+pub(super) fn is_secret(key: &str) -> bool {
+    SECRETS.split_ascii_whitespace().any(|secret| secret == key)
+}
+
 /// What a section is to us.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Section<'a> {

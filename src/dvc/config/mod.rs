@@ -4,6 +4,7 @@
 //! keeps the level it came from, since what a repository says about where credentials go is
 //! trusted less than what the user says.
 
+mod entries;
 mod keys;
 mod syntax;
 
@@ -12,6 +13,7 @@ use std::path::{Component, Path, PathBuf};
 
 use indexmap::IndexMap;
 
+pub use self::entries::is_secret;
 use crate::dvc::place::has_scheme;
 use keys::Section;
 use syntax::Value;
