@@ -58,11 +58,11 @@ impl Context {
     }
 
     /// Opens a repository; one given by URL is mirrored and brought up to date, unless everything
-    /// that is asked for is already there.
+    /// that is asked for is already there. No revision stands for the default branch.
     pub(super) fn registry(
         &self,
         args: &RepoArgs,
-        revision: Option<&str>,
+        revisions: &[Option<&str>],
     ) -> Result<Arc<Registry>, Failure> {
         let here = std::env::current_dir()
             .map_err(|error| Failure::new(Code::Failed, format!("the working folder: {error}")))?;
@@ -85,7 +85,7 @@ impl Context {
             aws: self.settings.aws.clone(),
             trusted,
             remote: args.remote.clone(),
-            wanted: revision.map(str::to_owned),
+            wanted: revisions.iter().map(|r| r.unwrap_or("HEAD").to_owned()).collect(),
         };
         let registry = Registry::open(&location, options);
         let opening = |error| Failure::from(error).context(format!("open {name}"));
@@ -149,13 +149,23 @@ impl Context {
         args: &RepoArgs,
         revision: Option<&str>,
     ) -> Result<Arc<Vfs>, Failure> {
-        let registry = self.registry(args, revision)?;
+        let registry = self.registry(args, &[revision])?;
         let (commit, _) = resolve(&registry, revision)?;
         self.settle_trust(&registry, commit)?;
+        self.vfs(&registry, commit)
+    }
+
+    /// The tree of a commit of a registry that is open. What its remote needs consent for must be
+    /// settled before.
+    pub(super) fn vfs(
+        &self,
+        registry: &Arc<Registry>,
+        commit: CommitId,
+    ) -> Result<Arc<Vfs>, Failure> {
         // Nothing is served before it is checked, so nothing can turn out wrong afterwards.
         let (invalid, _) = mpsc::channel(1);
-        let blobs = self.blobs(&registry, invalid);
-        let revision = revision.unwrap_or("HEAD").to_owned();
+        let blobs = self.blobs(registry, invalid);
+        let revision = commit.to_string();
         let layout = Layout::One { revision, commit, follows: None };
         let (uid, gid) = owner();
         let mounted_at = now();
@@ -171,7 +181,7 @@ impl Context {
         let (events, _) = mpsc::unbounded_channel();
         let handle = self.runtime.handle().clone();
         let table = InodeTable::in_memory();
-        Ok(Vfs::new(registry, blobs, (layout, options), table, events, handle)?)
+        Ok(Vfs::new(Arc::clone(registry), blobs, (layout, options), table, events, handle)?)
     }
 }
 

@@ -134,7 +134,7 @@ fn serve(
 ) -> Result<ExitCode, Failure> {
     let descriptors = raise_file_limit();
     let context = Context::for_mount(settings)?;
-    let registry = context.registry(&args.repo, args.rev.as_deref())?;
+    let registry = context.registry(&args.repo, &[args.rev.as_deref()])?;
     let layout = layout(&context, args, &registry)?;
     note_plain_git(&context, &layout, &registry);
     let (events, received) = mpsc::unbounded_channel();

@@ -65,8 +65,8 @@ pub struct RegistryOptions {
     pub trusted: Trusted,
     /// A remote to be used in place of the configured default.
     pub remote: Option<String>,
-    /// The revision that will be asked for: a full hash that is present needs no network.
-    pub wanted: Option<String>,
+    /// The revisions that will be asked for: full hashes that are present need no network.
+    pub wanted: Vec<String>,
     /// Certificates to be trusted in place of the system's, and the files that the environment
     /// puts in place of AWS's own.
     pub aws: AwsFiles,
@@ -147,8 +147,9 @@ impl Registry {
                 let transport = transport(&options, true);
                 let known = Mirror::open(&options.state_dir, url)?;
                 let has_wanted = |mirror: &Mirror| {
-                    let wanted = options.wanted.as_deref();
-                    wanted.is_some_and(|revision| is_pinned(mirror.repository(), revision))
+                    let mut wanted = options.wanted.iter();
+                    !options.wanted.is_empty()
+                        && wanted.all(|revision| is_pinned(mirror.repository(), revision))
                 };
                 match known {
                     Some(mirror) if has_wanted(&mirror) => Source::Mirror(mirror),
