@@ -32,6 +32,8 @@ need_for_tests() {
     need attr command -v getfattr
     need procps command -v ps
     need util-linux command -v flock
+    # For manual pages.
+    need groff-base command -v groff
 }
 
 as_root() {

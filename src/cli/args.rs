@@ -1,10 +1,15 @@
 //! The command line as typed.
 
+mod inspect;
+
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{
-    ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum, builder::BoolishValueParser,
+    ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint,
+    builder::BoolishValueParser,
 };
+
+pub(super) use self::inspect::{CompletionsArgs, ConfigCommand, ConfigListArgs, ManArgs};
 
 /// Mount a DVC data registry as folders, at any git revision.
 #[derive(Debug, Parser)]
@@ -25,14 +30,19 @@ impl Cli {
     /// The command line's grammar, with an environment variable for each option: `--cache-dir` is
     /// also `DVCFS_CACHE_DIR`.
     pub(super) fn grammar() -> clap::Command {
-        with_environment(Self::command())
+        with_hints(with_environment(Self::command()))
     }
+}
+
+/// The variable that stands for an option.
+pub(super) fn variable(option: &str) -> String {
+    format!("DVCFS_{}", option.to_uppercase().replace('-', "_"))
 }
 
 fn with_environment(command: clap::Command) -> clap::Command {
     let named = |arg: clap::Arg| match arg.get_long() {
         Some(long) => {
-            let variable = format!("DVCFS_{}", long.to_uppercase().replace('-', "_"));
+            let variable = variable(long);
             let arg = arg.env(variable).hide_env(true);
             match arg.get_action() {
                 // Besides `true` and `false` as on the command line, people write `1` and `yes`.
@@ -45,8 +55,23 @@ fn with_environment(command: clap::Command) -> clap::Command {
     command.mut_args(named).mut_subcommands(with_environment)
 }
 
+/// Says by the names of values what a shell can complete them with.
+fn with_hints(command: clap::Command) -> clap::Command {
+    let hinted = |arg: clap::Arg| {
+        let name = arg.get_value_names().and_then(|names| names.first());
+        let hint = match name.map(clap::builder::Str::as_str) {
+            Some("DIR" | "REPO") => ValueHint::DirPath,
+            Some("FILE") => ValueHint::FilePath,
+            _ => return arg,
+        };
+        arg.value_hint(hint)
+    };
+    command.mut_args(hinted).mut_subcommands(with_hints)
+}
+
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(super) struct Common {
     /// Say nothing but errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
@@ -96,7 +121,22 @@ pub(super) enum Command {
     /// Look after the cache
     #[command(subcommand)]
     Cache(CacheCommand),
+    /// Look at the settings
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print what makes a shell complete commands and options
+    #[command(after_help = COMPLETIONS_HELP)]
+    Completions(CompletionsArgs),
+    /// Print or write manual pages
+    #[command(after_help = "Read one with: dvcfs man mount | man -l -")]
+    Man(ManArgs),
 }
+
+const COMPLETIONS_HELP: &str = "\
+Where they go:
+  bash  dvcfs completions bash > ~/.local/share/bash-completion/completions/dvcfs
+  fish  dvcfs completions fish > ~/.config/fish/completions/dvcfs.fish
+  zsh   dvcfs completions zsh > ~/.zfunc/_dvcfs, with ~/.zfunc in $fpath before compinit";
 
 /// Which registry, and what is believed about it.
 #[derive(Debug, Clone, Args)]

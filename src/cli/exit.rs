@@ -28,6 +28,22 @@ pub(super) enum Code {
     Busy = 9,
 }
 
+impl Code {
+    /// What each exit code says, for people.
+    pub(super) const MEANINGS: [(u8, &'static str); 10] = [
+        (0, "done"),
+        (Self::Failed as u8, "something differs, is missing or failed"),
+        (Self::Usage as u8, "the command line or the settings make no sense"),
+        (Self::Repository as u8, "the repository or the revision"),
+        (Self::Missing as u8, "an object that no remote has"),
+        (Self::Credentials as u8, "credentials, or settings that nobody agreed to"),
+        (Self::Network as u8, "the network"),
+        (Self::Integrity as u8, "content that does not match its hash"),
+        (Self::Conflict as u8, "two changes that exclude each other"),
+        (Self::Busy as u8, "something is in use"),
+    ];
+}
+
 /// Why a command failed: one line of what, on what, why; and what to do about it.
 #[derive(Debug)]
 pub(super) struct Failure {

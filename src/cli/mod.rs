@@ -4,11 +4,14 @@ mod args;
 mod background;
 mod cache;
 mod cat;
+mod completions;
+mod config;
 mod context;
 mod control;
 mod exit;
 mod get;
 mod list;
+mod man;
 mod mount;
 mod mounts;
 mod progress;
@@ -20,10 +23,11 @@ mod umount;
 
 use std::{ffi::OsString, io::Write, process::ExitCode};
 
-use clap::FromArgMatches;
+use clap::{ArgMatches, FromArgMatches};
 
 use self::{
     args::{Cli, Command},
+    config::Given,
     context::Context,
     exit::Failure,
     settings::{Environment, Settings},
@@ -32,15 +36,17 @@ use self::{
 /// Runs the command that the arguments ask for.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let matches = Cli::grammar().try_get_matches_from(arguments);
-    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
-        Ok(cli) => cli,
+    let parsed =
+        matches.and_then(|matches| Cli::from_arg_matches(&matches).map(|cli| (cli, matches)));
+    let (cli, matches) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             // Without a terminal or pipe to print to, the exit code has to do.
             _ = error.print();
             return ExitCode::from(error.exit_code() as u8);
         }
     };
-    match dispatch(cli) {
+    match dispatch(cli, &matches) {
         Ok(code) => code,
         Err(failure) => {
             complain(&failure);
@@ -49,17 +55,27 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
-    let settings = Settings::resolve(&cli.common, &Environment::current())?;
-    match cli.command {
-        Command::Mount(args) => mount::run(settings, &args),
-        Command::Umount(args) => umount::run(&settings, &args),
-        Command::Status(args) => status::run(&settings, &args),
-        Command::Refresh(args) => refresh::run(&settings, &args),
-        Command::List(args) => list::run(&Context::new(settings)?, &args),
-        Command::Get(args) => get::run(&Context::new(settings)?, &args),
-        Command::Cat(args) => cat::run(&Context::new(settings)?, &args),
-        Command::Cache(command) => cache::run(&Context::new(settings)?, &command),
+fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    let Cli { common, command } = cli;
+    let environment = Environment::current();
+    // Some commands must work whatever the settings are.
+    let settings = || Settings::resolve(&common, &environment);
+    let context = || Context::new(settings()?);
+    match command {
+        Command::Mount(args) => mount::run(settings()?, &args),
+        Command::Umount(args) => umount::run(&settings()?, &args),
+        Command::Status(args) => status::run(&settings()?, &args),
+        Command::Refresh(args) => refresh::run(&settings()?, &args),
+        Command::List(args) => list::run(&context()?, &args),
+        Command::Get(args) => get::run(&context()?, &args),
+        Command::Cat(args) => cat::run(&context()?, &args),
+        Command::Cache(command) => cache::run(&context()?, &command),
+        Command::Config(command) => {
+            let given = Given { common: &common, matches, environment: &environment };
+            config::run(settings()?, &given, &command)
+        }
+        Command::Completions(args) => Ok(completions::run(&args)),
+        Command::Man(args) => man::run(&args),
     }
 }
 

@@ -50,14 +50,14 @@ pub(super) enum Verbosity {
 /// The settings file; every key is also a flag.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct SettingsFile {
-    cache_dir: Option<PathBuf>,
-    cache_size: Option<String>,
-    min_free: Option<String>,
-    state_dir: Option<PathBuf>,
-    runtime_dir: Option<PathBuf>,
+pub(super) struct SettingsFile {
+    pub(super) cache_dir: Option<PathBuf>,
+    pub(super) cache_size: Option<String>,
+    pub(super) min_free: Option<String>,
+    pub(super) state_dir: Option<PathBuf>,
+    pub(super) runtime_dir: Option<PathBuf>,
     #[serde(default)]
-    trusted_endpoints: Vec<String>,
+    pub(super) trusted_endpoints: Vec<String>,
 }
 
 /// The environment variables that count, and who is asking.
@@ -157,13 +157,21 @@ fn absolute(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
 }
 
-fn read_file(named: Option<&Path>, environment: &Environment) -> Result<SettingsFile, Failure> {
-    let default = if environment.is_root {
-        PathBuf::from("/etc/dvcfs/config.toml")
-    } else {
-        environment.folder("XDG_CONFIG_HOME", ".config", "").join("config.toml")
-    };
-    let path = named.unwrap_or(&default);
+/// The settings file: the one that was named, or the usual one.
+pub(super) fn settings_path(named: Option<&Path>, environment: &Environment) -> PathBuf {
+    match named {
+        Some(path) => path.to_owned(),
+        None if environment.is_root => PathBuf::from("/etc/dvcfs/config.toml"),
+        None => environment.folder("XDG_CONFIG_HOME", ".config", "").join("config.toml"),
+    }
+}
+
+/// Reads the settings file; the usual one need not be there.
+pub(super) fn read_file(
+    named: Option<&Path>,
+    environment: &Environment,
+) -> Result<SettingsFile, Failure> {
+    let path = &settings_path(named, environment);
     let failed = |why: String| {
         Failure::new(Code::Usage, format!("read the settings file {}: {why}", path.display()))
     };

@@ -51,7 +51,7 @@ fn refused(sandbox: &Sandbox, command: &mut Command) -> String {
 }
 
 /// A text with the sandbox and the servers' ports replaced.
-fn without_places(sandbox: &Sandbox, text: &str) -> String {
+pub(crate) fn without_places(sandbox: &Sandbox, text: &str) -> String {
     const HOST: &str = "127.0.0.1:";
     let top = sandbox.path("");
     let text = text.replace(top.to_str().unwrap().trim_end_matches('/'), "[SANDBOX]");
@@ -119,7 +119,7 @@ fn replace(registry: &RegistryBuilder, blob: &Blob, bytes: &[u8]) {
 
 /// Runs `script` with the program's path in `$PROGRAM`, a copy that everybody can reach, as root
 /// in a mount namespace of its own. What it mounts there, nobody else sees.
-fn in_namespace(sandbox: &Sandbox, script: &str) -> Command {
+pub(crate) fn in_namespace(sandbox: &Sandbox, script: &str) -> Command {
     let program = sandbox.path("dvcfs");
     fs::copy(env!("CARGO_BIN_EXE_dvcfs"), &program).unwrap();
     let open = || fs::Permissions::from_mode(0o755);

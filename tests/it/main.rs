@@ -16,6 +16,7 @@ mod s3server;
 mod support;
 
 mod bad_input;
+mod cli;
 mod crashes;
 mod demo;
 mod faults;
