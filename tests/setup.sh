@@ -32,8 +32,9 @@ need_for_tests() {
     need attr command -v getfattr
     need procps command -v ps
     need util-linux command -v flock
-    # For manual pages.
+    # For manual pages, and for a terminal where there is none.
     need groff-base command -v groff
+    need bsdutils command -v script
 }
 
 as_root() {

@@ -9,7 +9,7 @@ use clap::{
     builder::BoolishValueParser,
 };
 
-pub(super) use self::inspect::{CompletionsArgs, ConfigCommand, ConfigListArgs, ManArgs};
+pub(super) use self::inspect::{CompletionsArgs, ConfigCommand, ConfigListArgs, DiffArgs, ManArgs};
 
 /// Mount a DVC data registry as folders, at any git revision.
 #[derive(Debug, Parser)]
@@ -116,6 +116,8 @@ pub(super) enum Command {
     Get(GetArgs),
     /// Print a file of a registry
     Cat(CatArgs),
+    /// Show what changed between two revisions, as `dvc diff` does
+    Diff(DiffArgs),
     /// Make a mount look for new commits now
     Refresh(RefreshArgs),
     /// Look after the cache

@@ -8,6 +8,7 @@ mod completions;
 mod config;
 mod context;
 mod control;
+mod diff;
 mod exit;
 mod get;
 mod list;
@@ -67,6 +68,7 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<ExitCode, Failure> {
         Command::Status(args) => status::run(&settings()?, &args),
         Command::Refresh(args) => refresh::run(&settings()?, &args),
         Command::List(args) => list::run(&context()?, &args),
+        Command::Diff(args) => diff::run(&context()?, &args),
         Command::Get(args) => get::run(&context()?, &args),
         Command::Cat(args) => cat::run(&context()?, &args),
         Command::Cache(command) => cache::run(&context()?, &command),

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
 use super::settings::Verbosity;
 
@@ -34,16 +34,7 @@ impl Progress {
             bar.set_style(style);
         }
         bar.set_prefix(what.to_owned());
-        let (end, ended) = mpsc::channel();
-        if std::io::stderr().is_terminal() && verbosity > Verbosity::Quiet {
-            let shown = bar.clone();
-            thread::spawn(move || {
-                if ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
-                    shown.set_draw_target(ProgressDrawTarget::stderr());
-                    shown.enable_steady_tick(TICK);
-                }
-            });
-        }
+        let end = show_later(&bar, verbosity);
         Self { bar, _end: end }
     }
 
@@ -62,4 +53,38 @@ impl Progress {
         self.bar.finish_and_clear();
         HumanBytes(self.bar.position()).to_string()
     }
+}
+
+/// Says what takes so long, where it cannot be told how much of it there is. Dropping it takes away
+/// what was drawn.
+pub(super) struct Waiting {
+    /// Dropped first, so that the bar is not shown after its end.
+    _end: mpsc::Sender<()>,
+    _bar: ProgressBar,
+}
+
+impl Waiting {
+    /// Begins a wait.
+    pub(super) fn new(what: &'static str, verbosity: Verbosity) -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden())
+            .with_style(ProgressStyle::default_spinner())
+            .with_finish(ProgressFinish::AndClear)
+            .with_message(what);
+        Self { _end: show_later(&bar, verbosity), _bar: bar }
+    }
+}
+
+/// Shows a bar to whoever watches once patience has ended, unless the sender is dropped before.
+fn show_later(bar: &ProgressBar, verbosity: Verbosity) -> mpsc::Sender<()> {
+    let (end, ended) = mpsc::channel();
+    if std::io::stderr().is_terminal() && verbosity > Verbosity::Quiet {
+        let shown = bar.clone();
+        thread::spawn(move || {
+            if ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                shown.set_draw_target(ProgressDrawTarget::stderr());
+                shown.enable_steady_tick(TICK);
+            }
+        });
+    }
+    end
 }

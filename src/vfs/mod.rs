@@ -248,7 +248,7 @@ impl Vfs {
     }
 
     /// The tree of a commit, built once however many ask.
-    async fn tree(&self, commit: CommitId) -> Result<Arc<Tree>, VfsError> {
+    pub async fn tree(&self, commit: CommitId) -> Result<Arc<Tree>, VfsError> {
         let epochs = self.epochs.all();
         let mut of_commit = epochs.iter().filter(|epoch| epoch.commit == commit);
         if let Some(tree) = of_commit.find_map(|epoch| epoch.tree()) {

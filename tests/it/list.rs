@@ -1,16 +1,10 @@
 //! `dvcfs list` against real `dvc list`: every byte, at every revision of every fixture.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    io::{BufRead, BufReader, Write},
-    path::Path,
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-};
+use std::collections::BTreeSet;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::support::{Entry, FIXTURES, Fixture, Place, Revision, Sandbox, output, succeed};
+use crate::support::{Dvc, Entry, FIXTURES, Fixture, Place, Revision, Sandbox, output, succeed};
 
 /// Arguments after the repository, without the revision.
 type Case = Vec<String>;
@@ -30,73 +24,6 @@ const FLAGS: [&str; 12] = [
     "-R -L 2 --dvc-only --json",
     "--tree -L 2",
 ];
-
-/// Real DVC, started once for many listings.
-struct Dvc {
-    process: Child,
-    questions: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Dvc {
-    fn start(sandbox: &Sandbox) -> Self {
-        let venv = std::env::var("DVCFS_TEST_VENV")
-            .expect("DVCFS_TEST_VENV must name a Python environment with dvc[s3]");
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/dvc_lister.py");
-        let mut command = sandbox.tool(format!("{venv}/bin/python"));
-        command.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = command.spawn().unwrap();
-        let questions = process.stdin.take().unwrap();
-        let answers = BufReader::new(process.stdout.take().unwrap());
-        Self { process, questions, answers }
-    }
-
-    /// What DVC prints in each case, or nothing where it fails.
-    fn list(&mut self, sandbox: &Sandbox, folder: &Path, cases: &[Case]) -> Vec<Option<Vec<u8>>> {
-        // DVC keeps what it has read of a revision; another one must not see it.
-        let site = tempfile::tempdir_in(sandbox.folder("dvc")).unwrap();
-        let out = sandbox.path("dvc/out-");
-        let batch = json!({"folder": folder, "site": site.path(), "out": out, "cases": cases});
-        writeln!(self.questions, "{batch}").unwrap();
-        let mut answer = String::new();
-        self.answers.read_line(&mut answer).unwrap();
-        let codes: Vec<i32> = serde_json::from_str(&answer).unwrap();
-        let printed = codes.iter().enumerate().map(|(number, code)| {
-            (*code == 0).then(|| fs::read(format!("{}{number}", out.display())).unwrap())
-        });
-        printed.collect()
-    }
-}
-
-impl Drop for Dvc {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        _ = self.process.kill();
-        self.process.wait().unwrap();
-    }
-}
-
-/// A fixture with all that DVC needs to look into tracked folders at any revision: it would look
-/// for relative remotes from the root of the machine.
-fn unpack(sandbox: &Sandbox, fixture: &Fixture) -> Place {
-    let place = fixture.unpack(sandbox);
-    let clone = place.work_tree();
-    for project in ["", "proj/a", "proj/a/nested", "proj/b"] {
-        let dot_dvc = clone.join(project).join(".dvc");
-        if !dot_dvc.is_dir() {
-            continue;
-        }
-        fs::create_dir_all(dot_dvc.join("cache")).unwrap();
-        for entry in fs::read_dir(&place.top).unwrap() {
-            let store = entry.unwrap().path();
-            if store.file_name().unwrap().to_str().unwrap().starts_with("store") {
-                let objects = store.join(".");
-                succeed(Command::new("cp").arg("-rn").arg(objects).arg(dot_dvc.join("cache")));
-            }
-        }
-    }
-    place
-}
 
 /// Both programs and what they have said differently.
 struct Comparison {
@@ -127,7 +54,7 @@ impl Comparison {
         prepare: impl Fn(bool, Vec<u8>) -> Vec<u8>,
     ) -> Vec<Case> {
         let asked: Vec<_> = cases.into_iter().map(|case| full(tag, &case)).collect();
-        let expected = self.dvc.list(&self.sandbox, &place.work_tree(), &asked);
+        let expected = self.dvc.run(&self.sandbox, &place.work_tree(), "list", &asked);
         let mut refused = Vec::new();
         for (case, expected) in asked.into_iter().zip(expected) {
             let Some(expected) = expected else {
@@ -198,7 +125,7 @@ fn sound_registries_are_listed_as_dvc_lists_them() {
     let mut comparison = Comparison::new();
     for name in FIXTURES.into_iter().filter(|name| !SPECIAL.contains(name)) {
         let fixture = Fixture::read(name);
-        let place = unpack(&comparison.sandbox, &fixture);
+        let place = fixture.unpack_for_dvc(&comparison.sandbox);
         for (tag, revision) in &fixture.manifest.revisions {
             for refused in comparison.revision(&place, tag, cases(revision)) {
                 // What is ignored is not listed, nor are the forms of DVC 1, nor the settings of a
@@ -221,7 +148,7 @@ fn imports_are_listed_as_dvc_lists_them_but_for_what_only_their_sources_tell() {
     const PARTIAL: [&str; 2] = ["partial", "url_partial.txt"];
     let mut comparison = Comparison::new();
     let fixture = Fixture::read("imports");
-    let place = unpack(&comparison.sandbox, &fixture);
+    let place = fixture.unpack_for_dvc(&comparison.sandbox);
     let without_partial = |_, printed: Vec<u8>| {
         filtered(&printed, |path| (!PARTIAL.contains(&path)).then(|| path.to_owned()))
     };
@@ -256,7 +183,7 @@ fn odd_names_are_listed_as_dvc_lists_them_but_for_those_it_garbles() {
     }
     let mut comparison = Comparison::new();
     let fixture = Fixture::read("odd-names");
-    let place = unpack(&comparison.sandbox, &fixture);
+    let place = fixture.unpack_for_dvc(&comparison.sandbox);
     let ours: BTreeSet<String> = {
         let (_, printed) = ours(&comparison.sandbox, &place, &full("o1", &case("-R --json", "")));
         let entries: Vec<Value> = serde_json::from_slice(&printed).unwrap();
@@ -297,7 +224,7 @@ const HOSTILE: [(&str, &str); 12] = [
 fn hostile_registries_are_listed_as_far_as_they_are_sound() {
     let mut comparison = Comparison::new();
     let fixture = Fixture::read("hostile");
-    let place = unpack(&comparison.sandbox, &fixture);
+    let place = fixture.unpack_for_dvc(&comparison.sandbox);
     for tag in fixture.manifest.revisions.keys() {
         let asked = ["-R --json", "--tree --size --show-hash"].map(|flags| case(flags, ""));
         let refused = if HOSTILE.iter().any(|(other, _)| tag == other) {

@@ -19,6 +19,7 @@ mod bad_input;
 mod cli;
 mod crashes;
 mod demo;
+mod diff;
 mod faults;
 mod fixtures;
 mod follow;

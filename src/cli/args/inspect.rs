@@ -1,9 +1,45 @@
-//! Commands that look at the settings and at the program itself.
+//! Commands that look at a registry's history, at the settings and at the program itself.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use clap_complete::Shell;
+
+use super::RepoArgs;
+
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+pub(in crate::cli) struct DiffArgs {
+    #[command(flatten)]
+    pub(in crate::cli) repo: RepoArgs,
+    /// The older revision: a branch, tag, commit or expression
+    #[arg(value_name = "A")]
+    pub(in crate::cli) old: String,
+    /// The newer one [default: the default branch]
+    #[arg(value_name = "B")]
+    pub(in crate::cli) new: Option<String>,
+    /// Compare only these files and folders
+    #[arg(value_name = "PATH")]
+    pub(in crate::cli) paths: Vec<String>,
+    /// Only what DVC tracks, as `dvc diff` does
+    #[arg(long)]
+    pub(in crate::cli) dvc_only: bool,
+    /// Show hashes
+    #[arg(long)]
+    pub(in crate::cli) show_hash: bool,
+    /// Print JSON
+    #[arg(long, conflicts_with = "markdown")]
+    pub(in crate::cli) json: bool,
+    /// Print a table in Markdown
+    #[arg(long = "md")]
+    pub(in crate::cli) markdown: bool,
+    /// End with exit code 1 if anything differs
+    #[arg(long)]
+    pub(in crate::cli) exit_code: bool,
+    /// Taken from scripts that use `dvc diff`: what is not cached is never listed here
+    #[arg(long, hide = true)]
+    pub(in crate::cli) hide_missing: bool,
+}
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum ConfigCommand {

@@ -14,6 +14,7 @@ mod sides;
 
 use std::{io::IsTerminal, process::ExitCode};
 
+pub(super) use self::sides::manifest_of;
 use self::{
     colors::Colors,
     sides::{Item, Named, Project},

@@ -242,7 +242,7 @@ fn total(files: &[ListedFile]) -> u64 {
 }
 
 /// The id of the manifest that the files would have.
-fn manifest_of(files: &[ListedFile]) -> TreeId {
+pub(in crate::cli) fn manifest_of(files: &[ListedFile]) -> TreeId {
     let entries = files.iter().map(|file| manifest::Entry {
         relpath: file.relpath.as_bytes(),
         digest: file.blob.map(|blob| blob.digest),

@@ -108,6 +108,28 @@ impl Fixture {
         }
         place
     }
+
+    /// [`Self::unpack`], with all that DVC needs to look into tracked folders at any revision: it
+    /// would look for relative remotes from the root of the machine.
+    pub(crate) fn unpack_for_dvc(&self, sandbox: &Sandbox) -> Place {
+        let place = self.unpack(sandbox);
+        let clone = place.work_tree();
+        for project in ["", "proj/a", "proj/a/nested", "proj/b"] {
+            let dot_dvc = clone.join(project).join(".dvc");
+            if !dot_dvc.is_dir() {
+                continue;
+            }
+            fs::create_dir_all(dot_dvc.join("cache")).unwrap();
+            for entry in fs::read_dir(&place.top).unwrap() {
+                let store = entry.unwrap().path();
+                if store.file_name().unwrap().to_str().unwrap().starts_with("store") {
+                    let objects = store.join(".");
+                    succeed(Command::new("cp").arg("-rn").arg(objects).arg(dot_dvc.join("cache")));
+                }
+            }
+        }
+        place
+    }
 }
 
 /// An unpacked fixture.

@@ -1,5 +1,6 @@
 //! What the tests stand on: places of their own, mounts that end with them, trees to compare.
 
+mod dvc;
 mod fixture;
 mod listing;
 mod mount;
@@ -14,11 +15,12 @@ use std::{
 };
 
 pub(crate) use self::{
+    dvc::Dvc,
     fixture::{FIXTURES, Fixture, Place, Revision},
     listing::{Content, Entry, Listing, assert_same, differences, list, md5_of},
     mount::{Mount, is_mounted},
     open_mode::{in_each_open_mode, with_open_mode},
-    registry::{DATE, PREFIX, noise, registry_on_disk, registry_on_s3},
+    registry::{DATE, PREFIX, lose_manifests, noise, registry_on_disk, registry_on_s3},
     run::{output, succeed, text},
     sandbox::Sandbox,
 };

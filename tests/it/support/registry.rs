@@ -1,5 +1,7 @@
 //! Registries that a test makes itself.
 
+use std::fs;
+
 use crate::{
     registry_builder::RegistryBuilder,
     s3server::{Options, S3Server},
@@ -35,6 +37,18 @@ pub(crate) fn registry_on_s3(sandbox: &Sandbox) -> (RegistryBuilder, S3Server) {
     let server = S3Server::start(root, Options::default());
     sandbox.user_config(&format!("{remote}{url}    endpointurl = {}\n", server.endpoint()));
     (builder, server)
+}
+
+/// Takes every manifest out of a registry's remote.
+pub(crate) fn lose_manifests(registry: &RegistryBuilder) {
+    for folder in fs::read_dir(registry.objects().join("files/md5")).unwrap() {
+        for object in fs::read_dir(folder.unwrap().path()).unwrap() {
+            let path = object.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "dir") {
+                fs::remove_file(path).unwrap();
+            }
+        }
+    }
 }
 
 /// Bytes that look like no others, the same for the same seed.

@@ -1,7 +1,7 @@
-"""Runs `dvc list` many times: real DVC, started once.
+"""Runs `dvc` many times: real DVC, started once.
 
 Each line read is a batch in JSON: `folder` to work in, `site` for DVC's own notes, `out` for what
-is printed, `cases` of arguments. The answer is a line with the exit code of each case, whose output
+is printed, `cases` of commands with their arguments. The answer is a line with the exit code of each case, whose output
 is in the file `out` with the case's number behind it. A batch is run in a process of its own.
 """
 
@@ -9,8 +9,10 @@ import json
 import os
 import sys
 
+import dvc.commands.diff
 import dvc.commands.ls
 import dvc.fs.dvc
+import dvc.repo.diff
 import dvc.repo.index
 import dvc.repo.ls
 import dvc.repo.open_repo
@@ -39,7 +41,7 @@ def run_batch(batch, answer):
     for number, arguments in enumerate(batch["cases"]):
         redirect(1, f"{batch['out']}{number}")
         redirect(2, os.devnull)
-        codes.append(run(["list", *arguments]))
+        codes.append(run(arguments))
         sys.stdout.flush()
     os.write(answer, json.dumps(codes).encode() + b"\n")
 
