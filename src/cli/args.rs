@@ -9,7 +9,9 @@ use clap::{
     builder::BoolishValueParser,
 };
 
-pub(super) use self::inspect::{CompletionsArgs, ConfigCommand, ConfigListArgs, DiffArgs, ManArgs};
+pub(super) use self::inspect::{
+    CompletionsArgs, ConfigCommand, ConfigListArgs, DiffArgs, ManArgs, RevsArgs,
+};
 
 /// Mount a DVC data registry as folders, at any git revision.
 #[derive(Debug, Parser)]
@@ -116,6 +118,8 @@ pub(super) enum Command {
     Get(GetArgs),
     /// Print a file of a registry
     Cat(CatArgs),
+    /// List the branches and tags of a registry, and the commits that changed data
+    Revs(RevsArgs),
     /// Show what changed between two revisions, as `dvc diff` does
     Diff(DiffArgs),
     /// Make a mount look for new commits now

@@ -41,6 +41,11 @@ impl Context {
         Self::with_log(settings, REPORTED)
     }
 
+    /// For a command that goes through many trees, where it is no news what is wrong in each.
+    pub(super) fn for_history(settings: Settings) -> Result<Self, Failure> {
+        Self::with_log(settings, &format!("{REPORTED},dvcfs::vfs=error"))
+    }
+
     /// For a mount, where only the log tells why a program got an error.
     pub(super) fn for_mount(settings: Settings) -> Result<Self, Failure> {
         Self::with_log(settings, "")

@@ -17,6 +17,7 @@ mod mount;
 mod mounts;
 mod progress;
 mod refresh;
+mod revs;
 mod settings;
 mod status;
 mod trust;
@@ -68,6 +69,7 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<ExitCode, Failure> {
         Command::Status(args) => status::run(&settings()?, &args),
         Command::Refresh(args) => refresh::run(&settings()?, &args),
         Command::List(args) => list::run(&context()?, &args),
+        Command::Revs(args) => revs::run(&Context::for_history(settings()?)?, &args),
         Command::Diff(args) => diff::run(&context()?, &args),
         Command::Get(args) => get::run(&context()?, &args),
         Command::Cat(args) => cat::run(&context()?, &args),

@@ -5,6 +5,7 @@ mod completions;
 mod config;
 mod help;
 mod man;
+mod revs;
 
 use std::process::{Command, Output};
 

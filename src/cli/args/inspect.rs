@@ -8,6 +8,22 @@ use clap_complete::Shell;
 use super::RepoArgs;
 
 #[derive(Debug, Args)]
+pub(in crate::cli) struct RevsArgs {
+    #[command(flatten)]
+    pub(in crate::cli) repo: RepoArgs,
+    /// List the commits that changed what DVC tracks, too: the latest 20, or N
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true,
+          default_missing_value = "20")]
+    pub(in crate::cli) commits: Option<usize>,
+    /// Whose commits [default: those of the default branch]
+    #[arg(long, value_name = "REV", requires = "commits")]
+    pub(in crate::cli) rev: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+}
+
+#[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(in crate::cli) struct DiffArgs {
     #[command(flatten)]
