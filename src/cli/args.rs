@@ -10,7 +10,7 @@ use clap::{
 };
 
 pub(super) use self::inspect::{
-    CompletionsArgs, ConfigCommand, ConfigListArgs, DiffArgs, ManArgs, RevsArgs,
+    CompletionsArgs, ConfigCommand, ConfigListArgs, DiffArgs, DoctorArgs, ManArgs, RevsArgs,
 };
 
 /// Mount a DVC data registry as folders, at any git revision.
@@ -127,6 +127,8 @@ pub(super) enum Command {
     /// Look after the cache
     #[command(subcommand)]
     Cache(CacheCommand),
+    /// Find out what is wrong with this machine, or with a registry
+    Doctor(DoctorArgs),
     /// Look at the settings
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -46,6 +46,11 @@ impl Context {
         Self::with_log(settings, &format!("{REPORTED},dvcfs::vfs=error"))
     }
 
+    /// For a command that says itself what it found wrong with settings and mirrors.
+    pub(super) fn for_diagnosis(settings: Settings) -> Result<Self, Failure> {
+        Self::with_log(settings, &format!("{REPORTED},dvcfs::registry=error"))
+    }
+
     /// For a mount, where only the log tells why a program got an error.
     pub(super) fn for_mount(settings: Settings) -> Result<Self, Failure> {
         Self::with_log(settings, "")

@@ -9,6 +9,7 @@ mod config;
 mod context;
 mod control;
 mod diff;
+mod doctor;
 mod exit;
 mod get;
 mod list;
@@ -78,6 +79,7 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<ExitCode, Failure> {
             let given = Given { common: &common, matches, environment: &environment };
             config::run(settings()?, &given, &command)
         }
+        Command::Doctor(args) => doctor::run(&common, &environment, &args),
         Command::Completions(args) => Ok(completions::run(&args)),
         Command::Man(args) => man::run(&args),
     }

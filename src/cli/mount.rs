@@ -113,7 +113,7 @@ fn raise_file_limit() -> usize {
 
 /// Whether nobody answers for a mount any more. The kernel may still know its root's attributes,
 /// but asks for these totals each time.
-fn is_dead(dir: &Path) -> bool {
+pub(super) fn is_dead(dir: &Path) -> bool {
     let dir = dir.to_owned();
     let (sender, answered) = std::sync::mpsc::channel();
     thread::spawn(move || {

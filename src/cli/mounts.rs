@@ -18,7 +18,7 @@ pub(super) const SOURCE_PREFIX: &str = "dvcfs#";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mounted {
     pub(super) mount_point: PathBuf,
-    fs_type: String,
+    pub(super) fs_type: String,
     source: String,
 }
 
@@ -35,6 +35,16 @@ pub(super) fn find(mount_point: &Path) -> io::Result<Option<Mounted>> {
     let table = fs::read("/proc/self/mountinfo")?;
     let lines = table.split(|byte| *byte == b'\n');
     Ok(lines.filter_map(parse_line).rfind(|line| line.mount_point == mount_point))
+}
+
+/// The mount that a path lies on.
+pub(super) fn around(path: &Path) -> io::Result<Option<Mounted>> {
+    let path = path.canonicalize()?;
+    let table = fs::read("/proc/self/mountinfo")?;
+    let lines = table.split(|byte| *byte == b'\n').filter_map(parse_line);
+    let holding = lines.filter(|line| path.starts_with(&line.mount_point));
+    // Of two on one place the later hides the earlier.
+    Ok(holding.max_by_key(|line| line.mount_point.as_os_str().len()))
 }
 
 /// Reads `36 35 98:0 /root /mnt/point options... - type source superoptions`.

@@ -39,7 +39,7 @@ use self::{
 };
 pub use self::{
     open_mode::{ChosenMode, OpenMode},
-    session::{MountError, MountOptions, Session, unmount},
+    session::{MountError, MountOptions, Session, helper, unmount, users_may_share},
 };
 use crate::vfs::{Answer, Ino, Lookup, OpenedFile, Read, Vfs, VfsError};
 

@@ -219,17 +219,20 @@ fn diagnose(error: io::Error, dir: &Path, options: &MountOptions) -> MountError 
     if !is_root && helper().is_none() {
         return MountError::NoHelper;
     }
-    if !is_root && options.allow_other {
-        let conf = std::fs::read_to_string("/etc/fuse.conf").unwrap_or_default();
-        if !conf.lines().any(|line| line.trim() == "user_allow_other") {
-            return MountError::AllowOther;
-        }
+    if !is_root && options.allow_other && !users_may_share() {
+        return MountError::AllowOther;
     }
     MountError::Refused { dir: dir.to_owned(), source: error }
 }
 
-/// The helper that mounts and unmounts for ordinary users.
-fn helper() -> Option<PathBuf> {
+/// Whether ordinary users may let others into their mounts.
+pub fn users_may_share() -> bool {
+    let conf = std::fs::read_to_string("/etc/fuse.conf").unwrap_or_default();
+    conf.lines().any(|line| line.trim() == "user_allow_other")
+}
+
+/// The helper that mounts and unmounts for ordinary users, if it is installed.
+pub fn helper() -> Option<PathBuf> {
     let folders = ["/usr/bin", "/bin", "/usr/local/bin"];
     let mut helpers = folders.iter().map(|folder| Path::new(folder).join("fusermount3"));
     helpers.find(|helper| helper.is_file())

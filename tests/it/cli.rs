@@ -3,6 +3,7 @@
 
 mod completions;
 mod config;
+mod doctor;
 mod help;
 mod man;
 mod revs;

@@ -57,6 +57,22 @@ pub(in crate::cli) struct DiffArgs {
     pub(in crate::cli) hide_missing: bool,
 }
 
+#[derive(Debug, Args)]
+pub(in crate::cli) struct DoctorArgs {
+    /// Check this registry, its remote and your access to them, too
+    #[arg(value_name = "REPO")]
+    pub(in crate::cli) repo: Option<String>,
+    /// Let the repository's own configuration choose the S3 endpoint and how it is checked
+    #[arg(long, requires = "repo")]
+    pub(in crate::cli) trust_remote: bool,
+    /// Check this remote instead of the configured default
+    #[arg(short = 'r', long, value_name = "NAME", requires = "repo")]
+    pub(in crate::cli) remote: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+}
+
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum ConfigCommand {
     /// Print the settings in force: dvcfs's own, then DVC's
