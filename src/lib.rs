@@ -11,7 +11,7 @@
 //! |---|---|
 //! | 0 words | [`id`], [`path`], [`recent`], [`stats`] |
 //! | 1 formats | [`dvc`], [`atomic`] |
-//! | 2 stores | [`git`], [`remote`], [`cache`], [`sizes`], [`overlay`] |
+//! | 2 stores | [`git`], [`remote`], [`cache`], [`sizes`], [`segments`], [`overlay`] |
 //! | 3 content | [`blobs`] |
 //! | 4 namespace | [`tree`], [`registry`] |
 //! | 5 system | [`vfs`] |
@@ -30,6 +30,7 @@ pub mod cache;
 pub mod git;
 pub mod overlay;
 pub mod remote;
+pub mod segments;
 pub mod sizes;
 
 pub mod blobs;

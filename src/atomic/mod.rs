@@ -10,6 +10,8 @@ use std::{
     path::Path,
 };
 
+use tempfile::NamedTempFile;
+
 pub mod records;
 
 /// Replaces the file at `path` by `contents`, synced before it gets its name.
@@ -26,14 +28,36 @@ pub fn write_with(
     fill: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {
     let folder = folder_of(path)?;
-    fs::create_dir_all(folder)?;
-    let mut temporary = tempfile::Builder::new().prefix(".tmp-").tempfile_in(folder)?;
-    fill(temporary.as_file_mut())?;
-    temporary.as_file().set_permissions(Permissions::from_mode(mode))?;
+    let temporary = filled(folder, mode, fill)?;
     temporary.as_file().sync_all()?;
     temporary.persist(path).map_err(|failed| failed.error)?;
     // The rename itself lasts only once the folder is on disk too.
     File::open(folder)?.sync_all()
+}
+
+/// Like [`write_with`], but nothing waits for the disk: for files that can be made again, and whose
+/// readers notice what a power cut took from them.
+pub fn write_unsynced(
+    path: &Path,
+    mode: u32,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    let temporary = filled(folder_of(path)?, mode, fill)?;
+    temporary.persist(path).map_err(|failed| failed.error)?;
+    Ok(())
+}
+
+/// A new file in `folder`, which is created where it is missing; without a name of its own yet.
+fn filled(
+    folder: &Path,
+    mode: u32,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<NamedTempFile> {
+    fs::create_dir_all(folder)?;
+    let mut temporary = tempfile::Builder::new().prefix(".tmp-").tempfile_in(folder)?;
+    fill(temporary.as_file_mut())?;
+    temporary.as_file().set_permissions(Permissions::from_mode(mode))?;
+    Ok(temporary)
 }
 
 /// Moves a finished file over `to` on the same disk, creating the folder of `to` where it is

@@ -2,8 +2,11 @@
 //!
 //! A manifest is a JSON list of `{"md5": ..., "relpath": ...}`, a million long at times, so it is
 //! read as a stream: one entry is in memory at a time and each is accepted or refused by itself.
+//! [`read()`] tries the exact form that DVC writes first, and any JSON only where that fails.
 //! Names are bytes. DVC 1 wrote those that are not UTF-8 as lone surrogates (Python's
 //! `surrogateescape`), which a strict JSON string cannot hold.
+
+mod written;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -71,6 +74,30 @@ impl From<serde_json::Error> for ManifestError {
             Some(_) => Self::Read(error.into()),
         }
     }
+}
+
+/// Takes the entries of a manifest.
+pub trait Sink {
+    /// Takes a sound entry; they come in the order of the text.
+    fn take(&mut self, entry: Entry<'_>);
+
+    /// Forgets every entry taken so far: the text is read again from its beginning.
+    fn start_over(&mut self);
+}
+
+/// Reads a manifest as [`parse`] does, but quicker where it has the form that DVC writes. `open`
+/// gives the text from its beginning, each time it is called.
+pub fn read<R: BufRead>(
+    open: impl Fn() -> io::Result<R>,
+    sink: &mut dyn Sink,
+) -> Result<Refused, ManifestError> {
+    let open = || open().map_err(ManifestError::Read);
+    let scanned = written::scan(open()?, &mut |entry| sink.take(entry));
+    if let Some(refused) = scanned.map_err(ManifestError::Read)? {
+        return Ok(refused);
+    }
+    sink.start_over();
+    parse(open()?, &mut |entry| sink.take(entry))
 }
 
 /// Reads a manifest, giving each sound entry to `accept` in the order of the text.
@@ -394,7 +421,73 @@ mod tests {
         text + "\""
     }
 
+    #[derive(Debug, Default, PartialEq)]
+    struct Taken(Vec<(Vec<u8>, Option<Digest>)>);
+
+    impl Sink for Taken {
+        fn take(&mut self, entry: Entry<'_>) {
+            self.0.push((entry.relpath.to_vec(), entry.digest));
+        }
+
+        fn start_over(&mut self) {
+            self.0.clear();
+        }
+    }
+
+    /// What the scanner for DVC's own form says, nothing if the text has another, and what the
+    /// JSON parser says.
+    fn both_ways(text: &[u8]) -> [Option<(Taken, Refused)>; 2] {
+        let (mut scanned, mut parsed) = (Taken::default(), Taken::default());
+        let by_scan = written::scan(text, &mut |entry| scanned.take(entry)).unwrap();
+        let by_parse = parse(text, &mut |entry| parsed.take(entry)).ok();
+        [by_scan.map(|refused| (scanned, refused)), by_parse.map(|refused| (parsed, refused))]
+    }
+
+    #[test]
+    fn the_form_that_dvc_writes_is_read_without_the_json_parser() {
+        let entry = |path: &str| format!(r#"{{"md5": "{MD5}", "relpath": "{path}"}}"#);
+        let paths = ["a", "../up", "", r"\u00fc\ud83d\ude00\udcff", r#"q\"\\\n\r\t\b\f"#, "z\x7f"];
+        let many: Vec<_> = (0..20_000).map(|n| entry(&format!("{n:06}{}", paths[n % 6]))).collect();
+        let each: Vec<_> = paths.iter().map(|path| entry(path)).collect();
+        for text in
+            ["[]".to_owned(), format!("[{}]", each.join(", ")), format!("[{}]", many.join(", "))]
+        {
+            let [scanned, parsed] = both_ways(text.as_bytes());
+            assert!(scanned.is_some(), "{text:.200}");
+            assert_eq!(scanned, parsed);
+        }
+    }
+
+    #[test]
+    fn another_form_is_read_from_the_beginning_by_the_json_parser() {
+        let text = format!(
+            r#"[{{"md5": "{MD5}", "relpath": "a"}}, {{"relpath": "b", "md5": "{MD5}"}}, {{"relpath": "c"}}]"#
+        );
+        let mut taken = Taken::default();
+        let refused = super::read(|| Ok(text.as_bytes()), &mut taken).unwrap();
+        assert_eq!(refused, Refused::default());
+        let names: Vec<_> = taken.0.iter().map(|(name, _)| name.as_slice()).collect();
+        assert_eq!(names, [b"a", b"b", b"c"]);
+        assert!(both_ways(text.as_bytes())[0].is_none());
+    }
+
     proptest! {
+        #[test]
+        fn a_text_that_is_scanned_says_what_the_json_parser_says(
+            paths in vec("([a-c/.]|\\\\[\"\\\\nrtbf]|\\\\u(00|d8|dc|dd|20)[0-9a-f]{2}){0,6}", 0..5),
+            damage in proptest::option::of((0..200_usize, prop_oneof![any::<u8>(), Just(b' '), Just(b'"')])),
+        ) {
+            let entries = paths.iter().map(|path| format!(r#"{{"md5": "{MD5}", "relpath": "{path}"}}"#));
+            let mut text = format!("[{}]", entries.collect::<Vec<_>>().join(", ")).into_bytes();
+            if let Some((at, byte)) = damage {
+                let at = at % text.len();
+                text[at] = byte;
+            }
+            if let [Some(scanned), parsed] = both_ways(&text) {
+                prop_assert_eq!(Some(scanned), parsed);
+            }
+        }
+
         #[test]
         fn every_name_that_python_writes_is_read_back(
             name in vec(prop_oneof![any::<u8>(), Just(0xed), 0xa0..=0xbf_u8], 1..40)
