@@ -71,9 +71,20 @@ pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     line.replace(['\n', '\r'], " ")
 }
 
+/// Whether a proxy has refused to lead on, judged by the text of the causes.
+pub(super) fn is_of_proxy(reason: &str) -> bool {
+    reason.contains("proxy authorization required")
+}
+
+/// What to do about a proxy that lets nobody in whom it does not know.
+pub(super) const PROXY_HINT: &str = "the proxy wants to know who you are: say so in HTTP_PROXY or \
+     HTTPS_PROXY, as in http://user:password@host:port";
+
 /// What to do about a failed connection, judged by the text of its causes.
 pub(super) fn network_hint(reason: &str) -> &'static str {
-    if reason.contains("certificate") {
+    if is_of_proxy(reason) {
+        PROXY_HINT
+    } else if reason.contains("certificate") {
         "for a private certificate authority set `ssl_verify` to its bundle, or AWS_CA_BUNDLE for S3"
     } else if reason.contains("dns error") || reason.contains("lookup") {
         "check the host name in the remote's settings, and the network"

@@ -33,7 +33,7 @@ const LARGE: usize = 9 << 20;
 /// Runs a program that must fail. Gives its exit code and what it said, which is one line that
 /// begins with `error: ` and at most one more with `hint: `, after warnings from the log; what
 /// differs from run to run is replaced.
-fn refused(sandbox: &Sandbox, command: &mut Command) -> String {
+pub(crate) fn refused(sandbox: &Sandbox, command: &mut Command) -> String {
     let Output { status, stdout, stderr } = output(command);
     let said = String::from_utf8(stderr).unwrap();
     assert_eq!(String::from_utf8_lossy(&stdout), "", "printed before {said}");

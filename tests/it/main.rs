@@ -15,6 +15,7 @@ mod registry_builder;
 mod s3server;
 mod support;
 
+mod access;
 mod bad_input;
 mod cli;
 mod crashes;

@@ -232,7 +232,9 @@ impl HttpRemote {
             return self.error(Cause::Untrusted, action, reason).with_hint(address::HINT);
         }
         let hint = network_hint(&reason);
-        self.error(Cause::Unreachable, action, reason).with_hint(hint).with_source(error)
+        let cause =
+            if transport::is_of_proxy(&reason) { Cause::Denied } else { Cause::Unreachable };
+        self.error(cause, action, reason).with_hint(hint).with_source(error)
     }
 
     /// An answer that is not the object.
@@ -240,7 +242,8 @@ impl HttpRemote {
         let reason = format!("the server says {status}");
         let (cause, hint) = match status.as_u16() {
             404 | 410 => return self.error(Cause::Missing, action, reason),
-            401 | 403 | 407 => (Cause::Denied, "check `auth`, `user` and `password`"),
+            407 => (Cause::Denied, transport::PROXY_HINT),
+            401 | 403 => (Cause::Denied, "check `auth`, `user` and `password`"),
             412 => (Cause::Unreachable, "the object changed while it was read; try again"),
             408 | 425 | 429 | 500.. => (Cause::Unreachable, "the server has trouble; try later"),
             _ => (Cause::Misconfigured, "check the remote's `url`"),

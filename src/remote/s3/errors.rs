@@ -75,11 +75,18 @@ impl Failure {
             (Some(CredentialsError::InvalidConfiguration(_)), _) => {
                 (Cause::Misconfigured, "check the AWS profile and its files")
             }
-            (Some(_), _) => (Cause::Denied, CREDENTIALS_HINT),
+            (Some(failed), _) => {
+                // Its own words say no more than that it failed.
+                let (all, own) = (transport::chain(failed), format!("{failed}: "));
+                let why = all.strip_prefix(&own).unwrap_or(&all);
+                reason = format!("AWS credentials cannot be had: {why}");
+                (Cause::Denied, CREDENTIALS_HINT)
+            }
             (None, SdkError::ConstructionFailure(_)) => {
                 (Cause::Misconfigured, "check `url`, `endpointurl` and `region`")
             }
             (None, SdkError::TimeoutError(_)) => (Cause::Unreachable, NETWORK_HINT),
+            (None, _) if transport::is_of_proxy(&reason) => (Cause::Denied, transport::PROXY_HINT),
             (None, _) => (Cause::Unreachable, transport::network_hint(&reason)),
         };
         Self { cause, status: None, code: None, reason, hint: Some(hint) }
@@ -159,7 +166,8 @@ const TROUBLE: &str = "the server has trouble; try later";
 fn judge_status(status: u16) -> (Cause, &'static str) {
     match status {
         404 => (Cause::Missing, "push it again from where it was added"),
-        401 | 403 | 407 => (Cause::Denied, ALLOW),
+        407 => (Cause::Denied, transport::PROXY_HINT),
+        401 | 403 => (Cause::Denied, ALLOW),
         300..=399 => (Cause::Misconfigured, "check `region` and `endpointurl`"),
         408 | 412 | 425 | 429 | 500.. => (Cause::Unreachable, TROUBLE),
         _ => (Cause::Misconfigured, "check the settings of the remote"),

@@ -8,6 +8,7 @@ mod open_mode;
 mod registry;
 mod run;
 mod sandbox;
+mod web;
 
 use std::{
     thread,
@@ -23,6 +24,7 @@ pub(crate) use self::{
     registry::{DATE, PREFIX, lose_manifests, noise, registry_on_disk, registry_on_s3},
     run::{output, succeed, text},
     sandbox::Sandbox,
+    web::{Proxy, WebAnswer, WebRequest, WebServer},
 };
 
 /// What the system says of bytes that cannot be had.

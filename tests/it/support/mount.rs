@@ -40,7 +40,7 @@ pub(crate) struct Mount {
 
 impl Mount {
     /// Starts `dvcfs mount --foreground` and returns once it says that it is ready.
-    pub(super) fn start(mut command: Command, dir: &Path, run: &Path) -> Self {
+    pub(crate) fn start(mut command: Command, dir: &Path, run: &Path) -> Self {
         let name = dir.file_name().unwrap().to_string_lossy();
         let log = run.join(format!("{name}.log"));
         let socket_path = run.join(format!("{name}.notify"));

@@ -37,8 +37,22 @@ pub struct Options {
     pub anonymous: bool,
     /// The region that signatures must name; any if absent.
     pub region: Option<String>,
+    /// How a signature that names another region is refused.
+    pub telling: Telling,
     /// Whether to speak TLS, with a certificate that only `S3Server::certificate` vouches for.
     pub tls: bool,
+}
+
+/// How a server says that a bucket lies in another region.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Telling {
+    /// 400 with a header, as Amazon does.
+    #[default]
+    Malformed,
+    /// 301 with a header, as Amazon does, too.
+    Moved,
+    /// 400 with the region in the body alone, as other vendors do.
+    InBody,
 }
 
 /// One request as it came.
@@ -94,6 +108,11 @@ impl S3Server {
     pub fn endpoint(&self) -> String {
         let scheme = if self.certificate.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.address)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// The certificate in PEM form, if it speaks TLS.

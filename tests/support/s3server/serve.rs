@@ -32,7 +32,7 @@ use tokio_rustls::{
 };
 
 use super::{
-    ACCESS_KEY, Fault, Options, Request, SECRET_KEY, State,
+    ACCESS_KEY, Fault, Options, Request, SECRET_KEY, State, Telling,
     backend::{Folder, WholeObject},
     faults::error_xml,
     lock,
@@ -116,6 +116,7 @@ async fn connection(
 pub(super) struct Service {
     store: S3Service,
     region: Option<String>,
+    telling: Telling,
     state: Arc<State>,
 }
 
@@ -124,7 +125,8 @@ impl Service {
         let mut store = S3ServiceBuilder::new(Folder::new(root));
         store.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
         store.set_access(Access { anonymous: options.anonymous });
-        Self { store: store.build(), region: options.region, state }
+        let Options { region, telling, .. } = options;
+        Self { store: store.build(), region, telling, state }
     }
 
     async fn answer(
@@ -178,11 +180,20 @@ impl Service {
         if signature.contains(&format!("/{region}/s3/")) {
             return None;
         }
-        let text = error_xml("AuthorizationHeaderMalformed");
-        let builder = Response::builder()
-            .status(StatusCode::BAD_REQUEST)
-            .header("x-amz-bucket-region", region)
-            .header(CONTENT_LENGTH, text.len());
+        let (status, code) = match self.telling {
+            Telling::Moved => (StatusCode::MOVED_PERMANENTLY, "PermanentRedirect"),
+            Telling::Malformed | Telling::InBody => {
+                (StatusCode::BAD_REQUEST, "AuthorizationHeaderMalformed")
+            }
+        };
+        let mut text = error_xml(code);
+        let mut builder = Response::builder().status(status);
+        if let Telling::InBody = self.telling {
+            text = text.replace("</Error>", &format!("<Region>{region}</Region></Error>"));
+        } else {
+            builder = builder.header("x-amz-bucket-region", region);
+        }
+        builder = builder.header(CONTENT_LENGTH, text.len());
         let text = if is_head { String::new() } else { text };
         builder.body(body_of(futures_util::stream::iter([Ok(text.into())]))).ok()
     }
