@@ -116,6 +116,11 @@ pub struct Key {
 }
 
 impl Key {
+    /// Whether it names no bytes at all; every other name is of some.
+    pub const fn is_of_nothing(&self) -> bool {
+        BlobId { digest: self.digest, scheme: self.scheme }.is_empty_content()
+    }
+
     /// The object's place below a remote's URL or a cache directory, such as
     /// `files/md5/ab/cdef...` or, in the older layout, `ab/cdef...`.
     pub fn path(&self) -> String {

@@ -14,15 +14,19 @@
 //! | 23..28 | scope: the start of the MD5 of the remote's URL, zeros for global sizes |
 //! | 28..30 | check |
 //!
+//! No content but the empty one has size 0, whoever says so.
+//!
 //! In memory an entry is two words: a hash of (key, scope) under a key of this process, which
 //! nobody outside can make collide, and the size.
 
 use std::{
     collections::{HashMap, hash_map::RandomState},
     hash::BuildHasher as _,
+    num::NonZeroUsize,
     path::Path,
 };
 
+use lru::LruCache;
 use md5::{Digest as _, Md5};
 use parking_lot::{Mutex, RwLock};
 
@@ -36,6 +40,9 @@ const WIDTH: usize = 30;
 
 /// Records kept before the older half is dropped; in memory about 20 bytes each.
 const LIMIT: u64 = 1 << 23;
+
+/// Revisions that are remembered; wrong sizes are few.
+const REVISED: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
 
 /// Sizes above this fit no record; no store holds such an object.
 const LARGEST: u64 = (1 << 47) - 1;
@@ -76,6 +83,8 @@ impl Scope {
 #[derive(Debug)]
 pub struct SizeIndex {
     known: RwLock<HashMap<u64, Size>>,
+    /// Objects of which another size was told before.
+    revised: Mutex<LruCache<Key, ()>>,
     hasher: RandomState,
     records: Option<Records<WIDTH>>,
     /// How far the file was read. Only ever tried, so that nobody waits for another's reading.
@@ -99,6 +108,7 @@ impl SizeIndex {
     pub fn in_memory() -> Self {
         Self {
             known: RwLock::default(),
+            revised: Mutex::new(LruCache::new(REVISED)),
             hasher: RandomState::new(),
             records: None,
             read_to: Mutex::new(0),
@@ -114,28 +124,50 @@ impl SizeIndex {
 
     /// Keeps a size whose content was checked against `key`.
     pub fn record_verified(&self, key: &Key, scope: Scope, bytes: u64) {
-        let scope = if is_global(key) { Scope::GLOBAL } else { scope };
-        self.record(key, scope, Some(Size { bytes, is_verified: true }));
+        let kept_at = if is_global(key) { Scope::GLOBAL } else { scope };
+        self.note_revision(key, self.known_size(key, scope), Some(bytes));
+        self.record(key, kept_at, Some(Size { bytes, is_verified: true }));
     }
 
     /// Keeps a size that a `.dvc` file or the remote `scope` claims; never above a verified one.
     pub fn record_claim(&self, key: &Key, scope: Scope, bytes: u64) {
-        if !self.known_size(key, scope).is_some_and(|size| size.is_verified) {
+        let known = self.known_size(key, scope);
+        if !known.is_some_and(|size| size.is_verified) {
+            self.note_revision(key, known, Some(bytes));
             self.record(key, scope, Some(Size { bytes, is_verified: false }));
         }
     }
 
     /// Drops a claim that turned out wrong; verified sizes stay.
     pub fn forget_claim(&self, key: &Key, scope: Scope) {
-        if self.known_size(key, scope).is_some_and(|size| !size.is_verified) {
+        let known = self.known_size(key, scope);
+        if known.is_some_and(|size| !size.is_verified) {
+            self.note_revision(key, known, None);
             self.record(key, scope, None);
+        }
+    }
+
+    /// Whether another size of this object was told before, so that somebody may still believe it.
+    pub fn is_revised(&self, key: &Key) -> bool {
+        self.revised.lock().contains(key)
+    }
+
+    /// Notes that readers may have been told another size than the one that is right.
+    pub fn revise(&self, key: &Key) {
+        self.revised.lock().put(*key, ());
+    }
+
+    fn note_revision(&self, key: &Key, before: Option<Size>, now: Option<u64>) {
+        if before.is_some_and(|before| Some(before.bytes) != now) {
+            self.revise(key);
         }
     }
 
     fn known_size(&self, key: &Key, scope: Scope) -> Option<Size> {
         let known = self.known.read();
         let global = is_global(key).then(|| known.get(&self.slot(key, Scope::GLOBAL))).flatten();
-        global.or_else(|| known.get(&self.slot(key, scope))).copied()
+        let size = global.or_else(|| known.get(&self.slot(key, scope))).copied();
+        size.filter(|size| size.bytes > 0 || key.is_of_nothing())
     }
 
     fn record(&self, key: &Key, scope: Scope, size: Option<Size>) {
@@ -169,8 +201,14 @@ impl SizeIndex {
         if !records.has_grown(*read_to) {
             return false;
         }
+        // What was there before the first look was not told to anybody.
+        let is_told = *read_to > 0;
         let end = records.read_from(*read_to, |record| {
             let (key, scope, size) = decode(record);
+            if is_told {
+                let now = size.map(|size| size.bytes);
+                self.note_revision(&key, self.known_size(&key, scope), now);
+            }
             self.apply(self.slot(&key, scope), size);
         });
         *read_to = end.unwrap_or(*read_to);
@@ -225,6 +263,12 @@ mod tests {
         Key { digest: [n; 16], scheme, is_manifest: false }
     }
 
+    /// The MD5 of nothing.
+    const EMPTY: [u8; 16] = [
+        0xd4, 0x1d, 0x8c, 0xd9, 0x8f, 0x00, 0xb2, 0x04, 0xe9, 0x80, 0x09, 0x98, 0xec, 0xf8, 0x42,
+        0x7e,
+    ];
+
     fn here() -> Scope {
         Scope::of("s3://here")
     }
@@ -244,6 +288,37 @@ mod tests {
         assert_eq!(index.get(&key, there()), Some(Size { bytes: 12, is_verified: true }));
         index.record_claim(&key, there(), 99);
         assert_eq!(index.get(&key, there()).unwrap().bytes, 12);
+    }
+
+    #[test]
+    fn nothing_but_the_empty_content_is_empty() {
+        let index = SizeIndex::in_memory();
+        let (some, none) = (key(1, Scheme::Md5), Key { digest: EMPTY, ..key(1, Scheme::Md5) });
+        for key in [&some, &none] {
+            index.record_claim(key, here(), 0);
+        }
+        assert_eq!(index.get(&some, here()), None);
+        assert_eq!(index.get(&none, here()).unwrap().bytes, 0);
+    }
+
+    #[test]
+    fn a_size_that_was_told_otherwise_before_is_revised() {
+        let index = SizeIndex::in_memory();
+        let sound = key(1, Scheme::Md5);
+        index.record_claim(&sound, here(), 10);
+        index.record_verified(&sound, here(), 10);
+        assert!(!index.is_revised(&sound));
+        let (moved, forgotten, wrong) =
+            (key(2, Scheme::Md5), key(3, Scheme::Md5), key(4, Scheme::Md5));
+        for key in [&moved, &forgotten, &wrong] {
+            index.record_claim(key, here(), 10);
+        }
+        index.record_claim(&moved, here(), 11);
+        index.forget_claim(&forgotten, here());
+        index.record_verified(&wrong, here(), 12);
+        for key in [&moved, &forgotten, &wrong] {
+            assert!(index.is_revised(key));
+        }
     }
 
     #[test]

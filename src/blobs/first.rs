@@ -11,7 +11,7 @@ use super::{
     fetch::Phase,
     memory::Part,
     stream::{self, Stream},
-    target::is_size_fixed,
+    target::{MISMATCH, is_size_fixed},
 };
 use crate::{
     cache::{CachedBlob, Lookup},
@@ -131,7 +131,7 @@ impl Start<'_> {
             shared.stats.verification_failures.add(1);
             shared.sizes.forget_claim(&key, target.scope());
             tracing::warn!(%key, url = target.url(), "content does not match its name");
-            return Err(target.integrity("its content does not match its name"));
+            return Err(target.integrity(MISMATCH));
         }
         let content = Bytes::from(arriving.bytes);
         let size = content.len() as u64;

@@ -24,7 +24,7 @@ use tokio::{
 
 use crate::{
     cache::{BlobCache, CachedBlob, Lookup},
-    id::{BlobId, Key},
+    id::Key,
     remote::{Cause, Remote},
     sizes::{Scope, SizeIndex},
     stats::Stats,
@@ -247,9 +247,16 @@ impl Blobs {
 
     /// Puts the size that content turned out to have in place of a wrong claim.
     pub fn correct_size(&self, id: impl Into<Key>, sources: &Sources, bytes: u64) {
+        let key = id.into();
+        self.context.sizes.revise(&key);
         if let Some(scope) = scope_of(sources) {
-            self.context.sizes.record_verified(&id.into(), scope, bytes);
+            self.context.sizes.record_verified(&key, scope, bytes);
         }
+    }
+
+    /// Whether another size of the object was told before, so that somebody may still believe it.
+    pub fn is_size_revised(&self, id: impl Into<Key>) -> bool {
+        self.context.sizes.is_revised(&id.into())
     }
 
     /// Whether the cache has the object, checked or not.
@@ -273,6 +280,9 @@ impl Blobs {
         for remote in sources.iter() {
             self.context.stats.remote_requests.add(1);
             match remote.size(key).await {
+                Ok(0) if !key.is_of_nothing() => {
+                    return Err(self.context.empty(key, remote.url()));
+                }
                 Ok(bytes) => {
                     self.context.sizes.record_claim(&key, Scope::of(sources[0].url()), bytes);
                     return Ok(bytes);
@@ -316,7 +326,7 @@ fn scope_of(sources: &Sources) -> Option<Scope> {
 }
 
 fn is_empty(key: &Key) -> bool {
-    !key.is_manifest && BlobId { digest: key.digest, scheme: key.scheme }.is_empty_content()
+    !key.is_manifest && key.is_of_nothing()
 }
 
 #[cfg(test)]

@@ -44,6 +44,22 @@ pub(super) struct Context {
     pub(super) invalid: mpsc::Sender<Key>,
 }
 
+impl Context {
+    /// What is said of an object without bytes whose name is that of some.
+    ///
+    /// Nothing has to arrive to know that it is wrong; and its size must not be shown, since an
+    /// empty file is read without asking for any of it.
+    pub(super) fn empty(&self, key: Key, url: &str) -> BlobError {
+        self.stats.verification_failures.add(1);
+        self.sizes.forget_claim(&key, Scope::of(url));
+        tracing::warn!(%key, url, "content does not match its name: it is empty");
+        BlobError::integrity(key, url, MISMATCH)
+    }
+}
+
+/// What is said of content that is not what its name says.
+pub(super) const MISMATCH: &str = "its content does not match its name";
+
 /// An object and where it may be had.
 #[derive(Debug)]
 pub(super) struct Target {
@@ -72,6 +88,9 @@ impl Target {
             match self.sources[index].get(self.key, range.clone()).await {
                 Ok(body) => {
                     self.active.store(index, Ordering::Relaxed);
+                    if body.size == 0 && !self.key.is_of_nothing() {
+                        return Err(self.context.empty(self.key, self.url()));
+                    }
                     return Ok(self.counted(body));
                 }
                 Err(error) => {

@@ -1,26 +1,36 @@
-//! Telling the kernel what it must not keep: on a thread of its own, since an invalidation can wait
-//! for a read of the same file that a session thread has yet to answer.
+//! Telling the kernel what it must not keep: on threads of their own, since an invalidation can wait
+//! for a request that a session thread has yet to answer.
+//!
+//! Pages have a thread to themselves. Dropping them waits for every read of the file that is under
+//! way, and such a read may itself wait until the kernel knows of a size.
 
-use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt, thread};
+use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt, sync::mpsc::Sender, thread};
 
 use fuser::{INodeNo, Notifier};
 use tokio::sync::mpsc;
 
-use crate::vfs::Event;
+use crate::vfs::{Event, Ino};
 
 /// Passes events on until their sender is gone.
 pub(super) fn spawn(
     notifier: Notifier,
     mut events: mpsc::UnboundedReceiver<Event>,
 ) -> io::Result<thread::JoinHandle<()>> {
+    let (pages, dropped) = std::sync::mpsc::channel::<Ino>();
+    let of_pages = notifier.clone();
+    thread::Builder::new().name("invalidate-pages".into()).spawn(move || {
+        for ino in dropped {
+            tolerate(of_pages.inval_inode(INodeNo(ino.0), 0, 0));
+        }
+    })?;
     thread::Builder::new().name("invalidate".into()).spawn(move || {
         while let Some(event) = events.blocking_recv() {
-            pass_on(&notifier, event);
+            pass_on(&notifier, &pages, event);
         }
     })
 }
 
-fn pass_on(notifier: &Notifier, event: Event) {
+fn pass_on(notifier: &Notifier, pages: &Sender<Ino>, event: Event) {
     match event {
         Event::Folder { ino, names } => {
             let folder = INodeNo(ino.0);
@@ -29,12 +39,13 @@ fn pass_on(notifier: &Notifier, event: Event) {
                 tolerate(notifier.inval_entry(folder, OsStr::from_bytes(&name)));
             }
         }
-        Event::File { ino, with_data: true } => {
-            tolerate(notifier.inval_inode(INodeNo(ino.0), 0, 0));
-        }
-        Event::File { ino, with_data: false } => {
+        Event::File { ino, with_data } => {
             // A negative offset stands for the attributes alone.
             tolerate(notifier.inval_inode(INodeNo(ino.0), -1, 0));
+            if with_data {
+                // The other thread ends after this one.
+                _ = pages.send(ino);
+            }
         }
         // Whoever waited may have gone.
         Event::Told(waiting) => _ = waiting.send(()),

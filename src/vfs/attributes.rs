@@ -156,8 +156,9 @@ impl Vfs {
 
     /// What is known of a blob's size without asking a remote.
     ///
-    /// The declaration's claim counts for content hashed as it is. A hash of normalised text may
-    /// stand for bytes of another length, so there only the store is believed.
+    /// The declaration's claim counts for content hashed as it is, unless it says that there is
+    /// none. A hash of normalised text may stand for bytes of another length, so there only the
+    /// store is believed.
     pub(super) fn size(
         &self,
         tree: &Tree,
@@ -169,7 +170,7 @@ impl Vfs {
         if id.is_empty_content() {
             return Size::Known(0);
         }
-        let claim = claim.filter(|_| id.scheme == Scheme::Md5);
+        let claim = claim.filter(|claim| *claim > 0 && id.scheme == Scheme::Md5);
         match self.blobs.known_size(id, &self.sources(tree, output)).or(claim) {
             Some(size) => Size::Known(size),
             None => Size::Unknown,

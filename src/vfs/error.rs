@@ -64,6 +64,11 @@ pub enum VfsError {
 }
 
 impl VfsError {
+    /// Whether content turned out to be other than was said.
+    pub(super) const fn is_of_content(&self) -> bool {
+        matches!(self, Self::Blob(BlobError::Integrity(_)) | Self::WrongSize { .. })
+    }
+
     /// Git cannot say what is in a folder.
     pub(super) fn unreadable_folder(tree: &Tree, folder: Index) -> Self {
         let path = tree.path(folder);

@@ -19,11 +19,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
 use super::{Ino, VfsError, exposures::Exposures};
-use crate::{
-    blobs::{BlobError, Reader},
-    cache::CachedBlob,
-    recent::Recent,
-};
+use crate::{blobs::Reader, cache::CachedBlob, recent::Recent};
 
 /// The number of an open file.
 pub type Handle = NonZeroU64;
@@ -49,6 +45,8 @@ pub(super) struct OpenFiles {
     pub(super) exposures: Exposures,
     /// Files whose declaration claims a wrong size, and whose readers have learnt of that.
     corrected: Mutex<HashSet<Ino>>,
+    /// Files without opens whose readers have learnt that another size was told before.
+    warned: Mutex<HashSet<Ino>>,
 }
 
 /// A file that can be read.
@@ -134,6 +132,7 @@ impl OpenFiles {
             barred: Mutex::default(),
             exposures: Exposures::default(),
             corrected: Mutex::default(),
+            warned: Mutex::default(),
         }
     }
 
@@ -192,8 +191,7 @@ impl OpenFiles {
     /// how long that is, for some time; anything else is tried anew by the next read.
     pub(super) fn read_failed(&self, ino: Ino, handle: Option<Handle>, error: &VfsError) -> Gone {
         let mut gone: Gone = self.recent.lock().take(&ino).into_iter().collect();
-        let is_wrong =
-            matches!(error, VfsError::Blob(BlobError::Integrity(_)) | VfsError::WrongSize { .. });
+        let is_wrong = error.is_of_content();
         match handle {
             Some(handle) if is_wrong => {
                 let failed = OpenFile::new(Content::Failed(error.clone()), 0);
@@ -215,6 +213,12 @@ impl OpenFiles {
     /// first time.
     pub(super) fn correct(&self, ino: Ino) -> bool {
         self.corrected.lock().insert(ino)
+    }
+
+    /// Notes that readers of a file learn that another size was told before; whether that is for
+    /// the first time.
+    pub(super) fn warn(&self, ino: Ino) -> bool {
+        self.warned.lock().insert(ino)
     }
 
     pub(super) fn is_corrected(&self, ino: Ino) -> bool {

@@ -66,7 +66,7 @@ impl Vfs {
     }
 
     /// Waits until the kernel knows of all that has changed.
-    async fn wait_until_told(&self) {
+    pub(super) async fn wait_until_told(&self) {
         let (sender, told) = oneshot::channel();
         self.tell(Event::Told(sender));
         // Nobody tells the kernel any more when the mount is being taken down.

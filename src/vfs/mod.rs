@@ -147,7 +147,8 @@ pub enum Event {
         /// Whether pages must go as well.
         with_data: bool,
     },
-    /// Somebody waits until the kernel has been told everything up to here.
+    /// Somebody waits until the kernel has been told everything up to here, but for pages that must
+    /// go.
     Told(oneshot::Sender<()>),
 }
 

@@ -24,6 +24,10 @@ const MAX_GIT_FILE: u64 = 1 << 30;
 /// program that is killed need not sit out.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long an answer waits for the kernel to be told of a size. It takes no time, unless a folder
+/// that has changed is being looked into.
+const TELLING: Duration = Duration::from_secs(20);
+
 /// A file that was opened and that nobody holds yet.
 #[derive(Debug)]
 pub struct OpenedFile {
@@ -133,14 +137,15 @@ impl Vfs {
                 let mut file = OpenFile::new(content, size);
                 let exposures = &self.open_files.exposures;
                 file.keeps_pages = exposures.settle_pages(blob.id.into(), blob.file.ino(), None);
-                Answer::Now(self.settle(file, &blob))
+                self.once_told(&blob, self.settle(file, &blob))
             }
             Opened::Fetch(fetch) => {
                 let vfs = self.myself();
                 Answer::later(async move {
                     let opened = vfs.open_fetched(fetch.reader(), &blob).await;
-                    let file = opened.inspect_err(|error| vfs.note_unopened(&blob, error))?;
-                    vfs.settle(file, &blob)
+                    let opened = opened.inspect_err(|error| vfs.note_unopened(&blob, error));
+                    let settled = opened.and_then(|file| vfs.settle(file, &blob));
+                    vfs.once_told(&blob, settled).wait().await
                 })
             }
         }
@@ -194,6 +199,26 @@ impl Vfs {
         let error = VfsError::WrongSize { shown, actual: file.size };
         self.log_failure("open", &blob.file, &error);
         Err(error)
+    }
+
+    /// Gives an answer, once the kernel knows that a size which it was told may be wrong.
+    ///
+    /// It would end every read at the size that it believes in, without asking anybody.
+    fn once_told(&self, blob: &BlobFile, answer: Result<OpenFile, VfsError>) -> Answer<OpenFile> {
+        if !self.blobs.is_size_revised(blob.id) {
+            return Answer::Now(answer);
+        }
+        let (vfs, ino) = (self.myself(), blob.file.ino());
+        Answer::later(async move { vfs.tell_size(ino).await.and(answer) })
+    }
+
+    /// Has the kernel ask for a file's size anew, and waits until it knows that.
+    pub(super) async fn tell_size(&self, ino: Ino) -> Result<(), VfsError> {
+        self.open_files.warn(ino);
+        self.tell(Event::File { ino, with_data: false });
+        let told = tokio::time::timeout(TELLING, self.wait_until_told()).await;
+        let untold = |_| VfsError::Interrupted("the kernel cannot be told its size".to_owned());
+        told.map_err(untold)
     }
 
     pub(super) fn log_failure(&self, what: &str, file: &dyn fmt::Display, error: &VfsError) {

@@ -48,9 +48,14 @@ impl Vfs {
                 }
                 Err(error) => Err(error),
             };
-            read.inspect_err(|error| {
+            if let Err(error) = &read {
                 vfs.let_go(vfs.open_files.read_failed(ino, handle, error));
-            })
+                if error.is_of_content() {
+                    // This read fails in any case.
+                    _ = vfs.tell_size(ino).await;
+                }
+            }
+            read
         }))
     }
 
@@ -75,11 +80,35 @@ impl Vfs {
     /// Opens a file that is read and not held.
     fn reopen(&self, ino: Ino, handle: Option<Handle>) -> Answer<Arc<OpenFile>> {
         let vfs = self.myself();
+        if handle.is_none() && self.is_misled(ino) {
+            return Answer::later(async move {
+                vfs.tell_size(ino).await?;
+                let error = VfsError::Interrupted("another size was told of it before".into());
+                vfs.log_unread(ino, &error);
+                Err(error)
+            });
+        }
         self.open_file(ino).map(move |file| {
             let file = Arc::new(file);
             vfs.keep_file(ino, handle, Arc::clone(&file));
             file
         })
+    }
+
+    /// Whether whoever reads without an open may go by a size that was told wrong, and has not
+    /// learnt of that. The kernel would end this very read there.
+    fn is_misled(&self, ino: Ino) -> bool {
+        let is_revised = |key| self.blobs.is_size_revised(key);
+        self.key_of(ino).is_some_and(is_revised) && self.open_files.warn(ino)
+    }
+
+    /// The blob that a file shows, if it does.
+    fn key_of(&self, ino: Ino) -> Option<Key> {
+        let Ok(Place::Node(epoch, index)) = self.place(ino) else { return None };
+        match epoch.tree()?.node(index)? {
+            Node::Blob { id, .. } => Some(id?.into()),
+            Node::Folder { .. } | Node::GitFile { .. } | Node::Link(_) => None,
+        }
     }
 
     async fn read_later(

@@ -33,4 +33,5 @@ mod programs;
 mod remote_contract;
 mod s3server_dvc;
 mod semantics;
+mod told_sizes;
 mod unprivileged;

@@ -10,6 +10,7 @@ use crate::{
     blobs::{
         Fetch,
         fetch::{Phase, WeakFetch},
+        target::MISMATCH,
     },
     cache::{BLOCK, Partial, blocks_of, bytes_of},
     dvc::checksum::Checker,
@@ -148,5 +149,5 @@ async fn reject(fetch: &Arc<Fetch>, life: u64) {
         // Whether the files are gone decides nothing: nobody goes on with them here.
         drop(target.context.runtime.spawn_blocking(move || partial.discard()).await);
     }
-    fetch.fail(life, target.integrity("its content does not match its name"));
+    fetch.fail(life, target.integrity(MISMATCH));
 }
