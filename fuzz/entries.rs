@@ -11,6 +11,7 @@ use dvcfs::dvc::config::{Config, Folders, Level, RawConfig};
 use dvcfs::dvc::ignore::Ignore;
 use dvcfs::dvc::output::Content;
 use dvcfs::dvc::{Parsed, dotfile, manifest, pipeline};
+use dvcfs::git::Location;
 use dvcfs::id::Scheme;
 use dvcfs::path::{RepoPath, check_name};
 
@@ -85,6 +86,23 @@ pub(crate) fn checksum(data: &[u8]) {
         checker.finish()
     };
     assert_eq!(hash(usize::MAX), hash(1 + usize::from(*size) * 61));
+}
+
+/// What a user types as a repository.
+pub(crate) fn location(data: &[u8]) {
+    let parse = |text| Location::parse(text, Path::new("/nonexistent"));
+    let Some(location) = str::from_utf8(data).ok().and_then(|text| parse(text).ok()) else {
+        return;
+    };
+    let shown = location.to_string();
+    assert!(!shown.contains(char::is_control));
+    // Nothing is left to be hidden.
+    if let (Location::Url(_), Ok(Location::Url(again))) = (&location, parse(&shown)) {
+        assert_eq!(again.to_string(), shown);
+    }
+    if let Location::Url(url) = location {
+        assert!(url.local_path().is_none_or(|path| path.is_absolute()));
+    }
 }
 
 fn path(bytes: &[u8]) -> RepoPath {

@@ -1,7 +1,9 @@
 //! Where a repository lies: a path or a URL.
 
 use std::{
+    ffi::OsString,
     fmt,
+    os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
 };
 
@@ -27,7 +29,13 @@ impl Location {
     /// Refused are texts that git would take for an option or for the name of a program to run.
     pub fn parse(text: &str, cwd: &Path) -> Result<Self, GitError> {
         let refuse = |reason| {
-            let location = escape(redact(text).as_bytes());
+            let shown = match text.rsplit_once('@') {
+                Some((_, host)) if !text.contains("://") && has_password(text) => {
+                    format!("***@{host}")
+                }
+                _ => redact(text),
+            };
+            let location = escape(shown.as_bytes());
             Err(GitError::InvalidLocation { location, reason })
         };
         match text {
@@ -46,6 +54,9 @@ impl Location {
         match scp_host(text) {
             None => Ok(Self::Path(cwd.join(text))),
             Some(_) if names_helper(text) => refuse("remote helpers are not allowed"),
+            Some(_) if has_password(text) => {
+                refuse("this form takes no password; write ssh://user@host/path")
+            }
             Some(host) if is_option(host) => refuse("its host looks like an option"),
             Some(_) => Ok(Self::Url(Url(text.to_owned()))),
         }
@@ -78,9 +89,11 @@ impl Url {
         redact(&self.0)
     }
 
-    /// The folder on this machine that a `file` URL names.
+    /// The folder on this machine that a `file` URL names, its percent escapes undone as git does.
     pub fn local_path(&self) -> Option<PathBuf> {
-        self.0.strip_prefix("file://").map(PathBuf::from)
+        let path = self.0.strip_prefix("file://")?;
+        let bytes: Vec<u8> = percent_encoding::percent_decode_str(path).collect();
+        Some(PathBuf::from(OsString::from_vec(bytes)))
     }
 
     /// A folder name for this URL's mirror: readable, unique, and the same whatever the password.
@@ -149,6 +162,13 @@ fn scp_host(text: &str) -> Option<&str> {
     (!host.is_empty() && !host.contains('/')).then_some(host)
 }
 
+/// Whether this is `user:password@host:path`, where git would take the user for the host and show
+/// the rest.
+fn has_password(text: &str) -> bool {
+    let authority = text.split('/').next().unwrap_or_default();
+    authority.rsplit_once('@').is_some_and(|(user, host)| user.contains(':') && host.contains(':'))
+}
+
 /// Hides what may be secret in every URL within `text`: a password, with http also the user (which
 /// may be a token), and the query.
 pub(super) fn redact(text: &str) -> String {
@@ -208,9 +228,24 @@ mod tests {
             "host:r",
             "[::1]:r.git",
             "git@[::1]:r.git",
+            "[git@git.example:2222]:r.git",
+            "git@git.example:~/my registry.git",
+            "git@git.example:team@place/r",
+            "ssh://git@[::1]:2222/~team/r.git",
+            "https://git.example/my%20registry",
         ] {
             assert_eq!(url(text).secret(), text);
         }
+    }
+
+    #[test]
+    fn a_file_url_names_a_folder_by_its_bytes() {
+        let path = |text| url(text).local_path().unwrap();
+        assert_eq!(path("file:///srv/my registry"), Path::new("/srv/my registry"));
+        assert_eq!(path("file:///srv/my%20100%25"), Path::new("/srv/my 100%"));
+        let bytes = OsString::from_vec(b"/srv/caf\xe9".to_vec());
+        assert_eq!(path("file:///srv/caf%e9"), Path::new(&bytes));
+        assert_eq!(url("https://git.example/srv").local_path(), None);
     }
 
     #[test]
@@ -246,6 +281,8 @@ mod tests {
             "https:///r",
             "file://relative/r",
             "https://git.example/r\nx",
+            "me:pw@git.example:team/registry.git",
+            "me:p@w@[::1]:r",
         ] {
             assert!(matches!(parse(text), Err(GitError::InvalidLocation { .. })), "{text}");
         }
@@ -263,8 +300,10 @@ mod tests {
             assert_eq!(url(text).to_string(), shown);
             assert_eq!(format!("{:?}", url(text)), format!("{shown:?}"));
         }
-        let refused = parse("foo://user:pw@host/r").unwrap_err().to_string();
-        assert!(!refused.contains("pw"), "{refused}");
+        for text in ["foo://user:pw@host/r", "user:pw@host:r", "user:p@pw@[::1]:r"] {
+            let refused = parse(text).unwrap_err().to_string();
+            assert!(!refused.contains("pw"), "{refused}");
+        }
     }
 
     #[test]

@@ -26,12 +26,16 @@
 //! | `HEAD` | `HEAD`, a symbolic ref to the default branch |
 //! | nothing | `refs/dvcfs/*`: ours, which no fetch touches or prunes |
 //!
+//! `refs/dvcfs/keep/<keeper>/<commit>`, in a mirror or in a repository that was opened by its path,
+//! keeps a commit that is mounted; `<state>/keepers/<keeper>` is locked as long as it is needed.
+//!
 //! A mirror never collects garbage by itself: commits that were rewritten away upstream stay.
 
 mod changes;
 mod date;
 mod error;
 mod id;
+mod keeper;
 mod leftovers;
 mod listing;
 mod location;
@@ -52,6 +56,7 @@ mod fixture;
 pub use changes::{Change, Changes};
 pub use error::GitError;
 pub use id::{CommitId, GitId, GitTreeId};
+pub use keeper::Keeper;
 pub use listing::{Entry, EntryKind, Listing, Refusal, RefusedEntry};
 pub use location::{Location, Url};
 pub use mirror::Mirror;

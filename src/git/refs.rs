@@ -83,8 +83,8 @@ impl Repository {
     /// Keeps a commit and all it needs from git's collection until `holder` releases it.
     ///
     /// `holder` is one component of a ref's name, such as the id of a mount. Fails on repositories
-    /// that the user may not write to, whose commits are then kept by their branches alone.
-    pub fn keep(&self, commit: CommitId, holder: &str) -> Result<(), GitError> {
+    /// that the user may not write to.
+    pub(super) fn keep(&self, commit: CommitId, holder: &str) -> Result<(), GitError> {
         let name = keeper(commit, holder);
         self.with(|repo| {
             repo.reference(&name, commit.0.oid(), true, "dvcfs: in use")
@@ -93,8 +93,25 @@ impl Repository {
         })
     }
 
+    /// What is kept, and by whom, in the order of names.
+    pub(super) fn kept(&self) -> Result<Vec<(String, CommitId)>, GitError> {
+        self.with(|repo| {
+            let mut kept = Vec::new();
+            for_each(repo, KEEP, |reference| {
+                let name = reference.name().ok().and_then(|name| name.strip_prefix(KEEP));
+                if let Some((holder, commit)) = name.and_then(|name| name.split_once('/'))
+                    && let Some(id) = GitId::parse(commit)
+                {
+                    kept.push((holder.to_owned(), CommitId(id)));
+                }
+            })?;
+            kept.sort();
+            Ok(kept)
+        })
+    }
+
     /// Ends what [`Repository::keep`] began; not an error if there is nothing to end.
-    pub fn release(&self, commit: CommitId, holder: &str) -> Result<(), GitError> {
+    pub(super) fn release(&self, commit: CommitId, holder: &str) -> Result<(), GitError> {
         let name = keeper(commit, holder);
         let failed = |e: &git2::Error| GitError::reference("delete", &name, e);
         self.with(|repo| match repo.find_reference(&name) {
@@ -105,8 +122,11 @@ impl Repository {
     }
 }
 
+/// Where keepers have their refs.
+const KEEP: &str = "refs/dvcfs/keep/";
+
 fn keeper(commit: CommitId, holder: &str) -> String {
-    format!("refs/dvcfs/keep/{holder}/{commit}")
+    format!("{KEEP}{holder}/{commit}")
 }
 
 /// The branch that a symbolic `HEAD` names, whether or not it exists.

@@ -28,8 +28,8 @@ use crate::{
         output::{Origin, Output},
     },
     git::{
-        CommitId, Entry, EntryKind, GitError, GitId, Location, Mirror, Progress, Repository,
-        RevisionKind, TransportOptions,
+        CommitId, Entry, EntryKind, GitError, GitId, Keeper, Location, Mirror, Progress,
+        Repository, RevisionKind, TransportOptions,
     },
     path::RepoPath,
     remote::{Cause, Remote},
@@ -119,7 +119,13 @@ pub struct Registry {
     agreed: RwLock<BTreeSet<String>>,
     configs: Mutex<LruCache<ConfigKey, Arc<Config>>>,
     remotes: Mutex<HashMap<RemoteKey, Arc<dyn Remote>>>,
-    kept: Mutex<Option<CommitId>>,
+    kept: Mutex<Option<Kept>>,
+}
+
+/// A commit that is kept from git's collection.
+struct Kept {
+    keeper: Keeper,
+    commit: CommitId,
 }
 
 /// A DVC project: its folder, and its committed `.dvc/config` if there is one.
@@ -208,29 +214,46 @@ impl Registry {
         }
     }
 
-    /// Keeps a commit from git's collection while this is open. A repository that cannot be
-    /// written to keeps its commits by its branches alone.
+    /// Keeps a commit from git's collection while this is open, in place of the one before. A
+    /// repository that cannot be written to keeps its commits by its branches alone.
+    ///
+    /// Before the first, ends what mounts that were killed kept.
     pub fn keep(&self, commit: CommitId) {
-        if let Err(error) = self.repository().keep(commit, &holder()) {
+        let mut kept = self.kept.lock();
+        if let Err(error) = self.keep_as(&mut kept, commit) {
             tracing::debug!("{error}");
-            return;
         }
-        let before = self.kept.lock().replace(commit);
-        if let Some(before) = before.filter(|before| *before != commit) {
-            self.let_go(before);
-        }
+    }
+
+    fn keep_as(&self, kept: &mut Option<Kept>, commit: CommitId) -> Result<(), GitError> {
+        let repository = self.repository();
+        let keeper = match kept.take() {
+            Some(before) if before.commit == commit => {
+                *kept = Some(before);
+                return Ok(());
+            }
+            Some(before) => {
+                before.keeper.keep(repository, commit)?;
+                before.keeper.release(repository, before.commit)?;
+                before.keeper
+            }
+            None => {
+                Keeper::sweep(repository, &self.options.state_dir)?;
+                let keeper = Keeper::new(&self.options.state_dir)?;
+                keeper.keep(repository, commit)?;
+                keeper
+            }
+        };
+        *kept = Some(Kept { keeper, commit });
+        Ok(())
     }
 
     /// Ends what [`Registry::keep`] began.
     pub fn release(&self) {
         let kept = self.kept.lock().take();
-        if let Some(commit) = kept {
-            self.let_go(commit);
-        }
-    }
-
-    fn let_go(&self, commit: CommitId) {
-        if let Err(error) = self.repository().release(commit, &holder()) {
+        if let Some(Kept { keeper, commit }) = kept
+            && let Err(error) = keeper.release(self.repository(), commit)
+        {
             tracing::debug!("{error}");
         }
     }
@@ -421,11 +444,6 @@ impl Drop for Registry {
     fn drop(&mut self) {
         self.release();
     }
-}
-
-/// The name under which this process keeps commits.
-fn holder() -> String {
-    format!("mount-{}", std::process::id())
 }
 
 fn transport(options: &RegistryOptions, is_first: bool) -> TransportOptions {

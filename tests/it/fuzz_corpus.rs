@@ -45,3 +45,8 @@ fn ignore() {
 fn checksum() {
     replay("checksum", entries::checksum);
 }
+
+#[test]
+fn location() {
+    replay("location", entries::location);
+}

@@ -35,3 +35,4 @@ mod s3server_dvc;
 mod semantics;
 mod told_sizes;
 mod unprivileged;
+mod upstream;

@@ -64,6 +64,24 @@ fn a_url_that_git_would_run_a_program_for() {
 }
 
 #[test]
+fn urls_that_name_no_place() {
+    let sandbox = Sandbox::new();
+    let said = |url: &str| refused(&sandbox, &mut mount(&sandbox, Path::new(url)));
+    assert_snapshot!(said("file://storage/srv/registry"), @r"
+    exit 2
+    error: cannot use `file://storage/srv/registry` as a repository: a file URL needs an absolute path, as in file:///srv/registry.git
+    ");
+    assert_snapshot!(said("me:hush@storage:team/registry.git"), @r"
+    exit 2
+    error: cannot use `***@storage:team/registry.git` as a repository: this form takes no password; write ssh://user@host/path
+    ");
+    assert_snapshot!(said("https:///registry"), @r"
+    exit 2
+    error: cannot use `https:///registry` as a repository: it has no host
+    ");
+}
+
+#[test]
 fn a_url_where_no_repository_is() {
     let sandbox = Sandbox::new();
     let url = format!("file://{}", sandbox.path("none").display());
