@@ -20,7 +20,7 @@ use super::{
     context::Context,
     exit::{Code, Failure},
     print,
-    progress::Progress,
+    progress::{Progress, Waiting},
     settings::Verbosity,
 };
 use crate::{
@@ -75,11 +75,14 @@ async fn copy(
     out: &Path,
     verbosity: Verbosity,
 ) -> Result<String, Failure> {
+    let waiting = Waiting::new("looking", verbosity);
     let attr = find(vfs, &args.path).await?;
     let jobs = collect(vfs, Job { attr, to: out.to_owned() }).await?;
+    drop(waiting);
     let bytes = jobs.iter().fold(0_u64, |sum, job| sum.saturating_add(job.attr.size));
     let progress = Progress::new("get", bytes, verbosity);
     let (all, done) = (jobs.len(), AtomicUsize::new(0));
+    progress.files(0, all);
     let copies = stream::iter(jobs).map(|job| async {
         copy_one(vfs, job, args.force, &progress).await?;
         progress.files(done.fetch_add(1, Ordering::Relaxed) + 1, all);

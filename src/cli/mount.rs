@@ -24,6 +24,7 @@ use super::{
     control::{self, Request, Response},
     exit::{Code, Failure, chain},
     mounts::{self, Record, Records, short_name},
+    progress::Waiting,
     settings::{Settings, Verbosity},
     umount::resolve,
 };
@@ -137,6 +138,7 @@ fn serve(
     let registry = context.registry(&args.repo, &[args.rev.as_deref()])?;
     let layout = layout(&context, args, &registry)?;
     note_plain_git(&context, &layout, &registry);
+    let waiting = Waiting::new("mounting", context.settings.verbosity);
     let (events, received) = mpsc::unbounded_channel();
     let (invalid, turned_out_wrong) = mpsc::channel(64);
     let blobs = context.blobs(&registry, invalid);
@@ -158,6 +160,7 @@ fn serve(
     let options = mount_options(args, &context.settings, &registry, descriptors);
     let serving = (context.runtime.handle().clone(), Arc::clone(blobs.stats()));
     let session = Session::start(Arc::clone(&vfs), received, dir, &options, serving)?;
+    drop(waiting);
     let record = Record {
         mount_point: dir.to_owned(),
         repository: registry.name(),

@@ -38,9 +38,11 @@ impl Progress {
         Self { bar, _end: end }
     }
 
-    /// So many more bytes.
+    /// So many more bytes, which may be more than were known of.
     pub(super) fn add(&self, bytes: u64) {
         self.bar.inc(bytes);
+        let all = self.bar.length().unwrap_or_default();
+        self.bar.inc_length(self.bar.position().saturating_sub(all));
     }
 
     /// How many files of how many are done.

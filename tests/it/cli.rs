@@ -6,6 +6,7 @@ mod config;
 mod doctor;
 mod help;
 mod man;
+mod progress;
 mod revs;
 
 use std::process::{Command, Output};

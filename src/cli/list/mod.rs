@@ -23,6 +23,7 @@ use super::{
     args::ListArgs,
     context::Context,
     exit::{Code, Failure},
+    progress::Waiting,
 };
 use crate::{
     git::EntryKind,
@@ -39,7 +40,9 @@ pub(super) fn run(context: &Context, args: &ListArgs) -> Result<ExitCode, Failur
     let vfs = context.tree_at(&args.repo, args.rev.as_deref())?;
     let path = args.path.as_deref().unwrap_or_default();
     let about = |failure: Failure| failure.context(format!("list {path:?}"));
+    let waiting = Waiting::new("listing", context.settings.verbosity);
     let found = context.runtime.block_on(collect(&vfs, path, args)).map_err(about)?;
+    drop(waiting);
     let is_terminal = std::io::stdout().is_terminal();
     let entries = &found.entries;
     let text = if args.json {

@@ -1,9 +1,6 @@
 //! Repositories that say themselves where the user's credentials shall go.
 
-use std::{
-    io::Write,
-    process::{Command, Stdio},
-};
+use std::process::Command;
 
 use insta::assert_snapshot;
 
@@ -11,7 +8,7 @@ use super::{SMALL, cat, errno_of_opening, refused, three_files};
 use crate::{
     registry_builder::RegistryBuilder,
     s3server::S3Server,
-    support::{DATE, PREFIX, Sandbox, noise, registry_on_s3, succeed},
+    support::{DATE, PREFIX, Sandbox, Terminal, noise, registry_on_s3, succeed},
 };
 
 /// A registry that names its own server; the user's settings say nothing.
@@ -82,18 +79,14 @@ fn consent_that_is_no_consent() {
     assert!(server.log().is_empty(), "{:?}", server.log());
 }
 
-/// Runs `cat` of the small file on a terminal where this is typed; gives the exit code and all
-/// that was printed.
+/// Runs `cat` of a file on a terminal where this is typed; gives the exit code and all that was
+/// shown.
 fn on_a_terminal(sandbox: &Sandbox, registry: &RegistryBuilder, typed: &str) -> (i32, String) {
-    let line =
-        format!("{} cat '{}' text", env!("CARGO_BIN_EXE_dvcfs"), registry.repository().display());
-    let mut script = sandbox.tool("script");
-    script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).env("SHELL", "/bin/sh");
-    script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = script.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    (output.status.code().unwrap(), String::from_utf8_lossy(&output.stdout).into_owned())
+    let line = format!("exec \"$DVCFS\" cat '{}' text", registry.repository().display());
+    let mut terminal = Terminal::run(sandbox, &line);
+    terminal.wait_for("[y/N]");
+    terminal.type_in(typed);
+    terminal.end()
 }
 
 #[test]
@@ -101,9 +94,18 @@ fn a_yes_on_a_terminal_is_remembered() {
     let (sandbox, registry, _server) = presumptuous();
     let (code, said) = on_a_terminal(&sandbox, &registry, "y\n");
     assert!(said.contains("endpointurl = http://127.0.0.1"), "{said}");
-    assert!(said.contains("[y/N]"), "{said}");
     assert_eq!(code, 0, "{said}");
+    // Nobody is asked again, with a terminal or without.
     assert!(succeed(&mut read(&sandbox, &registry)) == noise(1, SMALL));
+    let line = format!("exec \"$DVCFS\" cat '{}' text", registry.repository().display());
+    assert_eq!(Terminal::run(&sandbox, &line).end(), (0, "text\r\n".into()));
+
+    // Another registry is another question.
+    let copy = sandbox.path("copy");
+    let mut git = sandbox.git(registry.repository());
+    succeed(git.args(["clone", "--quiet", "."]).arg(&copy));
+    let said = refused(&sandbox, &mut cat(&sandbox, &copy, "small"));
+    assert!(said.starts_with("exit 5\n"), "{said}");
 
     // Another server is another question.
     let other = S3Server::start(sandbox.path("s3"), crate::s3server::Options::default());

@@ -8,6 +8,7 @@ mod open_mode;
 mod registry;
 mod run;
 mod sandbox;
+mod terminal;
 mod web;
 
 use std::{
@@ -24,6 +25,7 @@ pub(crate) use self::{
     registry::{DATE, PREFIX, lose_manifests, noise, registry_on_disk, registry_on_s3},
     run::{output, succeed, text},
     sandbox::Sandbox,
+    terminal::Terminal,
     web::{Proxy, WebAnswer, WebRequest, WebServer},
 };
 
