@@ -42,6 +42,9 @@ const ANSWER_DEADLINE: Duration = Duration::from_mins(1);
 /// Cached files that are kept open for the next open of them, at most.
 const MOST_IDLE: NonZeroUsize = NonZeroUsize::new(2048).unwrap();
 
+/// Descriptors that room is made for in advance; the kernel takes 8 bytes for each.
+const DESCRIPTOR_ROOM: usize = 1 << 15;
+
 /// How long an ended mount waits for files that are still open.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -112,6 +115,15 @@ fn raise_file_limit() -> usize {
     getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| limit as usize)
 }
 
+/// Has the kernel make room for as many descriptors as a busy mount has, while nobody shares them.
+/// Later each doubling of the room would stop every thread that opens a file for some milliseconds.
+fn make_room_for_descriptors(limit: usize) {
+    let last = limit.min(DESCRIPTOR_ROOM).saturating_sub(1) as i32;
+    if let Err(error) = rustix::io::fcntl_dupfd_cloexec(io::stderr(), last) {
+        tracing::debug!("no room for descriptors is made in advance: {error}");
+    }
+}
+
 /// Whether nobody answers for a mount any more. The kernel may still know its root's attributes,
 /// but asks for these totals each time.
 pub(super) fn is_dead(dir: &Path) -> bool {
@@ -134,6 +146,7 @@ fn serve(
     mut readiness: Readiness,
 ) -> Result<ExitCode, Failure> {
     let descriptors = raise_file_limit();
+    make_room_for_descriptors(descriptors);
     let context = Context::for_mount(settings)?;
     let registry = context.registry(&args.repo, &[args.rev.as_deref()])?;
     let layout = layout(&context, args, &registry)?;

@@ -88,7 +88,8 @@ impl Spin {
             if now.duration_since(before) > CLOSE || now < not_until {
                 return;
             }
-            if !self.has_idle_processor(1) {
+            // Whoever asked waits for the answer, and will run beside this thread.
+            if !self.has_room_beside(1) {
                 last.1 = now + BUSY;
                 return;
             }
@@ -122,8 +123,8 @@ impl Spin {
         loop {
             thread::sleep(LOOK);
             let requests = self.requests.load(Ordering::Relaxed);
-            // The reader and this thread run, too.
-            let is_idle = self.has_idle_processor(2);
+            // Whoever asks runs by now, beside the reader and this thread, which is gone at once.
+            let is_idle = self.has_room_beside(3);
             if !is_idle {
                 self.last.lock().1 = Instant::now() + BUSY;
             }
@@ -136,10 +137,11 @@ impl Spin {
         }
     }
 
-    /// Whether fewer threads want to run than there are processors, `ours` of which are our own.
-    fn has_idle_processor(&self, ours: usize) -> bool {
+    /// Whether a processor is left for the reader and one for whoever asks, besides those that
+    /// others want; `ours` are the threads not to be counted as others'.
+    fn has_room_beside(&self, ours: usize) -> bool {
         let wanting = fs::read_to_string("/proc/loadavg").ok().and_then(|text| running(&text));
-        wanting.is_some_and(|wanting| wanting.saturating_sub(ours) < self.processors - 1)
+        wanting.is_some_and(|wanting| wanting.saturating_sub(ours) + 2 <= self.processors)
     }
 
     fn set_blocking(&self, is_blocking: bool) {

@@ -30,6 +30,7 @@ mod list;
 mod model;
 mod open_modes;
 mod programs;
+mod read_only;
 mod remote_contract;
 mod s3server_dvc;
 mod semantics;
