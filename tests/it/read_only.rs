@@ -71,7 +71,7 @@ fn no_call_changes_anything() {
         assert_refused(changes_of_a_file(&mount, &mount.path(file)));
     }
     assert_refused(changes_of_names(&mount));
-    assert_same(&before, &list(&mount.path("")));
+    assert_same("after every change", &before, &list(&mount.path("")));
 }
 
 fn changes_of_a_file<'a>(mount: &Mount, file: &Path) -> Vec<Call<'a>> {
@@ -185,7 +185,7 @@ fn calls_that_make_no_sense_get_their_errno() {
         ),
         (
             "a long name",
-            opened(&mount.path(&"n".repeat(256)), OFlags::RDONLY),
+            opened(&mount.path("n".repeat(256)), OFlags::RDONLY),
             &[Errno::NAMETOOLONG],
         ),
         ("read a folder", io::read(&folder, &mut buffer).map(drop), &[Errno::ISDIR]),
