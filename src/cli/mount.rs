@@ -427,10 +427,11 @@ fn wait_for_the_end(
     mut signals: Signals,
 ) -> io::Result<()> {
     let (end_of_session, ended) = std::sync::mpsc::channel();
+    let served_on = dir.to_owned();
     let end_of_patience = end_of_session.clone();
     thread::Builder::new().name("mount".into()).spawn(move || {
         // Nobody waits any more once patience has ended.
-        _ = end_of_session.send(session.wait());
+        _ = end_of_session.send(session.wait().or_else(|error| forgive_end(&served_on, error)));
     })?;
     let dir = dir.to_owned();
     context.runtime.spawn(async move {
@@ -443,6 +444,12 @@ fn wait_for_the_end(
         _ = end_of_patience.send(Ok(()));
     });
     ended.recv().map_err(io::Error::other)?
+}
+
+/// The kernel may call a connection aborted that ended with its mount, where requests were waiting.
+fn forgive_end(dir: &Path, error: io::Error) -> io::Result<()> {
+    let is_gone = || mounts::find(dir).is_ok_and(|mounted| mounted.is_none());
+    if error.kind() == io::ErrorKind::ConnectionAborted && is_gone() { Ok(()) } else { Err(error) }
 }
 
 /// Unmounts; where files are still open, the mount is taken out of sight.
@@ -471,5 +478,19 @@ impl From<MountError> for Failure {
             MountError::OpenMode { .. } => failure.hint("--open-mode auto takes the best there is"),
             MountError::Refused { .. } => failure.hint("do you own the folder?"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_was_aborted_is_an_error_only_while_the_mount_is_there() {
+        let aborted = || io::Error::from(io::ErrorKind::ConnectionAborted);
+        assert!(forgive_end(Path::new("/proc/self/none"), aborted()).is_ok());
+        assert!(forgive_end(Path::new("/proc"), aborted()).is_err());
+        let other = io::Error::from(io::ErrorKind::PermissionDenied);
+        assert!(forgive_end(Path::new("/proc/self/none"), other).is_err());
     }
 }
