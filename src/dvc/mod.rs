@@ -6,6 +6,7 @@
 
 pub mod checksum;
 pub mod config;
+pub mod document;
 pub mod dotfile;
 pub mod ignore;
 pub mod json;
@@ -13,6 +14,7 @@ pub mod lockfile;
 pub mod manifest;
 pub mod output;
 pub mod pipeline;
+pub mod record;
 pub mod template;
 pub mod yaml;
 
