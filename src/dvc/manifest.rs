@@ -6,20 +6,21 @@
 //! Names are bytes. DVC 1 wrote those that are not UTF-8 as lone surrogates (Python's
 //! `surrogateescape`), which a strict JSON string cannot hold.
 
+pub mod edit;
+pub mod merge;
+pub mod write;
 mod written;
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, BufRead, Read};
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::dvc::json::quote;
 use crate::dvc::place::check_relpath;
 use crate::dvc::{BadEntry, Flaw};
-use crate::id::{Digest, hex, parse_digest};
+use crate::id::{Digest, parse_digest};
 
 /// What one entry may take in the manifest, in bytes; a path of 4096 bytes, escaped, takes 24,576.
 const ENTRY_MAX: u64 = 64 << 10;
@@ -115,18 +116,6 @@ pub fn parse(
     left.set(ENTRY_MAX);
     json.end()?;
     Ok(refused)
-}
-
-/// Writes a manifest as DVC does, sorted by path. Of two entries with one path the later counts.
-pub fn compose<'a>(entries: impl IntoIterator<Item = Entry<'a>>) -> String {
-    let by_path: BTreeMap<_, _> =
-        entries.into_iter().map(|entry| (entry.relpath, entry.digest)).collect();
-    let entries = by_path.into_iter().map(|(path, digest)| {
-        let md5 =
-            digest.map_or_else(String::new, |digest| format!("\"md5\": \"{}\", ", hex(&digest)));
-        format!("{{{md5}\"relpath\": {}}}", quote(path))
-    });
-    format!("[{}]", entries.collect::<Vec<_>>().join(", "))
 }
 
 /// Passes on no more bytes than are left, so that no single entry can fill the memory.
@@ -289,22 +278,6 @@ mod tests {
         let list: Vec<_> = relpaths.iter().map(entry).collect();
         let (files, _) = read(&format!("[{}]", list.join(", "))).unwrap();
         files.into_iter().map(|(name, _)| name).collect()
-    }
-
-    #[test]
-    fn what_is_composed_is_what_dvc_writes() {
-        let digest = parse_digest(MD5).unwrap();
-        let entry = |relpath, digest| Entry { relpath, digest };
-        let entries = [
-            entry("s/ü".as_bytes(), Some(digest)),
-            entry(b"b", None),
-            entry(b"1", None),
-            entry(b"1", Some(digest)),
-        ];
-        let expected = format!(
-            r#"[{{"md5": "{MD5}", "relpath": "1"}}, {{"relpath": "b"}}, {{"md5": "{MD5}", "relpath": "s/\u00fc"}}]"#
-        );
-        assert_eq!(compose(entries), expected);
     }
 
     #[test]

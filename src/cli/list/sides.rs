@@ -10,7 +10,6 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::index::{Declared, Index};
 use crate::{
     dvc::{
-        checksum::Checker,
         ignore::Ignore,
         manifest,
         output::{Content, ListedFile, Origin},
@@ -247,7 +246,5 @@ pub(in crate::cli) fn manifest_of(files: &[ListedFile]) -> TreeId {
         relpath: file.relpath.as_bytes(),
         digest: file.blob.map(|blob| blob.digest),
     });
-    let mut checker = Checker::new(Scheme::Md5, true);
-    checker.update(manifest::compose(entries).as_bytes());
-    TreeId { digest: checker.finish().raw, scheme: Scheme::Md5 }
+    TreeId { digest: manifest::write::digest(entries), scheme: Scheme::Md5 }
 }
