@@ -8,6 +8,7 @@ pub mod checksum;
 pub mod config;
 pub mod document;
 pub mod dotfile;
+pub mod gitignore;
 pub mod ignore;
 pub mod json;
 pub mod lockfile;
