@@ -21,6 +21,7 @@ mod cli;
 mod crashes;
 mod demo;
 mod diff;
+mod dvc_writes;
 mod faults;
 mod fixtures;
 mod follow;
