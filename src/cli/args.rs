@@ -171,6 +171,13 @@ pub(super) struct MountArgs {
     /// Show one revision instead of all
     #[arg(long, value_name = "REV")]
     pub(super) rev: Option<String>,
+    /// Take changes, and keep them in a folder of this machine [default: one in the state folder]
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true,
+          default_missing_value = "", requires = "rev")]
+    pub(super) overlay: Option<OsString>,
+    /// The branch that the changes are meant for [default: the one that is mounted]
+    #[arg(long, value_name = "NAME", requires = "overlay")]
+    pub(super) branch: Option<String>,
     /// How often branches are asked for new commits
     #[arg(long, value_name = "TIME", default_value = "60s",
           num_args = 0..=1, require_equals = true, default_missing_value = "60s",

@@ -177,6 +177,10 @@ impl From<VfsError> for Failure {
             | E::NoAttribute
             | E::NoSuchAttributes
             | E::ReadOnly
+            | E::Exists
+            | E::NotEmpty
+            | E::NotPermitted
+            | E::Disk(_)
             | E::Interrupted(_) => Code::Failed,
         };
         let failure = Self::new(code, chain(&error));

@@ -16,6 +16,7 @@ mod list;
 mod man;
 mod mount;
 mod mounts;
+mod overlay;
 mod progress;
 mod refresh;
 mod revs;

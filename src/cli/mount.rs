@@ -24,6 +24,7 @@ use super::{
     control::{self, Request, Response},
     exit::{Code, Failure, chain},
     mounts::{self, Record, Records, short_name},
+    overlay,
     progress::Waiting,
     settings::{Settings, Verbosity},
     umount::resolve,
@@ -149,7 +150,7 @@ fn serve(
     make_room_for_descriptors(descriptors);
     let context = Context::for_mount(settings)?;
     let registry = context.registry(&args.repo, &[args.rev.as_deref()])?;
-    let layout = layout(&context, args, &registry)?;
+    let (layout, above) = layout(&context, args, &registry, dir)?;
     note_plain_git(&context, &layout, &registry);
     let waiting = Waiting::new("mounting", context.settings.verbosity);
     let (events, received) = mpsc::unbounded_channel();
@@ -166,6 +167,10 @@ fn serve(
     );
     let vfs =
         vfs.map_err(|error| Failure::from(error).context(format!("open {}", registry.name())))?;
+    let overlay = above.as_ref().map(overlay::Chosen::describe);
+    if let Some(above) = above {
+        vfs.put_over(above.overlay);
+    }
     let signals = Signals::watch(&context)?;
     context.runtime.spawn(invalidate(Arc::clone(&vfs), turned_out_wrong));
     let records = Records::new(&context.settings.runtime_dir);
@@ -181,7 +186,8 @@ fn serve(
         pid: std::process::id(),
         socket: records.socket(dir),
     };
-    let published = publish(&context, &records, &record, &vfs, &blobs, session.open_mode())
+    let told = Told { open_mode: session.open_mode().clone(), overlay };
+    let published = publish(&context, &records, &record, (&vfs, &blobs), told)
         .and_then(|()| wait_until_it_answers(dir))
         .and_then(|()| {
             let log = context.settings.state_dir.join(format!("log/{}.log", short_name(dir)));
@@ -209,21 +215,29 @@ fn serve(
     Ok(ExitCode::SUCCESS)
 }
 
-fn layout(context: &Context, args: &MountArgs, registry: &Registry) -> Result<Layout, Failure> {
+fn layout(
+    context: &Context,
+    args: &MountArgs,
+    registry: &Registry,
+    dir: &Path,
+) -> Result<(Layout, Option<overlay::Chosen>), Failure> {
     let revision = args.rev.as_deref();
     let resolved = resolve_revision(registry, revision);
     let (commit, branch) =
         resolved.map_err(|failure| failure.context(format!("mount {}", registry.name())))?;
+    let above = overlay::open(context, args, registry, (dir, commit, branch.as_deref()))?;
+    let commit = above.as_ref().map_or(commit, |above| above.commit);
     registry.keep(commit);
     context.settle_trust(registry, commit)?;
-    Ok(match revision {
+    let layout = match revision {
         None => Layout::AllRevisions,
         Some(revision) => Layout::One {
             revision: revision.to_owned(),
             commit,
-            follows: branch.filter(|_| !args.no_follow),
+            follows: branch.filter(|_| !args.no_follow && above.is_none()),
         },
-    })
+    };
+    Ok((layout, above))
 }
 
 /// A repository without DVC is mounted as it is; whoever expects data should know.
@@ -276,7 +290,12 @@ fn mount_options(
             OpenModeArg::NoOpen => Some(OpenMode::NoOpen),
             OpenModeArg::Served => Some(OpenMode::Served),
         },
-        needs_opens: args.verify == Verify::Strict,
+        is_writable: args.overlay.is_some(),
+        needs_opens: match (&args.overlay, args.verify) {
+            (Some(_), _) => Some("a file that is written has to be opened first"),
+            (None, Verify::Strict) => Some("every open has to wait for the check of its file"),
+            (None, Verify::Stream) => None,
+        },
         cache_dir: settings.cache_dir.clone(),
         descriptors: (descriptors / 4, idle.min(MOST_IDLE)),
     }
@@ -294,14 +313,20 @@ fn inode_table(context: &Context, registry: &Registry, dir: &Path) -> InodeTable
     })
 }
 
+/// What a mount tells of itself that does not change.
+#[derive(Clone)]
+struct Told {
+    open_mode: ChosenMode,
+    overlay: Option<serde_json::Value>,
+}
+
 /// Leaves a record and answers on the control socket.
 fn publish(
     context: &Context,
     records: &Records,
     record: &Record,
-    vfs: &Arc<Vfs>,
-    blobs: &Arc<Blobs>,
-    mode: &ChosenMode,
+    (vfs, blobs): (&Arc<Vfs>, &Arc<Blobs>),
+    told: Told,
 ) -> Result<(), Failure> {
     let failed = |error: io::Error| {
         let folder = context.settings.runtime_dir.display();
@@ -315,8 +340,7 @@ fn publish(
     records.write(record).map_err(failed)?;
     let (vfs, blobs) = (Arc::clone(vfs), Arc::clone(blobs));
     let runtime = context.runtime.handle().clone();
-    let mode = mode.clone();
-    let answer = move |request| answer(request, &vfs, &blobs, (&mode, &runtime));
+    let answer = move |request| answer(request, &vfs, &blobs, (&told, &runtime));
     let serving = thread::Builder::new().name("control".into());
     serving.spawn(move || control::serve(&listener, answer)).map_err(failed)?;
     Ok(())
@@ -326,12 +350,13 @@ fn answer(
     request: Request,
     vfs: &Vfs,
     blobs: &Blobs,
-    (mode, runtime): (&ChosenMode, &tokio::runtime::Handle),
+    (told, runtime): (&Told, &tokio::runtime::Handle),
 ) -> Response {
     match request {
         Request::Status => Ok(json!({
             "commit": vfs.commit().map(|commit| commit.to_string()),
-            "open_mode": { "mode": mode.mode.name(), "why": mode.why },
+            "open_mode": { "mode": told.open_mode.mode.name(), "why": told.open_mode.why },
+            "overlay": told.overlay,
             "stats": blobs.stats().snapshot(),
             "cache": blobs.cache().info(),
             "version": env!("CARGO_PKG_VERSION"),

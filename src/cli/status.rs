@@ -79,6 +79,11 @@ fn describe(report: &Report) -> String {
     if let Some(commit) = answer["commit"].as_str() {
         line("commit", commit);
     }
+    if let Some(dir) = answer["overlay"]["dir"].as_str() {
+        let branch = answer["overlay"]["branch"].as_str();
+        let meant = branch.map_or(String::new(), |branch| format!(" (for {branch})"));
+        line("overlay", &format!("{dir}{meant}"));
+    }
     let number = |name: &str| answer["stats"][name].as_u64().unwrap_or_default();
     let size = |bytes: u64| indicatif::HumanBytes(bytes).to_string();
     line("pid", &record.pid.to_string());

@@ -19,10 +19,23 @@ pub(super) fn file_type(kind: FileKind) -> FileType {
         FileKind::Folder => FileType::Directory,
         FileKind::File => FileType::RegularFile,
         FileKind::Link => FileType::Symlink,
+        FileKind::Pipe => FileType::NamedPipe,
     }
 }
 
 pub(super) fn file_attr(attr: &Attr) -> FileAttr {
+    let Some(local) = attr.local else { return fixed_attr(attr) };
+    FileAttr {
+        blocks: local.blocks,
+        atime: exact_time(local.accessed),
+        mtime: exact_time((attr.mtime, attr.mtime_nanos)),
+        ctime: exact_time(local.changed),
+        nlink: local.links,
+        ..fixed_attr(attr)
+    }
+}
+
+fn fixed_attr(attr: &Attr) -> FileAttr {
     let time = time(attr.mtime) + Duration::from_nanos(attr.mtime_nanos.into());
     FileAttr {
         ino: INodeNo(attr.ino.0),
@@ -65,6 +78,26 @@ pub(super) fn absent((uid, gid): (u32, u32)) -> FileAttr {
     }
 }
 
+/// A time as a program has set it, which may lie before 1970.
+fn exact_time((secs, nanos): (i64, u32)) -> SystemTime {
+    let whole = Duration::from_secs(secs.unsigned_abs());
+    let start =
+        if secs < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
+    start.map_or(UNIX_EPOCH, |start| start + Duration::from_nanos(nanos.into()))
+}
+
+/// A time as the library tells it, in seconds and nanoseconds since the epoch.
+pub(super) fn since_epoch(time: SystemTime) -> (i64, u32) {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => (after.as_secs() as i64, after.subsec_nanos()),
+        Err(before) => {
+            let before = before.duration();
+            let (secs, nanos) = (-(before.as_secs() as i64), before.subsec_nanos());
+            if nanos == 0 { (secs, 0) } else { (secs - 1, 1_000_000_000 - nanos) }
+        }
+    }
+}
+
 /// Times before 1970 and beyond some thirty thousand years, which commits may claim, are moved to
 /// the nearest one that every program can handle.
 fn time(secs: i64) -> SystemTime {
@@ -74,6 +107,13 @@ fn time(secs: i64) -> SystemTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_before_1970_come_back_as_they_were() {
+        for time in [(0, 0), (-1, 0), (-2, 999_999_999), (5, 1)] {
+            assert_eq!(since_epoch(exact_time(time)), time);
+        }
+    }
 
     #[test]
     fn times_that_programs_cannot_handle_are_moved_to_the_nearest() {

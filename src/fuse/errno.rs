@@ -10,6 +10,9 @@
 //! | no such extended attribute | `ENODATA` |
 //! | extended attributes but the user's (`user.`) | `EOPNOTSUPP` |
 //! | anything that would change something | `EROFS` |
+//! | name exists, folder not empty | `EEXIST`, `ENOTEMPTY` |
+//! | what an overlay does not offer: hard links, devices, sockets, our own attributes | `EPERM` |
+//! | the overlay's disk | what the system says |
 //! | blob listed but on no remote | `EIO`, never `ENOENT` |
 //! | content does not match its id, or its size what was shown | `EIO` |
 //! | remote refuses credentials, or nobody agreed to its settings | `EACCES` |
@@ -32,6 +35,10 @@ pub(super) fn errno(error: &VfsError) -> Errno {
         VfsError::NoAttribute => Errno::ENODATA,
         VfsError::NoSuchAttributes => Errno::EOPNOTSUPP,
         VfsError::ReadOnly => Errno::EROFS,
+        VfsError::Exists => Errno::EEXIST,
+        VfsError::NotEmpty => Errno::ENOTEMPTY,
+        VfsError::NotPermitted => Errno::EPERM,
+        VfsError::Disk(error) => error.raw_os_error().map_or(Errno::EIO, Errno::from_i32),
         VfsError::Blob(error) => blob_errno(error),
         VfsError::NoContent(_)
         | VfsError::WrongSize { .. }

@@ -5,6 +5,7 @@
 //! runtime with the reply in hand, so a session thread never waits for the network.
 
 mod backings;
+mod change;
 mod convert;
 mod errno;
 mod invalidate;
@@ -12,6 +13,7 @@ mod listings;
 mod open_mode;
 mod session;
 mod spin;
+mod uppers;
 
 use std::{
     cell::RefCell,
@@ -19,14 +21,17 @@ use std::{
     io,
     num::NonZeroU64,
     os::unix::ffi::OsStrExt,
+    path::Path,
     sync::{Arc, OnceLock},
+    time::SystemTime,
 };
 
 use fuser::{
-    Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags,
-    KernelConfig, LockOwner, OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyXattr,
-    Request,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags,
+    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
+    WriteFlags,
 };
 use tokio::runtime::Handle;
 
@@ -36,12 +41,13 @@ use self::{
     errno::errno,
     listings::{Listing, Listings},
     spin::Spin,
+    uppers::Uppers,
 };
 pub use self::{
     open_mode::{ChosenMode, OpenMode},
     session::{MountError, MountOptions, Session, helper, unmount, users_may_share},
 };
-use crate::vfs::{Answer, Ino, Lookup, OpenedFile, Read, Vfs, VfsError};
+use crate::vfs::{Answer, Change, Ino, Lookup, New, OpenedFile, Read, Vfs, VfsError};
 
 /// Requests the kernel may have waiting at a time; at its default of 16, 64 programs that wait for
 /// downloads take four times as long.
@@ -55,6 +61,7 @@ struct FuseFs {
     vfs: Arc<Vfs>,
     listings: Arc<Listings>,
     backings: Arc<Backings>,
+    uppers: Arc<Uppers>,
     runtime: Handle,
     owner: (u32, u32),
     /// How many file systems the kernel lets lie below a file that is passed.
@@ -149,6 +156,12 @@ impl Filesystem for FuseFs {
         } else {
             InitFlags::FUSE_EXPLICIT_INVAL_DATA
         };
+        // An open that empties a file is to say so, since it needs none of what was there.
+        let writing = if self.vfs.is_writable() {
+            InitFlags::FUSE_ATOMIC_O_TRUNC
+        } else {
+            InitFlags::empty()
+        };
         let wanted = InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_CACHE_SYMLINKS
             | InitFlags::FUSE_DO_READDIRPLUS
@@ -156,7 +169,8 @@ impl Filesystem for FuseFs {
             | InitFlags::FUSE_NO_OPEN_SUPPORT
             | InitFlags::FUSE_NO_OPENDIR_SUPPORT
             | InitFlags::FUSE_PASSTHROUGH
-            | invalidation;
+            | invalidation
+            | writing;
         self.kernel.offered.get_or_init(|| config.capabilities());
         _ = config.set_max_stack_depth(self.stack_depth);
         if let Err(missing) = config.add_capabilities(wanted) {
@@ -219,6 +233,9 @@ impl Filesystem for FuseFs {
 
     fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         self.kernel.note();
+        if self.vfs.is_merged(Ino(ino.0)) {
+            return self.open_merged(Ino(ino.0), flags, reply);
+        }
         if flags.acc_mode() != OpenAccMode::O_RDONLY {
             return reply.error(errno(&VfsError::ReadOnly));
         }
@@ -282,7 +299,7 @@ impl Filesystem for FuseFs {
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        // Nothing is ever written; the kernel stops asking.
+        // What is written is written at once, so closing has nothing to do; the kernel stops asking.
         reply.error(Errno::ENOSYS);
     }
 
@@ -299,6 +316,11 @@ impl Filesystem for FuseFs {
         self.kernel.note();
         if let Some(handle) = NonZeroU64::new(handle.0) {
             self.vfs.release(handle);
+        }
+        if self.vfs.is_merged(Ino(ino.0)) {
+            self.uppers.release(Ino(ino.0));
+            self.vfs.close(Ino(ino.0));
+            return reply.ok();
         }
         if self.kernel.mode() == OpenMode::Passthrough {
             self.backings.release(Ino(ino.0));
@@ -363,6 +385,11 @@ impl Filesystem for FuseFs {
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
         const BLOCK: u32 = 4096;
+        match self.vfs.disk() {
+            Some(Ok(disk)) => return change::reply_disk(&disk, reply),
+            Some(Err(error)) => return reply.error(errno(&error)),
+            None => {}
+        }
         let (bytes, files) = self.vfs.totals();
         let blocks = bytes.div_ceil(u64::from(BLOCK));
         let name_max = crate::path::NAME_MAX as u32;
@@ -403,6 +430,214 @@ impl Filesystem for FuseFs {
         let ended = |name: Vec<u8>| [name, vec![0]].concat();
         let list = names.map(|names| names.into_iter().flat_map(ended).collect());
         reply_xattr(list, size, reply);
+    }
+
+    fn setattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        accessed: Option<TimeOrNow>,
+        modified: Option<TimeOrNow>,
+        _changed: Option<SystemTime>,
+        _handle: Option<FileHandle>,
+        _created: Option<SystemTime>,
+        _changed_there: Option<SystemTime>,
+        _saved: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let times = change::times(accessed, modified);
+        let mode = mode.map(change::permissions);
+        self.change_attributes(Ino(ino.0), Change { mode, uid, gid, size, times }, reply);
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        _device: u32,
+        reply: ReplyEntry,
+    ) {
+        match change::node_kind(mode) {
+            Some(new) => self.create_entry(request, (parent, name), (new, mode), reply),
+            None => reply.error(errno(&VfsError::NotPermitted)),
+        }
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        self.create_entry(request, (parent, name), (New::Folder, mode), reply);
+    }
+
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let target = target.as_os_str().as_bytes().to_vec();
+        self.create_entry(request, (parent, name), (New::Link(target), 0o777), reply);
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        self.create_file(request, (parent, name), mode, reply);
+    }
+
+    fn link(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _parent: INodeNo,
+        _name: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        reply.error(errno(&VfsError::NotPermitted));
+    }
+
+    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.with_name(name, reply, |name| self.vfs.unlink(Ino(parent.0), name));
+    }
+
+    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.with_name(name, reply, |name| self.vfs.rmdir(Ino(parent.0), name));
+    }
+
+    fn rename(
+        &self,
+        _request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.move_entry((parent, name), (new_parent, new_name), flags, reply);
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        self.kernel.note();
+        self.answer(self.vfs.write(Ino(ino.0), offset, data), move |written| match written {
+            Ok(count) => reply.written(count as u32),
+            Err(error) => reply.error(errno(&error)),
+        });
+    }
+
+    fn fsync(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        only_data: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.answer(self.vfs.sync(Ino(ino.0), only_data), |synced| change::done(synced, reply));
+    }
+
+    fn fsyncdir(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        _only_data: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.answer(self.vfs.sync_folder(Ino(ino.0)), |synced| change::done(synced, reply));
+    }
+
+    fn fallocate(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let allocated = self.vfs.allocate(Ino(ino.0), (offset, length), mode.cast_unsigned());
+        self.answer(allocated, |allocated| change::done(allocated, reply));
+    }
+
+    fn lseek(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        self.seek(Ino(ino.0), offset, whence, reply);
+    }
+
+    fn copy_file_range(
+        &self,
+        _request: &Request,
+        from: INodeNo,
+        _from_handle: FileHandle,
+        from_at: u64,
+        to: INodeNo,
+        _to_handle: FileHandle,
+        to_at: u64,
+        length: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        self.copy((Ino(from.0), from_at), (Ino(to.0), to_at), length, reply);
+    }
+
+    fn setxattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        self.set_xattr(Ino(ino.0), (name, value), flags, reply);
+    }
+
+    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.remove_xattr(Ino(ino.0), name, reply);
     }
 }
 

@@ -53,8 +53,8 @@ pub struct ChosenMode {
 pub(super) struct Choice<'a> {
     /// What the user wants; nothing leaves it to us.
     pub(super) wanted: Option<OpenMode>,
-    /// Whether every open has to be answered.
-    pub(super) needs_opens: bool,
+    /// Why every open has to be answered, if it has to be.
+    pub(super) needs_opens: Option<&'static str>,
     /// What the kernel offers.
     pub(super) offered: InitFlags,
     /// The cache's folder, in which files to hand over lie.
@@ -86,8 +86,8 @@ impl Choice<'_> {
     }
 
     fn try_no_open(&self) -> Result<(), String> {
-        if self.needs_opens {
-            return Err("every open has to wait for the check of its file".into());
+        if let Some(why) = self.needs_opens {
+            return Err(why.into());
         }
         if !self.offered.contains(InitFlags::FUSE_NO_OPEN_SUPPORT) {
             return Err("the kernel sends an open each time".into());
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     fn choice(wanted: Option<OpenMode>, offered: InitFlags) -> Choice<'static> {
-        Choice { wanted, needs_opens: false, offered, cache_dir: Path::new("/") }
+        Choice { wanted, needs_opens: None, offered, cache_dir: Path::new("/") }
     }
 
     /// Something that is no FUSE device, so that the kernel takes nothing through it.
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn what_must_see_opens_is_served() {
         let offered = InitFlags::FUSE_NO_OPEN_SUPPORT;
-        let strict = Choice { needs_opens: true, ..choice(None, offered) };
+        let strict = Choice { needs_opens: Some("it is checked"), ..choice(None, offered) };
         assert_eq!(strict.decide(no_device()).unwrap().mode, OpenMode::Served);
         let wanted = Choice { wanted: Some(OpenMode::NoOpen), ..strict };
         assert!(wanted.decide(no_device()).unwrap_err().contains("check"));

@@ -43,8 +43,10 @@ pub struct MountOptions {
     pub may_spin: bool,
     /// How opens are answered, if that is not left to be found out.
     pub open_mode: Option<OpenMode>,
-    /// Whether every open has to be answered.
-    pub needs_opens: bool,
+    /// Whether programs may change what is shown.
+    pub is_writable: bool,
+    /// Why every open has to be answered, if it has to be.
+    pub needs_opens: Option<&'static str>,
     /// The cache's folder, whose files are handed to the kernel.
     pub cache_dir: PathBuf,
     /// How many descriptors cached files may take: while they are open, and while they are not.
@@ -102,6 +104,7 @@ impl Session {
         let file_system = FuseFs {
             vfs,
             listings: Arc::default(),
+            uppers: Arc::default(),
             backings: Arc::new(Backings::new(options.descriptors, runtime.clone(), stats)),
             runtime,
             owner: options.owner,
@@ -183,12 +186,14 @@ fn config(options: &MountOptions) -> Config {
         // The helper takes a list of options apart at commas.
         MountOption::FSName(options.source.replace([',', '\\'], "_")),
         MountOption::Subtype("dvcfs".into()),
-        MountOption::RO,
+        if options.is_writable { MountOption::RW } else { MountOption::RO },
         MountOption::NoSuid,
         MountOption::NoDev,
     ];
-    if options.allow_other {
+    if options.allow_other || options.is_writable {
         config.mount_options.push(MountOption::DefaultPermissions);
+    }
+    if options.allow_other {
         config.acl = SessionACL::All;
     }
     // Only one reader ever spins, so each has a descriptor of its own.

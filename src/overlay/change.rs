@@ -4,7 +4,11 @@ use std::{
     ffi::OsStr,
     fs::File,
     io,
-    os::{fd::AsFd, unix::ffi::OsStrExt},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    sync::Arc,
 };
 
 use rustix::{
@@ -17,9 +21,9 @@ use rustix::{
 };
 
 use super::{
-    Overlay, Shows, Spot, Stat, as_path, is_absent, magic_link,
+    Overlay, Shows, Spot, Stat, as_path, attribute, attribute_names, is_absent, magic_link,
     marks::{self, MODE, OPAQUE, ORIGIN},
-    open_at,
+    open_at, set_attribute,
 };
 use crate::path::RepoPath;
 
@@ -52,6 +56,11 @@ pub struct Times {
     pub modified: Time,
 }
 
+impl Times {
+    /// Both as they are.
+    pub const KEPT: Self = Self { accessed: Time::Kept, modified: Time::Kept };
+}
+
 /// How an entry is moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Renaming {
@@ -59,6 +68,30 @@ pub struct Renaming {
     pub leaves_whiteout: bool,
     /// A folder that shows no entries is in the way.
     pub replaces_folder: bool,
+}
+
+/// A file that has no place yet; dropped without one, it is gone.
+#[derive(Debug)]
+pub struct Draft {
+    work: Arc<OwnedFd>,
+    name: Option<String>,
+    file: File,
+}
+
+impl Draft {
+    /// The file, open for reading and writing.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if let Some(name) = self.name.take() {
+            // What is left is removed when the overlay is opened again.
+            _ = unlinkat(&*self.work, name, AtFlags::empty());
+        }
+    }
 }
 
 impl Overlay {
@@ -76,8 +109,10 @@ impl Overlay {
         self.make_parents(&parent, below)?;
         let stat = below(&parent)?;
         let owner = Owner { uid: stat.uid, gid: stat.gid };
-        self.create_folder(&parent, stat.mode, owner, &Shows::Same)?;
-        self.set_times(&parent, Times { accessed: Time::Kept, modified: stat.modified.into() })
+        let spot = self.place(&parent)?;
+        unnoticed(&spot.folder, || self.create_folder(&parent, stat.mode, owner, &Shows::Same))?;
+        let made = self.look_at(&parent)?.ok_or(Errno::NOENT)?;
+        set_times(&made, Times { accessed: Time::Kept, modified: stat.modified.into() })
     }
 
     /// Creates a file that can be read and written, in the place of a whiteout or of nothing.
@@ -142,52 +177,33 @@ impl Overlay {
         self.put(&name, path)
     }
 
-    /// Puts a file in place that `fill` has written, over whatever file the overlay has there.
-    pub fn copy_up(
-        &self,
-        path: &RepoPath,
-        stat: &Stat,
-        fill: impl FnOnce(&File) -> io::Result<()>,
-    ) -> io::Result<()> {
-        self.replace_file(path, stat, |file| {
-            for name in self.attribute_names(path)? {
-                let name = String::from_utf8_lossy(&name);
-                if let Some(value) = self.attribute(path, &name)? {
-                    marks::set(file, &name, &value)?;
-                }
-            }
-            fill(file)
-        })
+    /// Begins a file that gets its place when all of it is there.
+    pub fn draft(&self) -> io::Result<Draft> {
+        let name = self.temporary();
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = File::from(openat(&self.work, &*name, flags, Mode::RUSR | Mode::WUSR)?);
+        Ok(Draft { work: Arc::clone(&self.work), name: Some(name), file })
+    }
+
+    /// Puts a draft in place over whatever file the overlay has there, from which it takes over
+    /// what programs have set on it. Nobody notices, so the folder keeps its time.
+    pub fn put_draft(&self, mut draft: Draft, path: &RepoPath, stat: &Stat) -> io::Result<()> {
+        if let Some(before) = self.look_at(path)? {
+            copy_attributes(&before, &draft.file)?;
+        }
+        self.give(&draft.file, stat.mode, Owner { uid: stat.uid, gid: stat.gid })?;
+        let (accessed, modified) = (stat.accessed.into(), stat.modified.into());
+        futimens(&draft.file, &Times { accessed, modified }.into())?;
+        let Some(name) = draft.name.take() else { return Ok(()) };
+        let spot = self.place(path)?;
+        unnoticed(&spot.folder, || self.put(&name, path))
     }
 
     /// Puts a file in place that has the content of a file in the base, and no bytes here.
     pub fn stand_in(&self, path: &RepoPath, origin: &RepoPath, stat: &Stat) -> io::Result<()> {
-        self.replace_file(path, stat, |file| marks::set(file, ORIGIN, origin.as_bytes()))
-    }
-
-    fn replace_file(
-        &self,
-        path: &RepoPath,
-        stat: &Stat,
-        write: impl FnOnce(&File) -> io::Result<()>,
-    ) -> io::Result<()> {
-        let name = self.temporary();
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let file = File::from(openat(&self.work, &*name, flags, Mode::RUSR | Mode::WUSR)?);
-        let written = write(&file).and_then(|()| {
-            self.give(&file, stat.mode, Owner { uid: stat.uid, gid: stat.gid })?;
-            let accessed = timespec(stat.accessed.into());
-            let modified = timespec(stat.modified.into());
-            Ok(futimens(&file, &Timestamps { last_access: accessed, last_modification: modified })?)
-        });
-        match written {
-            Ok(()) => self.put(&name, path),
-            Err(error) => {
-                // The error that stopped it matters more.
-                _ = self.discard(&name);
-                Err(error)
-            }
-        }
+        let draft = self.draft()?;
+        marks::set(&draft.file, ORIGIN, origin.as_bytes())?;
+        self.put_draft(draft, path, stat)
     }
 
     /// Removes a file, link or pipe; a whiteout takes its place if the base has the name.
@@ -239,7 +255,7 @@ impl Overlay {
         }
         self.set_shows(path, &Shows::Nothing)?;
         for listed in self.list(path)? {
-            if listed.is_whiteout {
+            if listed.is_whiteout() {
                 self.remove(&path.join(&listed.name), false)?;
             }
         }
@@ -253,51 +269,23 @@ impl Overlay {
     }
 
     /// Sets permission bits.
-    pub fn set_mode(&self, path: &RepoPath, mode: u16) -> io::Result<()> {
-        let file = self.look_at(path)?.ok_or(Errno::NOENT)?;
-        self.set_mode_of(&file, mode)
-    }
-
-    fn set_mode_of(&self, file: impl AsFd, mode: u16) -> io::Result<()> {
+    pub fn set_mode(&self, file: impl AsFd, mode: u16) -> io::Result<()> {
         let raw = rustix::fs::fstat(&file)?;
-        let is_folder = FileType::from_raw_mode(raw.st_mode) == FileType::Directory;
-        let needed = match (self.is_privileged, is_folder) {
-            (true, _) => 0,
-            (false, true) => 0o700,
-            (false, false) => 0o600,
+        let kind = FileType::from_raw_mode(raw.st_mode);
+        let needed = match (self.is_privileged, kind) {
+            (false, FileType::Directory) => 0o700,
+            (false, FileType::RegularFile) => 0o600,
+            _ => 0,
         };
-        if mode & needed == needed {
+        if !matches!(kind, FileType::Directory | FileType::RegularFile) {
+            // A pipe takes no marks, and we never open one.
+        } else if mode & needed == needed {
             marks::clear(&file, MODE)?;
         } else {
             marks::set(&file, MODE, format!("{mode:o}").as_bytes())?;
         }
         // By its name among the open ones, since a file that is only looked at has no other.
         Ok(chmod(magic_link(&file), Mode::from_raw_mode((mode | needed).into()))?)
-    }
-
-    /// Gives an entry to somebody; what is not named stays.
-    pub fn set_owner(&self, path: &RepoPath, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
-        let spot = self.place(path)?;
-        let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
-        Ok(chownat(&spot.folder, spot.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?)
-    }
-
-    /// Sets times.
-    pub fn set_times(&self, path: &RepoPath, times: Times) -> io::Result<()> {
-        let spot = self.place(path)?;
-        Ok(utimensat(&spot.folder, spot.name, &times.into(), AtFlags::SYMLINK_NOFOLLOW)?)
-    }
-
-    /// Sets an extended attribute that a program wants.
-    pub fn set_attribute(&self, path: &RepoPath, name: &str, value: &[u8]) -> io::Result<()> {
-        let file = self.look_at(path)?.ok_or(Errno::NOENT)?;
-        marks::set(&file, name, value)
-    }
-
-    /// Removes an extended attribute, if it is there.
-    pub fn remove_attribute(&self, path: &RepoPath, name: &str) -> io::Result<()> {
-        let file = self.look_at(path)?.ok_or(Errno::NOENT)?;
-        marks::clear(&file, name)
     }
 
     /// Has a folder's names on disk when this returns, and those of the folders that lead to it.
@@ -321,8 +309,38 @@ impl Overlay {
             fchown(&file, uid, gid)?;
             return Ok(fchmod(&file, Mode::from_raw_mode(mode.into()))?);
         }
-        self.set_mode_of(file, mode)
+        self.set_mode(file, mode)
     }
+}
+
+/// Gives an entry to somebody; what is not named stays.
+pub fn set_owner(entry: impl AsFd, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+    let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+    Ok(chownat(entry, "", uid, gid, AtFlags::EMPTY_PATH)?)
+}
+
+/// Sets times.
+pub fn set_times(entry: impl AsFd, times: Times) -> io::Result<()> {
+    Ok(utimensat(entry, "", &times.into(), AtFlags::EMPTY_PATH)?)
+}
+
+/// Does something in a folder that is no change of it to whoever looks, and so leaves its time.
+fn unnoticed<T>(folder: impl AsFd, change: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let before = Stat::from(&rustix::fs::fstat(&folder)?);
+    let done = change()?;
+    set_times(folder, Times { accessed: Time::Kept, modified: before.modified.into() })?;
+    Ok(done)
+}
+
+/// Has an entry have what programs have set on another.
+fn copy_attributes(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
+    for name in attribute_names(&from)? {
+        let name = String::from_utf8_lossy(&name);
+        if let Some(value) = attribute(&from, &name)? {
+            set_attribute(&to, &name, &value)?;
+        }
+    }
+    Ok(())
 }
 
 fn rename_over_whiteout(old: &Spot<'_>, new: &Spot<'_>, how: Renaming) -> io::Result<()> {

@@ -6,7 +6,7 @@ use std::{
     os::{fd::AsFd, unix::ffi::OsStringExt},
 };
 
-use rustix::fs::{Dir, FileType, OFlags, Stat as RawStat, fstat, readlinkat};
+use rustix::fs::{Dir, FileType, OFlags, Stat as RawStat, fstat, fstatvfs, readlinkat};
 
 use super::{Overlay, as_path, is_absent, marks, open_at};
 use crate::path::{Name, RepoPath};
@@ -77,40 +77,37 @@ pub struct Stat {
 pub struct Listed {
     /// The name.
     pub name: Name,
-    /// Whether it is a whiteout.
-    pub is_whiteout: bool,
+    /// What it is, as far as that can be told without a look.
+    pub kind: ListedKind,
+}
+
+impl Listed {
+    /// Whether the name is gone.
+    pub fn is_whiteout(&self) -> bool {
+        self.kind == ListedKind::Whiteout
+    }
+}
+
+/// What a listed name is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListedKind {
+    /// The name is gone.
+    Whiteout,
+    /// A file.
+    File,
+    /// A folder.
+    Folder,
+    /// A symbolic link.
+    Link,
+    /// A named pipe.
+    Pipe,
 }
 
 impl Overlay {
     /// What the overlay has at a path; nothing if it has nothing.
     pub fn find(&self, path: &RepoPath) -> io::Result<Option<Entry>> {
         let Some(file) = self.look_at(path)? else { return Ok(None) };
-        let raw = fstat(&file)?;
-        let marked = |kind| -> io::Result<Entry> {
-            let mut stat = stat_of(&raw);
-            if let Some(mode) = marks::get(&file, marks::MODE)? {
-                stat.mode = parse_mode(&mode).unwrap_or(stat.mode);
-            }
-            Ok(Entry { kind, stat })
-        };
-        let plain = |kind| Entry { kind, stat: stat_of(&raw) };
-        let entry = match FileType::from_raw_mode(raw.st_mode) {
-            FileType::RegularFile => marked(Kind::File { origin: origin(&file)? })?,
-            FileType::Directory => {
-                let shows = match origin(&file)? {
-                    Some(path) => Shows::Of(path),
-                    None if marks::get(&file, marks::OPAQUE)?.is_some() => Shows::Nothing,
-                    None => Shows::Same,
-                };
-                marked(Kind::Folder(shows))?
-            }
-            FileType::Symlink => plain(Kind::Link),
-            FileType::Fifo => plain(Kind::Pipe),
-            FileType::CharacterDevice if raw.st_rdev == 0 => plain(Kind::Whiteout),
-            // Nothing that was put there through a mount.
-            _ => return Ok(None),
-        };
-        Ok(Some(entry))
+        read_entry(&file)
     }
 
     /// The names in a folder of the upper layer, sorted; none if it does not have the folder.
@@ -124,11 +121,22 @@ impl Overlay {
         for entry in Dir::new(folder)? {
             let entry = entry?;
             let Ok(name) = Name::new(entry.file_name().to_bytes()) else { continue };
-            let is_whiteout = entry.file_type() == FileType::CharacterDevice;
-            names.push(Listed { name, is_whiteout });
+            let kind = match entry.file_type() {
+                FileType::CharacterDevice => ListedKind::Whiteout,
+                FileType::Directory => ListedKind::Folder,
+                FileType::Symlink => ListedKind::Link,
+                FileType::Fifo => ListedKind::Pipe,
+                _ => ListedKind::File,
+            };
+            names.push(Listed { name, kind });
         }
         names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(names)
+    }
+
+    /// Whether nothing was changed.
+    pub fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.list(&RepoPath::root())?.is_empty())
     }
 
     /// Where a symbolic link leads.
@@ -145,21 +153,91 @@ impl Overlay {
         Ok(open_at(&self.upper, as_path(path), flags)?.into())
     }
 
-    /// The attributes that programs set on an entry, without marks.
-    pub fn attribute_names(&self, path: &RepoPath) -> io::Result<Vec<Vec<u8>>> {
-        let Some(file) = self.look_at(path)? else { return Ok(Vec::new()) };
-        let mut names = marks::names(&file)?;
-        names.retain(|name| name.starts_with(b"user.") && !name.starts_with(marks::PREFIX));
-        Ok(names)
+    /// Bytes and files of the disk that the overlay lies on.
+    pub fn totals(&self) -> io::Result<Totals> {
+        let found = fstatvfs(&self.upper)?;
+        Ok(Totals {
+            block_size: found.f_frsize,
+            blocks: found.f_blocks,
+            free_blocks: found.f_bfree,
+            available_blocks: found.f_bavail,
+            files: found.f_files,
+            free_files: found.f_ffree,
+        })
     }
+}
 
-    /// The value of an attribute that a program set.
-    pub fn attribute(&self, path: &RepoPath, name: &str) -> io::Result<Option<Vec<u8>>> {
-        match self.look_at(path)? {
-            Some(file) => marks::get(&file, name),
-            None => Ok(None),
+/// How large a disk is and what is left of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Totals {
+    /// In bytes.
+    pub block_size: u64,
+    /// All of them.
+    pub blocks: u64,
+    /// Not in use.
+    pub free_blocks: u64,
+    /// Not in use, and for everybody.
+    pub available_blocks: u64,
+    /// Files that there may be.
+    pub files: u64,
+    /// Files that may still be made.
+    pub free_files: u64,
+}
+
+/// What an entry that is open is; nothing if it was not put there through a mount.
+pub fn read_entry(file: impl AsFd) -> io::Result<Option<Entry>> {
+    let raw = fstat(&file)?;
+    let marked = |kind| -> io::Result<Entry> {
+        let mut stat = stat_of(&raw);
+        if let Some(mode) = marks::get(&file, marks::MODE)? {
+            stat.mode = parse_mode(&mode).unwrap_or(stat.mode);
         }
-    }
+        Ok(Entry { kind, stat })
+    };
+    let plain = |kind| Entry { kind, stat: stat_of(&raw) };
+    let entry = match FileType::from_raw_mode(raw.st_mode) {
+        FileType::RegularFile => marked(Kind::File { origin: origin(&file)? })?,
+        FileType::Directory => {
+            let shows = match origin(&file)? {
+                Some(path) => Shows::Of(path),
+                None if marks::get(&file, marks::OPAQUE)?.is_some() => Shows::Nothing,
+                None => Shows::Same,
+            };
+            marked(Kind::Folder(shows))?
+        }
+        FileType::Symlink => plain(Kind::Link),
+        FileType::Fifo => plain(Kind::Pipe),
+        FileType::CharacterDevice if raw.st_rdev == 0 => plain(Kind::Whiteout),
+        _ => return Ok(None),
+    };
+    Ok(Some(entry))
+}
+
+/// The attributes that programs set on an entry, without marks.
+pub fn attribute_names(entry: impl AsFd) -> io::Result<Vec<Vec<u8>>> {
+    let mut names = marks::names(entry)?;
+    names.retain(|name| name.starts_with(b"user.") && !name.starts_with(marks::PREFIX));
+    Ok(names)
+}
+
+/// The value of an attribute that a program set.
+pub fn attribute(entry: impl AsFd, name: &str) -> io::Result<Option<Vec<u8>>> {
+    marks::get(entry, name)
+}
+
+/// Sets an extended attribute that a program wants.
+pub fn set_attribute(entry: impl AsFd, name: &str, value: &[u8]) -> io::Result<()> {
+    marks::set(entry, name, value)
+}
+
+/// Removes an extended attribute, if it is there.
+pub fn remove_attribute(entry: impl AsFd, name: &str) -> io::Result<()> {
+    marks::clear(entry, name)
+}
+
+/// Whether a name of an extended attribute is one of the overlay's own marks.
+pub fn is_mark(name: &[u8]) -> bool {
+    name.starts_with(marks::PREFIX)
 }
 
 fn origin(file: impl AsFd) -> io::Result<Option<RepoPath>> {

@@ -28,7 +28,10 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use rustix::fs::{
@@ -45,8 +48,11 @@ mod error;
 mod marks;
 
 pub use base::Base;
-pub use change::{Owner, Renaming, Time, Times};
-pub use entry::{Entry, Kind, Listed, Shows, Stat};
+pub use change::{Draft, Owner, Renaming, Time, Times, set_owner, set_times};
+pub use entry::{
+    Entry, Kind, Listed, ListedKind, Shows, Stat, Totals, attribute, attribute_names, is_mark,
+    read_entry, remove_attribute, set_attribute,
+};
 pub use error::OverlayError;
 
 /// An overlay that this process has open.
@@ -54,7 +60,7 @@ pub use error::OverlayError;
 pub struct Overlay {
     dir: PathBuf,
     upper: OwnedFd,
-    work: OwnedFd,
+    work: Arc<OwnedFd>,
     temporaries: AtomicU64,
     /// Whether files can be given to other users.
     is_privileged: bool,
@@ -90,7 +96,7 @@ impl Overlay {
         let overlay = Self {
             dir: dir.to_owned(),
             upper: open("upper").map_err(io::Error::from).map_err(failed("open it"))?,
-            work: open("work").map_err(io::Error::from).map_err(failed("open it"))?,
+            work: Arc::new(open("work").map_err(io::Error::from).map_err(failed("open it"))?),
             temporaries: AtomicU64::new(0),
             is_privileged: rustix::process::geteuid().is_root(),
             _lock: lock,
@@ -149,7 +155,7 @@ impl Overlay {
     }
 
     /// Opens an entry without reading it, whatever it is.
-    fn look_at(&self, path: &RepoPath) -> io::Result<Option<OwnedFd>> {
+    pub fn look_at(&self, path: &RepoPath) -> io::Result<Option<OwnedFd>> {
         // A link itself can be looked at only from its folder.
         let Some(spot) = self.spot(path)? else { return Ok(None) };
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -36,6 +36,10 @@ fn read(overlay: &Overlay, name: &str) -> String {
     text
 }
 
+fn held(overlay: &Overlay, name: &str) -> OwnedFd {
+    overlay.look_at(&path(name)).unwrap().unwrap()
+}
+
 const PLAIN: Kind = Kind::File { origin: None };
 
 #[test]
@@ -109,17 +113,18 @@ fn a_file_stands_in_for_one_of_the_base_until_it_is_copied_up() {
     overlay.stand_in(&path("a"), &path("old/place"), &stat).unwrap();
     let origin = Some(path("old/place"));
     assert_eq!(kind(&overlay, "a"), Some(Kind::File { origin: origin.clone() }));
-    overlay.set_attribute(&path("a"), "user.note", b"kept").unwrap();
+    set_attribute(held(&overlay, "a"), "user.note", b"kept").unwrap();
     overlay.rename(&path("a"), &path("b"), Renaming::default()).unwrap();
     assert_eq!(kind(&overlay, "b"), Some(Kind::File { origin }));
-    overlay.copy_up(&path("b"), &stat, |mut file| file.write_all(b"bytes")).unwrap();
+    let draft = overlay.draft().unwrap();
+    draft.file().write_all(b"bytes").unwrap();
+    overlay.put_draft(draft, &path("b"), &stat).unwrap();
     let found = overlay.find(&path("b")).unwrap().unwrap();
     assert_eq!((found.kind, found.stat.mode), (PLAIN, 0o600));
     assert_eq!(found.stat.modified, (1_234_567_890, 0));
-    assert_eq!(overlay.attribute(&path("b"), "user.note").unwrap(), Some(b"kept".to_vec()));
-    assert_eq!(overlay.attribute_names(&path("b")).unwrap(), [b"user.note"]);
-    let failed = overlay.copy_up(&path("b"), &stat, |_| Err(io::Error::other("stop")));
-    assert!(failed.is_err());
+    assert_eq!(attribute(held(&overlay, "b"), "user.note").unwrap(), Some(b"kept".to_vec()));
+    assert_eq!(attribute_names(held(&overlay, "b")).unwrap(), [b"user.note"]);
+    drop(overlay.draft().unwrap());
     assert_eq!(read(&overlay, "b"), "bytes");
     assert_eq!(fs::read_dir(dir.path().join("work")).unwrap().count(), 0);
 }
@@ -181,16 +186,16 @@ fn modes_that_would_shut_us_out_are_shown_all_the_same() {
     let (dir, mut overlay) = opened();
     overlay.is_privileged = false;
     write(&overlay, "a", "x");
-    overlay.set_mode(&path("a"), 0o044).unwrap();
+    overlay.set_mode(held(&overlay, "a"), 0o044).unwrap();
     assert_eq!(overlay.find(&path("a")).unwrap().unwrap().stat.mode, 0o044);
     assert_eq!(fs::metadata(dir.path().join("upper/a")).unwrap().mode() & 0o777, 0o644);
     assert_eq!(read(&overlay, "a"), "x");
-    overlay.set_mode(&path("a"), 0o640).unwrap();
-    assert!(overlay.attribute(&path("a"), marks::MODE).unwrap().is_none());
+    overlay.set_mode(held(&overlay, "a"), 0o640).unwrap();
+    assert!(attribute(held(&overlay, "a"), marks::MODE).unwrap().is_none());
     overlay.create_folder(&path("d"), 0o111, owner(), &Shows::Same).unwrap();
     assert_eq!(overlay.find(&path("d")).unwrap().unwrap().stat.mode, 0o111);
     write(&overlay, "d/in", "y");
-    overlay.set_mode(&path("d"), 0o700).unwrap();
+    overlay.set_mode(held(&overlay, "d"), 0o700).unwrap();
     assert_eq!(overlay.find(&path("d")).unwrap().unwrap().stat.mode, 0o700);
 }
 
@@ -202,7 +207,7 @@ fn names_are_listed_in_order_with_whiteouts_told_apart() {
     overlay.remove(&path("c"), true).unwrap();
     let listed = overlay.list(&RepoPath::root()).unwrap();
     let listed: Vec<_> =
-        listed.iter().map(|entry| (entry.name.as_bytes(), entry.is_whiteout)).collect();
+        listed.iter().map(|entry| (entry.name.as_bytes(), entry.is_whiteout())).collect();
     assert_eq!(listed, [(&b"a"[..], false), (b"b", false), (b"c", true)]);
     assert!(overlay.list(&path("no/such")).unwrap().is_empty());
     overlay.sync_folder(&path("no/such")).unwrap();

@@ -30,6 +30,21 @@ pub struct Attr {
     pub uid: u32,
     /// Group.
     pub gid: u32,
+    /// What only an entry of an overlay has.
+    pub local: Option<Local>,
+}
+
+/// Attributes that are worked out from others where nothing can be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Local {
+    /// Time of last reading, in seconds and nanoseconds since the epoch.
+    pub accessed: (i64, u32),
+    /// Time of last change of any kind.
+    pub changed: (i64, u32),
+    /// In units of 512 bytes.
+    pub blocks: u64,
+    /// Names.
+    pub links: u32,
 }
 
 /// What a node is, as far as the kernel cares.
@@ -41,6 +56,8 @@ pub enum FileKind {
     File,
     /// A symbolic link.
     Link,
+    /// A named pipe.
+    Pipe,
 }
 
 /// How long the kernel may keep what it was told.
@@ -81,6 +98,9 @@ pub(super) fn mtime_of(id: &[u8]) -> i64 {
 impl Vfs {
     /// The attributes of an inode and how long they hold.
     pub fn getattr(&self, ino: Ino) -> Answer<(Attr, Ttl)> {
+        if self.is_merged(ino) {
+            return self.getattr_merged(ino);
+        }
         let place = match self.place(ino) {
             Ok(place) => place,
             Err(error) => return Answer::Now(Err(error)),
@@ -188,6 +208,7 @@ impl Vfs {
             mtime_nanos: 0,
             uid,
             gid,
+            local: None,
         }
     }
 
@@ -220,7 +241,10 @@ impl Vfs {
         if !name.starts_with(b"user.") {
             return Err(VfsError::NoSuchAttributes);
         }
-        let Place::Node(epoch, index) = self.place(ino)? else { return Err(VfsError::NoAttribute) };
+        if let Some(value) = self.own_xattr(ino, name) {
+            return Ok(value);
+        }
+        let Some((epoch, index)) = self.node_of(ino)? else { return Err(VfsError::NoAttribute) };
         let name = name.strip_prefix(XATTR_PREFIX).ok_or(VfsError::NoAttribute)?;
         let known = self.xattr_value(&epoch, index, name);
         known.ok_or(VfsError::NoAttribute)
@@ -228,10 +252,23 @@ impl Vfs {
 
     /// The names of the extended attributes that have a value.
     pub fn xattr_names(&self, ino: Ino) -> Result<Vec<Vec<u8>>, VfsError> {
-        let Place::Node(epoch, index) = self.place(ino)? else { return Ok(Vec::new()) };
+        let mut names = self.own_xattr_names(ino);
+        let Some((epoch, index)) = self.node_of(ino)? else { return Ok(names) };
         let has_value = |name: &&&str| self.xattr_value(&epoch, index, name.as_bytes()).is_some();
-        let names = XATTRS.iter().filter(has_value);
-        Ok(names.map(|name| [XATTR_PREFIX, name.as_bytes()].concat()).collect())
+        let shown = XATTRS.iter().filter(has_value);
+        names.extend(shown.map(|name| [XATTR_PREFIX, name.as_bytes()].concat()));
+        Ok(names)
+    }
+
+    /// The node of a tree that an inode shows, if it shows one.
+    fn node_of(&self, ino: Ino) -> Result<Option<(Arc<Epoch>, Index)>, VfsError> {
+        if self.has_own_content(ino) {
+            return Ok(None);
+        }
+        match self.place(ino)? {
+            Place::Node(epoch, index) => Ok(Some((epoch, index))),
+            Place::Named(_) | Place::Report => Ok(None),
+        }
     }
 
     fn xattr_value(&self, epoch: &Epoch, index: Index, name: &[u8]) -> Option<Vec<u8>> {

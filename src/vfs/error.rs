@@ -1,5 +1,7 @@
 //! What can go wrong with a file-system question.
 
+use std::{io, sync::Arc};
+
 use crate::{
     blobs::BlobError,
     git::GitError,
@@ -33,6 +35,18 @@ pub enum VfsError {
     /// Nothing can be changed in this mount.
     #[error("the mount is read-only")]
     ReadOnly,
+    /// There is an entry of that name.
+    #[error("the name exists")]
+    Exists,
+    /// A folder that shows something cannot be removed.
+    #[error("the folder is not empty")]
+    NotEmpty,
+    /// Nobody may do that here.
+    #[error("not permitted")]
+    NotPermitted,
+    /// The disk that changes go to.
+    #[error("the overlay's disk: {0}")]
+    Disk(Arc<io::Error>),
     /// The entry names no content that could be fetched.
     #[error("the entry has no usable content: {0}")]
     NoContent(String),
@@ -75,6 +89,12 @@ impl VfsError {
         let problem = tree.problems.iter().find(|problem| problem.path == path);
         let why = problem.map_or("it cannot be read", |problem| problem.why.as_str());
         Self::Git(format!("{path}: {why}"))
+    }
+}
+
+impl From<io::Error> for VfsError {
+    fn from(error: io::Error) -> Self {
+        Self::Disk(Arc::new(error))
     }
 }
 

@@ -6,6 +6,7 @@ use super::{
     Answer, Attr, Epoch, FileKind, Ino, ROOT_INO, Ttl, Vfs, VfsError,
     lookup::{Named, Place, Wanting},
     names::{Spot, Target},
+    upper::MergedList,
 };
 use crate::{
     git::CommitId,
@@ -22,6 +23,7 @@ pub struct Listed {
 enum Inner {
     Above(Vec<Above>),
     Below(Arc<Epoch>, Index),
+    Merged(MergedList),
 }
 
 /// A listed name above commits.
@@ -52,6 +54,10 @@ pub struct DirEntry<'a> {
 impl Vfs {
     /// Prepares a folder's listing; its manifest is fetched if need be.
     pub fn list(&self, ino: Ino) -> Answer<Listed> {
+        if self.is_merged(ino) {
+            let merged = |list| Listed { inner: Inner::Merged(list), is_fixed: false };
+            return self.list_merged(ino).map(merged);
+        }
         match self.place(ino) {
             Err(error) => Answer::Now(Err(error)),
             Ok(Place::Named(Named::Folder(spot))) => Answer::Now(Ok(self.list_above(&spot))),
@@ -110,6 +116,7 @@ impl Vfs {
                     }
                 }
             }
+            Inner::Merged(list) => self.walk_merged(list, position, take),
             Inner::Below(epoch, index) => {
                 let Some(tree) = epoch.tree() else { return };
                 let Ok(listing) = tree.listing(*index) else { return };
@@ -134,6 +141,7 @@ impl Vfs {
     /// all is to be forgotten by the caller.
     pub fn enter_listed(&self, listed: &Listed, entry: &DirEntry<'_>) -> Option<(Attr, Ttl)> {
         match &listed.inner {
+            Inner::Merged(list) => self.enter_merged(list, entry),
             Inner::Below(epoch, _) => {
                 // What cannot be told now is asked again, and fails then: it is there all the same.
                 let unknown = || (self.unknown_attr(entry.ino, entry.kind), Ttl::None);
@@ -185,7 +193,7 @@ fn listed(epoch: Arc<Epoch>, index: Index, is_fixed: bool) -> Result<Listed, Vfs
     }
 }
 
-fn kind_of(node: Option<Node>) -> FileKind {
+pub(super) fn kind_of(node: Option<Node>) -> FileKind {
     match node {
         Some(Node::GitFile { .. } | Node::Blob { .. }) => FileKind::File,
         Some(Node::Link(_)) => FileKind::Link,

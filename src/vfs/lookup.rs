@@ -78,6 +78,9 @@ impl Vfs {
         {
             return Answer::Now(Ok(self.found_named(&Named::Folder(spot.clone()), &spot.path())));
         }
+        if self.is_merged(parent) {
+            return self.lookup_merged(parent, name);
+        }
         match self.place(parent) {
             Err(error) => Answer::Now(Err(error)),
             Ok(Place::Named(Named::Folder(spot))) => self.lookup_above(&spot, name),
@@ -233,6 +236,9 @@ impl Vfs {
 
     /// The kernel has forgotten `count` look-ups of an inode.
     pub fn forget(&self, ino: Ino, count: u64) {
+        if self.forget_own(ino, count) {
+            return;
+        }
         match ino.slot() {
             0 => self.reports.forget(ino, count),
             slot => self.epochs.forget(slot, count),
@@ -241,6 +247,9 @@ impl Vfs {
 
     /// Where a link leads.
     pub fn readlink(&self, ino: Ino) -> Result<Vec<u8>, VfsError> {
+        if let Some(target) = self.own_link(ino)? {
+            return Ok(target);
+        }
         match self.place(ino)? {
             Place::Named(Named::Link(target)) => Ok(target.into_bytes()),
             Place::Node(epoch, index) => match epoch.tree().and_then(|tree| tree.node(index)) {

@@ -12,6 +12,7 @@
 //! | `listing` | what is in a folder |
 //! | `open`, `read` | opening and reading |
 //! | `files`, `exposures` | what is open, and what was shown of it unchecked |
+//! | `upper` | the merged view of a writable mount |
 //! | `contents` | the tree as a whole, for commands |
 //! | `follow` | branches that move |
 //! | `inodes`, `epochs`, `names` | what the numbers and names stand for |
@@ -33,10 +34,11 @@ mod read;
 mod reports;
 mod rounds;
 mod sizing;
+mod upper;
 
 use std::{
     num::NonZeroUsize,
-    sync::{Arc, Weak, atomic::AtomicU32},
+    sync::{Arc, OnceLock, Weak, atomic::AtomicU32},
 };
 
 use futures_util::future::BoxFuture;
@@ -48,7 +50,7 @@ use tokio::{
 
 use self::epochs::{Epoch, Epochs, Memo, Trees};
 pub use self::{
-    attributes::{Attr, FileKind, Ttl},
+    attributes::{Attr, FileKind, Local, Ttl},
     error::VfsError,
     files::Handle,
     follow::Refreshed,
@@ -58,6 +60,7 @@ pub use self::{
     open::OpenedFile,
     read::Read,
     rounds::{Keeper, Rounds},
+    upper::{Before, Change, Moved, New, Opened, Opening, Sought},
 };
 use crate::{
     blobs::{Blobs, Sources},
@@ -85,6 +88,18 @@ impl<T: Send + 'static> Answer<T> {
         match self {
             Self::Now(result) => Answer::Now(result.map(change)),
             Self::Later(future) => Answer::Later(Box::pin(async move { future.await.map(change) })),
+        }
+    }
+
+    /// What the next question answers, which is asked once this one has been.
+    fn and_then<U: Send + 'static>(
+        self,
+        next: impl FnOnce(T) -> Answer<U> + Send + 'static,
+    ) -> Answer<U> {
+        match self {
+            Self::Now(Ok(value)) => next(value),
+            Self::Now(Err(error)) => Answer::Now(Err(error)),
+            Self::Later(future) => Answer::later(async move { next(future.await?).wait().await }),
         }
     }
 
@@ -169,6 +184,8 @@ pub struct Vfs {
     moves: AtomicU32,
     /// The epoch at the root of a mount that shows one revision.
     current: RwLock<Option<Arc<Epoch>>>,
+    /// The layer above the tree, in a writable mount.
+    upper: OnceLock<upper::Upper>,
     spots: lookup::Spots,
     reports: reports::Reports,
     sizing: sizing::Sizing,
@@ -214,6 +231,7 @@ impl Vfs {
             refs: RwLock::new(Arc::new(refs)),
             moves: AtomicU32::new(0),
             current: RwLock::new(None),
+            upper: OnceLock::new(),
             spots: lookup::Spots::default(),
             reports: reports::Reports::default(),
             sizing: sizing::Sizing::default(),

@@ -97,7 +97,7 @@ impl Vfs {
         }
     }
 
-    fn open_node(&self, epoch: Arc<Epoch>, index: Index) -> Answer<OpenFile> {
+    pub(super) fn open_node(&self, epoch: Arc<Epoch>, index: Index) -> Answer<OpenFile> {
         self.sizing.opened();
         match epoch.tree().and_then(|tree| tree.node(index)) {
             None | Some(Node::Link(_)) => Answer::Now(Err(VfsError::Stale)),

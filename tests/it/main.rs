@@ -30,6 +30,7 @@ mod layers;
 mod list;
 mod model;
 mod open_modes;
+mod overlay;
 mod programs;
 mod read_only;
 mod remote_contract;

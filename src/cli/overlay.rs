@@ -1,0 +1,139 @@
+//! The overlay of a writable mount: where it lies, and which commit lies below it.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use serde_json::json;
+
+use super::{
+    args::MountArgs,
+    context::{Context, private_folder},
+    exit::{Code, Failure, chain},
+    mounts::short_name,
+};
+use crate::{
+    git::{CommitId, GitId},
+    overlay::{Base, Overlay, OverlayError},
+    path::escape,
+    registry::Registry,
+};
+
+/// An overlay that is about to be mounted.
+pub(super) struct Chosen {
+    pub(super) overlay: Overlay,
+    pub(super) base: Base,
+    pub(super) commit: CommitId,
+}
+
+impl Chosen {
+    /// What `status` tells of it.
+    pub(super) fn describe(&self) -> serde_json::Value {
+        let Base { commit, branch, .. } = &self.base;
+        let dir = self.overlay.dir().to_string_lossy();
+        json!({ "dir": dir, "base": commit, "branch": branch })
+    }
+}
+
+/// Opens the overlay that was asked for, if one was, and settles what lies below it: the commit
+/// that its changes were made to, or the wanted one where there are none yet.
+pub(super) fn open(
+    context: &Context,
+    args: &MountArgs,
+    registry: &Registry,
+    (mount_point, commit, branch): (&Path, CommitId, Option<&str>),
+) -> Result<Option<Chosen>, Failure> {
+    let Some(wanted_dir) = &args.overlay else { return Ok(None) };
+    let dir = if wanted_dir.is_empty() {
+        own_dir(context, registry, mount_point)?
+    } else {
+        absolute(wanted_dir.as_ref())?
+    };
+    if dir.starts_with(mount_point) {
+        let message = format!("the overlay {} lies below the mount itself", shown(&dir));
+        return Err(Failure::new(Code::Usage, message).hint("choose a folder elsewhere"));
+    }
+    let overlay = Overlay::open(&dir)?;
+    let wanted = Base {
+        repository: registry.name(),
+        commit: commit.to_string(),
+        branch: args.branch.clone().or_else(|| branch.map(Into::into)),
+    };
+    let has_changes = !overlay.is_empty().map_err(|error| unreadable(&dir, &error))?;
+    let base = match overlay.base()? {
+        Some(noted) if has_changes => settle(&dir, args, noted, &wanted)?,
+        _ => wanted,
+    };
+    overlay.set_base(&base)?;
+    let commit = GitId::parse(&base.commit).map(CommitId);
+    let commit = commit.ok_or_else(|| damaged(&dir, &base.commit))?;
+    Ok(Some(Chosen { overlay, base, commit }))
+}
+
+/// What lies below an overlay that has changes already.
+fn settle(dir: &Path, args: &MountArgs, noted: Base, wanted: &Base) -> Result<Base, Failure> {
+    let refuse = |what: String| {
+        let message = format!("the overlay {} has changes to {what}", shown(dir));
+        Failure::new(Code::Conflict, message)
+    };
+    if noted.repository != wanted.repository {
+        let failure = refuse(noted.repository);
+        return Err(failure.hint("choose another overlay: --overlay=DIR"));
+    }
+    let has_moved = wanted.branch.is_some() && noted.branch == wanted.branch;
+    if noted.commit != wanted.commit && !has_moved {
+        let (old, new) = (&noted.commit, &wanted.commit);
+        let failure = refuse(format!("commit {old}, and {} is {new}", rev(args)));
+        return Err(failure.hint(format!("mount --rev {old}, or choose another --overlay=DIR")));
+    }
+    if noted.commit != wanted.commit {
+        tracing::warn!("{} has moved on; the overlay stays at {}", rev(args), noted.commit);
+    }
+    let branch = args.branch.clone().or(noted.branch);
+    Ok(Base { branch, ..noted })
+}
+
+fn rev(args: &MountArgs) -> String {
+    escape(args.rev.as_deref().unwrap_or("HEAD").as_bytes())
+}
+
+fn absolute(dir: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(dir).map_err(|error| unreadable(dir, &error))
+}
+
+/// The overlay of a mount point and repository for which no folder was named.
+fn own_dir(context: &Context, registry: &Registry, mount_point: &Path) -> Result<PathBuf, Failure> {
+    let folder = context.settings.state_dir.join("overlays");
+    private_folder(&folder)?;
+    Ok(folder.join(short_name(&mount_point.join(registry.name()))))
+}
+
+fn shown(dir: &Path) -> String {
+    escape(dir.as_os_str().as_encoded_bytes())
+}
+
+fn unreadable(dir: &Path, error: &io::Error) -> Failure {
+    Failure::new(Code::Failed, format!("look into the overlay {}: {error}", shown(dir)))
+}
+
+fn damaged(dir: &Path, commit: &str) -> Failure {
+    let reason = format!("{} is no commit", escape(commit.as_bytes()));
+    OverlayError::Damaged { dir: dir.to_owned(), reason }.into()
+}
+
+impl From<OverlayError> for Failure {
+    fn from(error: OverlayError) -> Self {
+        let failure = |code| Self::new(code, chain(&error));
+        match &error {
+            OverlayError::Busy { .. } => {
+                failure(Code::Busy).hint("dvcfs status shows what is mounted")
+            }
+            OverlayError::Damaged { .. } => failure(Code::Failed)
+                .hint("what was changed is in its folder upper; copy it, and take a new overlay"),
+            OverlayError::Unusable { .. } => failure(Code::Failed).hint(
+                "an overlay needs a local disk that has extended attributes, such as ext4, xfs or btrfs",
+            ),
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Files that are open in a writable mount.
+
+use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
+
+use rustix::{
+    fs::{FallocateFlags, SeekFrom, copy_file_range, fallocate, fdatasync, fsync, seek},
+    io::Errno,
+};
+
+use super::{
+    super::{Answer, Ino, OpenedFile, Vfs, VfsError, run_blocking},
+    Stop, View,
+    copy_up::Bytes,
+    names::Seat,
+};
+use crate::path::RepoPath;
+
+/// What a program opens a file for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opening {
+    /// To read.
+    pub reads: bool,
+    /// To have it empty.
+    pub truncates: bool,
+}
+
+/// A file that was opened in a writable mount.
+#[derive(Debug)]
+pub enum Opened {
+    /// A file of the base, to be read.
+    Base(OpenedFile),
+    /// A file of the base that is only written, and does not have to be there before that.
+    Unread,
+    /// A file of the upper folder.
+    Upper(Arc<File>),
+}
+
+/// What is looked for in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sought {
+    /// The next bytes.
+    Data,
+    /// The next hole.
+    Hole,
+}
+
+impl Vfs {
+    /// Opens a file until [`Vfs::close`].
+    pub fn open_merged(&self, ino: Ino, how: Opening) -> Answer<Opened> {
+        let vfs = self.myself();
+        let opened = if how.truncates {
+            self.with_own_bytes(ino, Bytes::None).and_then(move |file| {
+                Answer::Now(file.set_len(0).map(|()| Some(file)).map_err(VfsError::from))
+            })
+        } else {
+            Answer::Now(self.on_disk(|view| view.own_file(ino)))
+        };
+        opened.and_then(move |file| match file {
+            Some(file) => Answer::Now(Ok(vfs.opened_upper(ino, file))),
+            None => vfs.opened_base(ino, how),
+        })
+    }
+
+    fn opened_upper(&self, ino: Ino, file: Arc<File>) -> Opened {
+        let Some(upper) = self.upper.get() else { return Opened::Upper(file) };
+        let mut open = upper.open.lock();
+        let entry = open.entry(ino).or_default();
+        entry.count += 1;
+        Opened::Upper(Arc::clone(entry.file.get_or_insert(file)))
+    }
+
+    fn opened_base(&self, ino: Ino, how: Opening) -> Answer<Opened> {
+        let Some(upper) = self.upper.get() else { return Answer::Now(Err(VfsError::ReadOnly)) };
+        upper.open.lock().entry(ino).or_default().count += 1;
+        // Whoever copies it up from now on finds that it is open; somebody may have done so before.
+        if let Ok(Some(file)) = self.on_disk(|view| view.own_file(ino)) {
+            self.close(ino);
+            return Answer::Now(Ok(self.opened_upper(ino, file)));
+        }
+        if !how.reads {
+            return Answer::Now(Ok(Opened::Unread));
+        }
+        match self.open(ino) {
+            Answer::Now(opened) => Answer::Now(self.opened_to_read(ino, opened)),
+            Answer::Later(opening) => {
+                let vfs = self.myself();
+                Answer::later(async move { vfs.opened_to_read(ino, opening.await) })
+            }
+        }
+    }
+
+    fn opened_to_read(
+        &self,
+        ino: Ino,
+        opened: Result<OpenedFile, VfsError>,
+    ) -> Result<Opened, VfsError> {
+        opened.map(Opened::Base).inspect_err(|_| self.close(ino))
+    }
+
+    /// One open of an inode has ended.
+    pub fn close(&self, ino: Ino) {
+        let Some(upper) = self.upper.get() else { return };
+        let mut open = upper.open.lock();
+        let Some(entry) = open.get_mut(&ino) else { return };
+        entry.count -= 1;
+        let closed = if entry.count == 0 { open.remove(&ino) } else { None };
+        drop(open);
+        drop(closed);
+    }
+
+    /// Reads from the upper folder if that is where an open file's bytes are.
+    pub(in super::super) fn read_own(
+        &self,
+        ino: Ino,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Option<Result<usize, VfsError>> {
+        let file = self.upper.get()?.open_file(ino)?;
+        Some(read_full(&file, offset, buffer).map_err(VfsError::from))
+    }
+
+    /// Writes; gives how many bytes there are room for.
+    pub fn write(&self, ino: Ino, offset: u64, data: &[u8]) -> Answer<usize> {
+        let open = self.upper.get().and_then(|upper| upper.open_file(ino));
+        if let Some(file) = open {
+            return Answer::Now(write_full(&file, offset, data).map_err(VfsError::from));
+        }
+        let data = data.to_vec();
+        self.with_own_bytes(ino, Bytes::All).and_then(move |file| {
+            Answer::Now(write_full(&file, offset, &data).map_err(VfsError::from))
+        })
+    }
+
+    /// Gives room to a part of a file or takes it away, as the flags of `fallocate(2)` say.
+    pub fn allocate(&self, ino: Ino, (offset, length): (u64, u64), flags: u32) -> Answer<()> {
+        self.with_own_bytes(ino, Bytes::All).and_then(move |file| {
+            Answer::later(run_blocking(move || {
+                let flags = FallocateFlags::from_bits_retain(flags);
+                fallocate(&*file, flags, offset, length).map_err(disk_error)
+            }))
+        })
+    }
+
+    /// Where the next bytes or the next hole are.
+    pub fn seek(&self, ino: Ino, offset: u64, sought: Sought) -> Answer<u64> {
+        if let Ok(Some(file)) = self.on_disk(|view| view.own_file(ino)) {
+            let to = match sought {
+                Sought::Data => SeekFrom::Data(offset),
+                Sought::Hole => SeekFrom::Hole(offset),
+            };
+            return Answer::Now(seek(&*file, to).map_err(disk_error));
+        }
+        // Files of the base have no holes.
+        self.getattr(ino).and_then(move |(attr, _)| {
+            Answer::Now(match sought {
+                _ if offset >= attr.size => Err(disk_error(Errno::NXIO)),
+                Sought::Data => Ok(offset),
+                Sought::Hole => Ok(attr.size),
+            })
+        })
+    }
+
+    /// Copies within the upper disk; nothing where that cannot be done, so that whoever asked reads
+    /// and writes instead.
+    pub fn copy_range(
+        &self,
+        (from, from_at): (Ino, u64),
+        (to, to_at): (Ino, u64),
+        length: usize,
+    ) -> Answer<Option<usize>> {
+        let open = |ino| self.upper.get().and_then(|upper| upper.open_file(ino));
+        let (Some(from), Some(to)) = (open(from), open(to)) else { return Answer::Now(Ok(None)) };
+        Answer::later(run_blocking(move || {
+            let (mut from_at, mut to_at) = (from_at, to_at);
+            match copy_file_range(&*from, Some(&mut from_at), &*to, Some(&mut to_at), length) {
+                Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(None),
+                copied => copied.map(Some).map_err(disk_error),
+            }
+        }))
+    }
+
+    /// Has the bytes of a file on disk, and the names that lead to it.
+    pub fn sync(&self, ino: Ino, only_data: bool) -> Answer<()> {
+        let vfs = self.myself();
+        Answer::later(run_blocking(move || {
+            let Some((file, folder)) = vfs.on_disk(|view| view.unsynced(ino))? else {
+                return Ok(());
+            };
+            if only_data { fdatasync(&*file) } else { fsync(&*file) }.map_err(disk_error)?;
+            vfs.on_disk(|view| Ok(view.upper.overlay.sync_folder(&folder)?))
+        }))
+    }
+
+    /// Has the names of a folder on disk.
+    pub fn sync_folder(&self, ino: Ino) -> Answer<()> {
+        let vfs = self.myself();
+        Answer::later(run_blocking(move || {
+            vfs.on_disk(|view| {
+                let path = view.path(&view.upper.names.lock(), ino)?;
+                Ok(view.upper.overlay.sync_folder(&path)?)
+            })
+        }))
+    }
+}
+
+impl View<'_> {
+    /// A file's bytes and its folder, if it has bytes in the upper folder.
+    fn unsynced(&self, ino: Ino) -> Result<Option<(Arc<File>, RepoPath)>, Stop> {
+        let Some(file) = self.own_file(ino)? else { return Ok(None) };
+        let names = self.upper.names.lock();
+        if let Some(Seat::Gone(_)) = names.seat(ino) {
+            return Ok(Some((file, RepoPath::root())));
+        }
+        let path = self.path(&names, ino)?;
+        Ok(Some((file, path.parent().unwrap_or_default())))
+    }
+}
+
+fn disk_error(errno: Errno) -> VfsError {
+    io::Error::from(errno).into()
+}
+
+fn read_full(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// Writes as much as there is room for; an error only if that is nothing.
+fn write_full(file: &File, offset: u64, data: &[u8]) -> io::Result<usize> {
+    let mut written = 0;
+    while written < data.len() {
+        match file.write_at(&data[written..], offset + written as u64) {
+            Ok(0) => break,
+            Ok(count) => written += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if written == 0 => return Err(error),
+            Err(_) => break,
+        }
+    }
+    Ok(written)
+}

@@ -1,0 +1,186 @@
+//! What stands where: every entry that is not at the place where the base has it, or that the base
+//! does not have.
+//!
+//! What the base has and what was never touched is not in here. An entry of the base stays once it
+//! is, so there are as many as were changed; one of the overlay's own goes when the kernel has
+//! forgotten it.
+
+use std::collections::HashMap;
+
+use super::super::{Attr, Ino, inodes::Slot};
+use crate::{path::Name, tree::Index};
+
+/// Where an entry is.
+#[derive(Debug, Clone)]
+pub(super) enum Seat {
+    /// In a folder, under a name.
+    At(Ino, Name),
+    /// Nowhere any more, as it last was if anybody may still ask.
+    Gone(Option<Box<Attr>>),
+}
+
+#[derive(Debug)]
+struct Known {
+    seat: Seat,
+    /// How often the kernel was told of it; counted for the overlay's own.
+    lookups: u64,
+}
+
+/// The table of names.
+#[derive(Debug)]
+pub(super) struct Names {
+    own: Slot,
+    next: Index,
+    known: HashMap<Ino, Known>,
+    at: HashMap<(Ino, Name), Ino>,
+    /// Whether a folder of the base is elsewhere, so that what is in it is, too.
+    has_moved_folders: bool,
+    changes: u64,
+}
+
+impl Names {
+    pub(super) fn new(own: Slot) -> Self {
+        Self {
+            own,
+            next: 1,
+            known: HashMap::new(),
+            at: HashMap::new(),
+            has_moved_folders: false,
+            changes: 0,
+        }
+    }
+
+    /// Whether an inode is one of the overlay's own.
+    pub(super) fn is_own(&self, ino: Ino) -> bool {
+        ino.slot() == self.own
+    }
+
+    /// Where an entry is; nothing of those that are where the base has them.
+    pub(super) fn seat(&self, ino: Ino) -> Option<&Seat> {
+        self.known.get(&ino).map(|known| &known.seat)
+    }
+
+    /// The inode that a name is known by.
+    pub(super) fn find(&self, folder: Ino, name: &Name) -> Option<Ino> {
+        self.at.get(&(folder, name.clone())).copied()
+    }
+
+    pub(super) fn has_moved_folders(&self) -> bool {
+        self.has_moved_folders
+    }
+
+    pub(super) fn note_moved_folder(&mut self) {
+        self.has_moved_folders = true;
+    }
+
+    /// A number that no entry has.
+    pub(super) fn new_ino(&mut self) -> Ino {
+        let ino = Ino::new(self.own, self.next);
+        self.next += 1;
+        ino
+    }
+
+    /// Has an entry be in a folder under a name, wherever it was before.
+    pub(super) fn put(&mut self, ino: Ino, folder: Ino, name: &Name) {
+        self.leave(ino);
+        self.at.insert((folder, name.clone()), ino);
+        self.set(ino, Seat::At(folder, name.clone()));
+    }
+
+    /// Has an entry be nowhere.
+    pub(super) fn remove(&mut self, ino: Ino, last: Option<Attr>) {
+        self.leave(ino);
+        if self.is_own(ino) && !self.known.contains_key(&ino) {
+            return;
+        }
+        self.set(ino, Seat::Gone(last.map(Box::new)));
+    }
+
+    fn set(&mut self, ino: Ino, seat: Seat) {
+        let lookups = self.known.get(&ino).map_or(0, |known| known.lookups);
+        self.known.insert(ino, Known { seat, lookups });
+    }
+
+    fn leave(&mut self, ino: Ino) {
+        if let Some(Known { seat: Seat::At(folder, name), .. }) = self.known.get(&ino) {
+            let place = (*folder, name.clone());
+            if self.at.get(&place) == Some(&ino) {
+                self.at.remove(&place);
+            }
+        }
+    }
+
+    /// The kernel is told of an entry.
+    pub(super) fn count(&mut self, ino: Ino) {
+        if let Some(known) = self.known.get_mut(&ino) {
+            known.lookups += 1;
+        }
+    }
+
+    /// The kernel has forgotten so many tellings of one of the overlay's own.
+    pub(super) fn forget(&mut self, ino: Ino, count: u64) {
+        let Some(known) = self.known.get_mut(&ino) else { return };
+        known.lookups = known.lookups.saturating_sub(count);
+        if known.lookups == 0 {
+            self.leave(ino);
+            self.known.remove(&ino);
+        }
+    }
+
+    /// Something was changed in some folder.
+    pub(super) fn note_change(&mut self) {
+        self.changes += 1;
+    }
+
+    /// How often something was changed.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FOLDER: Ino = Ino(1);
+
+    fn name(text: &str) -> Name {
+        Name::new(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn an_entry_is_found_where_it_was_put_last() {
+        let mut names = Names::new(9);
+        let (ino, other) = (names.new_ino(), names.new_ino());
+        names.put(ino, FOLDER, &name("a"));
+        names.put(other, FOLDER, &name("b"));
+        names.put(ino, FOLDER, &name("b"));
+        assert_eq!(names.find(FOLDER, &name("a")), None);
+        assert_eq!(names.find(FOLDER, &name("b")), Some(ino));
+        names.remove(other, None);
+        assert_eq!(names.find(FOLDER, &name("b")), Some(ino), "its place was taken");
+        assert!(matches!(names.seat(ino), Some(Seat::At(..))));
+    }
+
+    #[test]
+    fn the_overlays_own_go_when_the_kernel_forgets_them_and_others_stay() {
+        let mut names = Names::new(9);
+        let (own, of_base) = (names.new_ino(), Ino::new(3, 7));
+        for ino in [own, of_base] {
+            names.put(ino, FOLDER, &name("a"));
+        }
+        names.count(own);
+        names.count(own);
+        names.forget(own, 1);
+        assert!(names.seat(own).is_some());
+        names.remove(own, None);
+        assert!(matches!(names.seat(own), Some(Seat::Gone(None))));
+        names.forget(own, 1);
+        assert!(names.seat(own).is_none());
+        names.remove(of_base, None);
+        assert!(matches!(names.seat(of_base), Some(Seat::Gone(None))));
+        assert!(names.find(FOLDER, &name("a")).is_none());
+        names.remove(own, None);
+        assert!(names.seat(own).is_none(), "nobody knows it any more");
+    }
+}

@@ -1,0 +1,156 @@
+//! Overlays that end badly, or are not what they should be.
+
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::{FileExt, MetadataExt},
+    path::Path,
+    process::Command,
+};
+
+use rustix::io::Errno;
+
+use super::Writable;
+use crate::support::{DATE, noise, output, succeed, text};
+
+impl Writable {
+    fn mount_command(&self, rev: &str, overlay: &Path, dir: &str) -> Command {
+        let dir = self.sandbox.folder(dir);
+        let mut command = self.sandbox.dvcfs(["mount", "--foreground", "--rev", rev]);
+        command.arg(format!("--overlay={}", overlay.display()));
+        command.arg(self.registry.repository()).arg(dir);
+        command
+    }
+
+    fn refused(&self, rev: &str, overlay: &Path) -> (Option<i32>, String) {
+        let output = output(&mut self.mount_command(rev, overlay, "other"));
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+#[test]
+fn everything_is_there_after_a_kill() {
+    let mut writable = Writable::new();
+    let file = fs::File::create(writable.path("data/new.bin")).unwrap();
+    file.write_all_at(&noise(7, 300_000), 0).unwrap();
+    file.sync_all().unwrap();
+    fs::rename(writable.path("data/a.bin"), writable.path("moved")).unwrap();
+    fs::rename(writable.path("docs"), writable.path("texts")).unwrap();
+    fs::remove_file(writable.path("README.md")).unwrap();
+    let dead = writable.mount.take().unwrap().kill();
+    drop(file);
+    drop(dead);
+    writable.mount();
+    assert!(fs::read(writable.path("data/new.bin")).unwrap() == noise(7, 300_000));
+    assert!(fs::read(writable.path("moved")).unwrap() == noise(1, super::SMALL));
+    assert_eq!(fs::read_to_string(writable.path("texts/deep/page.txt")).unwrap(), "a page\n");
+    assert!(!writable.path("README.md").exists());
+    assert_eq!(fs::read_dir(writable.upper.join("work")).unwrap().count(), 0);
+}
+
+#[test]
+fn one_daemon_has_an_overlay_at_a_time() {
+    let writable = Writable::new();
+    let (code, said) = writable.refused("main", &writable.upper);
+    assert_eq!(code, Some(9), "{said}");
+    assert!(said.contains("in use by another mount"), "{said}");
+}
+
+#[test]
+fn an_overlay_with_changes_stays_above_its_commit() {
+    let mut writable = Writable::new();
+    let base =
+        text(writable.sandbox.git(writable.registry.repository()).args(["rev-parse", "HEAD"]));
+    writable.registry.text("README.md", "moved on\n").unwrap();
+    let next = writable.registry.commit("Move on", DATE).unwrap();
+    writable.remount();
+    let readme = |writable: &Writable| fs::read_to_string(writable.path("README.md")).unwrap();
+    assert_eq!(readme(&writable), "moved on\n", "an overlay without changes moves along");
+    fs::write(writable.path("new"), "x").unwrap();
+    writable.registry.text("README.md", "and on\n").unwrap();
+    writable.registry.commit("Move on again", DATE).unwrap();
+    writable.remount();
+    assert_eq!(readme(&writable), "moved on\n");
+    writable.mount = None;
+    let (code, said) = writable.refused(&base, &writable.upper);
+    assert_eq!(code, Some(8), "{said}");
+    assert!(said.contains(next.trim()) && said.contains("hint: mount --rev"), "{said}");
+}
+
+#[test]
+fn status_tells_of_the_overlay() {
+    let writable = Writable::new();
+    let mut status = writable.sandbox.dvcfs(["status"]);
+    let plain = text(status.arg(writable.mounted().dir()));
+    assert!(plain.contains("overlay") && plain.contains("(for main)"), "{plain}");
+    let mut status = writable.sandbox.dvcfs(["status", "--json"]);
+    let told: serde_json::Value =
+        serde_json::from_slice(&succeed(status.arg(writable.mounted().dir()))).unwrap();
+    assert_eq!(told[0]["overlay"]["base"], told[0]["commit"]);
+    assert_eq!(told[0]["overlay"]["dir"], writable.upper.to_str().unwrap());
+}
+
+#[test]
+fn the_command_line_says_what_does_not_go_together() {
+    let writable = Writable::new();
+    let inside = writable.sandbox.path("other/inside");
+    let (code, said) = writable.refused("main", &inside);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("below the mount itself"), "{said}");
+    let mut all = writable.sandbox.dvcfs(["mount", "--overlay", "--foreground"]);
+    let all = output(all.arg(writable.registry.repository()).arg(writable.sandbox.path("other")));
+    assert_eq!(all.status.code(), Some(2));
+    let mut no_open = writable.mount_command("main", &writable.sandbox.path("o"), "other");
+    let no_open = output(no_open.arg("--open-mode=no-open"));
+    assert_eq!(no_open.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&no_open.stderr);
+    assert!(said.contains("has to be opened first"), "{said}");
+}
+
+#[test]
+fn a_disk_that_is_full_says_so_and_loses_nothing() {
+    let mut writable = Writable::new();
+    writable.mount = None;
+    let disk = writable.sandbox.folder("disk");
+    succeed(Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "none"]).arg(&disk));
+    let disk = Unmounted(disk);
+    writable.upper = disk.0.join("overlay");
+    writable.mount();
+    let mut file = fs::File::create(writable.path("data/big")).unwrap();
+    fs::write(writable.path("small"), "kept").unwrap();
+    let full = file.write_all(&noise(9, 4 << 20)).unwrap_err();
+    assert_eq!(Errno::from_io_error(&full), Some(Errno::NOSPC));
+    let copied_up = fs::OpenOptions::new().append(true).open(writable.path("large.bin"));
+    let full = copied_up.unwrap().write_all(b"x").unwrap_err();
+    assert_eq!(Errno::from_io_error(&full), Some(Errno::NOSPC));
+    assert!(fs::read(writable.path("large.bin")).unwrap() == noise(4, super::LARGE));
+    drop(file);
+    fs::remove_file(writable.path("data/big")).unwrap();
+    fs::write(writable.path("data/b.bin"), "fits").unwrap();
+    writable.remount();
+    assert_eq!(fs::read_to_string(writable.path("small")).unwrap(), "kept");
+    assert_eq!(fs::read_to_string(writable.path("data/b.bin")).unwrap(), "fits");
+    assert_eq!(writable.names("data"), ["a.bin", "b.bin", "sub"]);
+    writable.mount = None;
+}
+
+/// A disk that goes when this is dropped.
+struct Unmounted(std::path::PathBuf);
+
+impl Drop for Unmounted {
+    fn drop(&mut self) {
+        let gone = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+        assert!(gone.is_ok() || std::thread::panicking());
+    }
+}
+
+#[test]
+fn an_upper_folder_that_is_gone_fails_what_needs_it() {
+    let writable = Writable::new();
+    fs::write(writable.path("new"), "x").unwrap();
+    fs::remove_dir_all(&writable.upper).unwrap();
+    assert!(fs::write(writable.path("other"), "x").is_err());
+    assert!(fs::remove_file(writable.path("README.md")).is_err());
+    assert_eq!(fs::read_to_string(writable.path("README.md")).unwrap(), "read me\n");
+    assert_eq!(fs::metadata(writable.path("data/b.bin")).unwrap().size(), 10);
+}

@@ -1,0 +1,280 @@
+//! Bytes and attributes of files in a writable mount.
+
+use std::{
+    fs::{self, File, FileTimes, OpenOptions, Permissions},
+    io::{Read, Seek, SeekFrom, Write},
+    os::unix::fs::{FileExt, MetadataExt, PermissionsExt},
+    time::{Duration, UNIX_EPOCH},
+};
+
+use rustix::fs::{
+    FallocateFlags, FlockOperation, XattrFlags, fallocate, flock, getxattr, setxattr,
+};
+
+use super::{LARGE, SMALL, Writable, in_both_open_modes};
+use crate::support::noise;
+
+in_both_open_modes! {
+    a_new_file_has_what_was_written_also_after_a_remount,
+    a_file_of_the_base_is_changed_in_parts,
+    a_large_file_is_copied_up_whole,
+    whoever_reads_already_sees_what_is_written,
+    what_is_emptied_is_not_fetched,
+    attributes_change_without_the_content,
+    attributes_of_ones_own_are_kept,
+    room_is_given_and_taken_away,
+    bytes_are_copied_within_the_mount,
+    locks_exclude_each_other,
+    a_mapping_writes_and_reads,
+    the_disk_is_that_of_the_overlay,
+}
+
+fn append(path: &std::path::Path, text: &str) {
+    OpenOptions::new().append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
+}
+
+fn a_new_file_has_what_was_written_also_after_a_remount() {
+    let mut writable = Writable::new();
+    let path = writable.path("data/new.txt");
+    fs::write(&path, "one").unwrap();
+    append(&path, " two");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "one two");
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(5).unwrap();
+    File::open(&path).unwrap().sync_all().unwrap();
+    File::open(writable.path("data")).unwrap().sync_all().unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().len(), 5);
+    assert_eq!(fs::read_to_string(writable.kept("data/new.txt")).unwrap(), "one t");
+    writable.remount();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "one t");
+    assert_eq!(writable.names("data"), ["a.bin", "b.bin", "new.txt", "sub"]);
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o644);
+}
+
+fn a_file_of_the_base_is_changed_in_parts() {
+    let mut writable = Writable::new();
+    let small = writable.path("data/a.bin");
+    assert_eq!(fs::metadata(&small).unwrap().mode() & 0o777, 0o644);
+    let mut expected = noise(1, SMALL);
+    expected[7000..7005].copy_from_slice(b"hello");
+    let file = OpenOptions::new().read(true).write(true).open(&small).unwrap();
+    file.write_all_at(b"hello", 7000).unwrap();
+    let mut whole = Vec::new();
+    (&file).read_to_end(&mut whole).unwrap();
+    assert!(whole == expected, "through the handle");
+    drop(file);
+    append(&writable.path("README.md"), "more\n");
+    append(&writable.path("data/b.bin"), "tail");
+    for again in [false, true] {
+        if again {
+            writable.remount();
+        }
+        assert!(fs::read(&small).unwrap() == expected);
+        assert_eq!(fs::read_to_string(writable.path("README.md")).unwrap(), "read me\nmore\n");
+        assert_eq!(fs::read(writable.path("data/b.bin")).unwrap()[10..], *b"tail");
+    }
+}
+
+fn a_large_file_is_copied_up_whole() {
+    let writable = Writable::new();
+    let path = writable.path("large.bin");
+    let before = fs::metadata(&path).unwrap();
+    let mut expected = noise(4, LARGE);
+    expected[LARGE - 3..].copy_from_slice(b"end");
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(b"end", LARGE as u64 - 3).unwrap();
+    file.sync_all().unwrap();
+    assert!(fs::read(&path).unwrap() == expected);
+    let after = fs::metadata(&path).unwrap();
+    assert_eq!(after.ino(), before.ino(), "it is still the same file");
+    assert!(after.mtime() > before.mtime());
+    assert_eq!(fs::metadata(writable.kept("large.bin")).unwrap().len(), LARGE as u64);
+}
+
+fn whoever_reads_already_sees_what_is_written() {
+    let writable = Writable::new();
+    let path = writable.path("data/a.bin");
+    let reader = File::open(&path).unwrap();
+    let mut begin = [0; 4];
+    reader.read_exact_at(&mut begin, 0).unwrap();
+    assert_eq!(begin, noise(1, 4)[..]);
+    fs::write(&path, "all new").unwrap();
+    let mut all = String::new();
+    (&reader).read_to_string(&mut all).unwrap();
+    assert_eq!(all, "all new");
+    append(&path, "er");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "all newer");
+    let mut tail = [0; 2];
+    reader.read_exact_at(&mut tail, 7).unwrap();
+    assert_eq!(&tail, b"er");
+    assert_eq!(reader.metadata().unwrap().len(), 9);
+}
+
+fn what_is_emptied_is_not_fetched() {
+    let writable = Writable::new();
+    // The manifest comes first, and the sizes of what is listed.
+    for folder in ["data", "data/sub"] {
+        writable.names(folder);
+    }
+    let fetched = |writable: &Writable| writable.mounted().counter("remote_bytes");
+    let before = fetched(&writable);
+    fs::write(writable.path("data/a.bin"), "new").unwrap();
+    let emptied = OpenOptions::new().write(true).open(writable.path("data/sub/c.bin")).unwrap();
+    emptied.set_len(0).unwrap();
+    fs::write(writable.path("large.bin"), "small").unwrap();
+    assert_eq!(fetched(&writable), before);
+    assert_eq!(fs::read(writable.path("data/a.bin")).unwrap(), b"new");
+    assert_eq!(fs::read(writable.path("data/sub/c.bin")).unwrap(), b"");
+    assert_eq!(fs::read(writable.path("large.bin")).unwrap(), b"small");
+}
+
+fn attributes_change_without_the_content() {
+    let mut writable = Writable::new();
+    writable.names("data");
+    let before = writable.mounted().counter("remote_bytes");
+    let path = writable.path("large.bin");
+    let ino = fs::metadata(&path).unwrap().ino();
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    let time = UNIX_EPOCH + Duration::new(1_234_567_890, 123_456_789);
+    let times = FileTimes::new().set_accessed(time).set_modified(time);
+    File::open(writable.path("docs")).unwrap().set_times(times).unwrap();
+    let page = OpenOptions::new().write(true).open(writable.path("docs/deep/page.txt")).unwrap();
+    page.set_times(times).unwrap();
+    drop(page);
+    assert_eq!(writable.mounted().counter("remote_bytes"), before);
+    for again in [false, true] {
+        if again {
+            writable.remount();
+        }
+        let found = fs::metadata(&path).unwrap();
+        assert_eq!((found.mode() & 0o7777, found.len()), (0o600, LARGE as u64));
+        for name in ["docs", "docs/deep/page.txt"] {
+            let found = fs::metadata(writable.path(name)).unwrap();
+            assert_eq!(found.modified().unwrap(), time, "{name}");
+        }
+        assert_eq!(fs::metadata(&path).unwrap().ino(), ino);
+        assert_eq!(fs::read_to_string(writable.path("docs/deep/page.txt")).unwrap(), "a page\n");
+    }
+    assert!(fs::read(&path).unwrap() == noise(4, LARGE));
+}
+
+fn attributes_of_ones_own_are_kept() {
+    let mut writable = Writable::new();
+    for name in ["data/b.bin", "data", "new"] {
+        let path = writable.path(name);
+        if name == "new" {
+            fs::write(&path, "x").unwrap();
+        }
+        setxattr(&path, "user.note", b"one", XattrFlags::CREATE).unwrap();
+        let twice = setxattr(&path, "user.note", b"two", XattrFlags::CREATE);
+        assert_eq!(twice, Err(rustix::io::Errno::EXIST));
+        setxattr(&path, "user.note", b"two", XattrFlags::REPLACE).unwrap();
+        let absent = setxattr(&path, "user.other", b"x", XattrFlags::REPLACE);
+        assert_eq!(absent, Err(rustix::io::Errno::NODATA));
+        for ours in ["user.dvc.md5", "user.dvcfs.origin"] {
+            let refused = setxattr(&path, ours, b"x", XattrFlags::empty());
+            assert_eq!(refused, Err(rustix::io::Errno::PERM), "{ours}");
+        }
+    }
+    append(&writable.path("data/b.bin"), "grown");
+    writable.remount();
+    let mut value = [0; 16];
+    for name in ["data/b.bin", "data", "new"] {
+        let path = writable.path(name);
+        assert_eq!(getxattr(&path, "user.note", &mut value), Ok(3), "{name}");
+        assert_eq!(&value[..3], b"two");
+        let mut list = [0; 256];
+        let length = rustix::fs::listxattr(&path, &mut list).unwrap();
+        assert!(!String::from_utf8_lossy(&list[..length]).contains("dvcfs"), "marks are told");
+        rustix::fs::removexattr(&path, "user.note").unwrap();
+        let gone = getxattr(&path, "user.note", &mut value);
+        assert_eq!(gone, Err(rustix::io::Errno::NODATA));
+    }
+}
+
+fn room_is_given_and_taken_away() {
+    let writable = Writable::new();
+    let path = writable.path("room");
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
+    fallocate(&file, FallocateFlags::empty(), 0, 1 << 20).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), 1 << 20);
+    file.write_all_at(&vec![7; 1 << 20], 0).unwrap();
+    let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    fallocate(&file, punch, 1 << 16, 1 << 16).unwrap();
+    let mut byte = [1];
+    file.read_exact_at(&mut byte, 1 << 16).unwrap();
+    assert_eq!(byte, [0]);
+    let hole = rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(0)).unwrap();
+    assert_eq!(hole, 1 << 16);
+    let data = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(hole)).unwrap();
+    assert_eq!(data, 2 << 16);
+    assert_eq!((&file).seek(SeekFrom::End(0)).unwrap(), 1 << 20);
+    let base = OpenOptions::new().read(true).open(writable.path("data/a.bin")).unwrap();
+    let end = rustix::fs::seek(&base, rustix::fs::SeekFrom::Hole(5)).unwrap();
+    assert_eq!(end, SMALL as u64);
+}
+
+fn bytes_are_copied_within_the_mount() {
+    let writable = Writable::new();
+    fs::write(writable.path("one"), noise(8, 100_000)).unwrap();
+    fs::copy(writable.path("one"), writable.path("two")).unwrap();
+    fs::copy(writable.path("data/a.bin"), writable.path("three")).unwrap();
+    assert!(fs::read(writable.path("two")).unwrap() == noise(8, 100_000));
+    assert!(fs::read(writable.path("three")).unwrap() == noise(1, SMALL));
+}
+
+fn locks_exclude_each_other() {
+    let writable = Writable::new();
+    let path = writable.path("data/a.bin");
+    let (one, two) = (File::open(&path).unwrap(), File::open(&path).unwrap());
+    flock(&one, FlockOperation::LockExclusive).unwrap();
+    let refused = flock(&two, FlockOperation::NonBlockingLockExclusive);
+    assert_eq!(refused, Err(rustix::io::Errno::WOULDBLOCK));
+    drop(one);
+    flock(&two, FlockOperation::NonBlockingLockExclusive).unwrap();
+}
+
+/// Copies `bytes` to the beginning of a file by way of a shared mapping of its first page.
+fn write_mapped(file: &File, bytes: &[u8]) {
+    use std::os::fd::AsRawFd;
+    const PAGE: usize = 4096;
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+    // SAFETY: a new mapping of a file that stays open and as long until it is unmapped.
+    let address =
+        unsafe { libc::mmap(std::ptr::null_mut(), PAGE, protection, flags, file.as_raw_fd(), 0) };
+    assert_ne!(address, libc::MAP_FAILED);
+    // SAFETY: the mapping is a page long, writable, and nobody else has its address.
+    unsafe {
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), address.cast(), bytes.len().min(PAGE));
+        assert_eq!(libc::msync(address, PAGE, libc::MS_SYNC), 0);
+        assert_eq!(libc::munmap(address, PAGE), 0);
+    }
+}
+
+fn a_mapping_writes_and_reads() {
+    let mut writable = Writable::new();
+    for (name, length) in [("data/a.bin", SMALL), ("fresh", 8192)] {
+        let path = writable.path(name);
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+        file.set_len(length as u64).unwrap();
+        let mut expected = fs::read(&path).unwrap();
+        expected[..6].copy_from_slice(b"mapped");
+        write_mapped(&file, b"mapped");
+        let mut first = [0; 6];
+        file.read_exact_at(&mut first, 0).unwrap();
+        assert_eq!(&first, b"mapped", "{name}");
+        drop(file);
+        assert!(fs::read(&path).unwrap() == expected, "{name}");
+        assert!(fs::read(writable.kept(name)).unwrap() == expected, "{name}");
+    }
+    writable.remount();
+    assert_eq!(&fs::read(writable.path("data/a.bin")).unwrap()[..6], b"mapped");
+}
+
+fn the_disk_is_that_of_the_overlay() {
+    let writable = Writable::new();
+    let shown = rustix::fs::statvfs(writable.mounted().dir()).unwrap();
+    let disk = rustix::fs::statvfs(&writable.upper).unwrap();
+    assert_eq!((shown.f_blocks, shown.f_frsize), (disk.f_blocks, disk.f_frsize));
+    assert!(shown.f_bavail > 0);
+}
