@@ -1,6 +1,7 @@
 //! What the program says of itself and of registries: every help text, manual pages, completions,
 //! settings, revisions, diagnoses.
 
+mod cache;
 mod completions;
 mod config;
 mod doctor;

@@ -5,3 +5,4 @@ mod cached_files;
 mod descriptors;
 mod ends;
 mod secrets;
+mod waiting;

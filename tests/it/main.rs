@@ -20,6 +20,7 @@ mod bad_input;
 mod cli;
 mod crashes;
 mod demo;
+mod details;
 mod diff;
 mod dvc_writes;
 mod faults;

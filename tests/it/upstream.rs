@@ -9,6 +9,7 @@ use std::{
 use crate::{
     bad_input::refused,
     registry_builder::RegistryBuilder,
+    s3server::{Options, S3Server},
     support::{
         DATE, Sandbox, WebAnswer, WebRequest, WebServer, noise, registry_on_disk, succeed, text,
     },
@@ -125,6 +126,32 @@ fn a_password_in_the_url_is_used_and_told_to_nobody() {
     let said = refused(&sandbox, sandbox.dvcfs(["cat", &wrong, "text"]).env("NO_COLOR", "1"));
     assert!(said.starts_with("exit 5\n"), "{said}");
     assert!(said.contains("***@") && !said.contains("hush"), "{said}");
+}
+
+#[test]
+fn an_https_url_is_mirrored_under_the_certificates_that_git_is_told() {
+    let sandbox = Sandbox::new();
+    let registry = registry(&sandbox);
+    let bare = sandbox.folder("web/git").join("registry.git");
+    succeed(
+        sandbox.git(registry.repository()).args(["clone", "--quiet", "--bare", "."]).arg(&bare),
+    );
+    succeed(sandbox.git(&bare).arg("update-server-info"));
+    // An open bucket is a web server, too.
+    let options = Options { tls: true, anonymous: true, ..Options::default() };
+    let server = S3Server::start(sandbox.path("web"), options);
+    let url = format!("{}/git/registry.git", server.endpoint());
+    let said = refused(&sandbox, &mut sandbox.dvcfs(["cat", &url, "text"]));
+    assert!(said.starts_with("exit 6\n") && said.contains("certificate"), "{said}");
+
+    let certificate = sandbox.path("ca.pem");
+    fs::write(&certificate, server.certificate().unwrap()).unwrap();
+    let sandbox = sandbox.with("GIT_SSL_CAINFO", certificate.to_str().unwrap());
+    assert_is_mounted(&sandbox, &url);
+    // What is there already needs no server.
+    let commit = registry.git(&["rev-parse", "HEAD"]).unwrap();
+    drop(server);
+    assert_eq!(text(&mut sandbox.dvcfs(["cat", &url, "text", "--rev", &commit])), "of git");
 }
 
 /// The commits that mounts keep in a repository.
