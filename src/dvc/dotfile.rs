@@ -1,5 +1,7 @@
 //! `.dvc` files: outputs that were added, imported or made by a single-stage file of old.
 
+mod written;
+
 use crate::dvc::output::{Origin, Output, Source, text};
 use crate::dvc::place::Base;
 use crate::dvc::yaml::{self, Map, Node};
@@ -14,6 +16,14 @@ pub fn parse(
     file_dir: &RepoPath,
     project_root: &RepoPath,
 ) -> Result<Parsed, FormatError> {
+    let base = Base { file_dir, project_root };
+    match written::scan(bytes, base) {
+        Some(output) => Ok(Parsed { outputs: vec![output], bad: Vec::new() }),
+        None => parse_yaml(bytes, base),
+    }
+}
+
+fn parse_yaml(bytes: &[u8], base: Base<'_>) -> Result<Parsed, FormatError> {
     let stage = match yaml::parse(bytes)? {
         Node::Map(stage) => stage,
         Node::List(list) if list.is_empty() => return Ok(Parsed::default()),
@@ -21,7 +31,6 @@ pub fn parse(
         _ => return Err(FormatError::Shape("not a mapping")),
     };
     let entries = list(&stage, "outs").ok_or(FormatError::Shape("`outs` is not a list"))?;
-    let base = Base { file_dir, project_root };
     let origin = origin(&stage);
     let mut parsed = Parsed::default();
     for entry in entries {
@@ -64,7 +73,7 @@ fn origin(stage: &Map) -> Origin {
     };
     match dependency.as_map() {
         Some(dependency) if text(stage, "cmd").is_none() => {
-            source(dependency).map_or(Origin::ImportUrl, Origin::Import)
+            source(dependency).map_or(Origin::ImportUrl, |source| Origin::Import(Box::new(source)))
         }
         _ => Origin::Own,
     }
@@ -83,6 +92,8 @@ fn source(dependency: &Map) -> Option<Source> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::dvc::output::Content;
 
@@ -172,5 +183,46 @@ mod tests {
         let text = format!("outs:\n- {{md5: {MD5}, path: ../b/x}}\n");
         let parsed = parse(text.as_bytes(), &dir, &dir).unwrap();
         assert_eq!(parsed.bad[0].why, Flaw::External);
+    }
+
+    /// What the scanner for DVC's own form says, and what the YAML reader says.
+    fn both_ways(text: &str) -> (Option<Output>, Result<Parsed, FormatError>) {
+        let (file_dir, project_root) =
+            (RepoPath::new(b"p/sub").unwrap(), RepoPath::new(b"p").unwrap());
+        let base = Base { file_dir: &file_dir, project_root: &project_root };
+        (written::scan(text.as_bytes(), base), parse_yaml(text.as_bytes(), base))
+    }
+
+    #[test]
+    fn the_form_that_dvc_writes_is_read_without_the_yaml_reader() {
+        for lines in [
+            format!("{MD5}\n  size: 6\n  hash: md5\n  path: a.txt\n"),
+            format!("{MD5}.dir\n  size: 6\n  nfiles: 2\n  hash: md5\n  path: a b (1)/ü\n"),
+            format!("{MD5}\n  size: 6\n  isexec: true\n  path: _x-1\n"),
+            format!("{MD5}\n  path: 2024-01-01\n"),
+        ] {
+            let (scanned, parsed) = both_ways(&format!("outs:\n- md5: {lines}"));
+            assert!(scanned.is_some(), "{lines}");
+            assert_eq!(
+                scanned.map(|output| vec![output]),
+                parsed.ok().map(|parsed| parsed.outputs)
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_that_is_scanned_says_what_the_yaml_reader_says(
+            md5 in "([0-9]{32}|[0-9a-f]{31,33}|b1946ac92492d2347c6235b4d2611184)(|[.]dir)",
+            size in "(|  size: [0-9]{1,21}\n|  size: 0x1\n)",
+            rest in "(|  nfiles: 1\n)(|  isexec: true\n)(|  hash: md5\n|  hash: md6\n)",
+            path in "([a-z~#'\"&*!:.,/0-9(){}= ü\u{85}\u{2028}-]{1,6}|null|[a-z]{3}.dvc|[.]git/x)(|\n|\n )",
+        ) {
+            let text = format!("outs:\n- md5: {md5}\n{size}{rest}  path: {path}\n");
+            if let (Some(scanned), parsed) = both_ways(&text) {
+                let parsed = parsed.map(|parsed| (parsed.outputs, parsed.bad));
+                prop_assert_eq!(parsed, Ok((vec![scanned], vec![])), "{}", text);
+            }
+        }
     }
 }

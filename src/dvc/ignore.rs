@@ -14,6 +14,7 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::path::{Name, RepoPath};
 
+/// What DVC never looks into; [`is_ignored_by_default`] says the same.
 const DEFAULTS: &[u8] = b".hg/\n.git/\n.git\n.dvc/\n";
 /// Longer files are cut off here, at the end of a line.
 const TEXT_MAX: usize = 1 << 20;
@@ -39,7 +40,10 @@ impl Ignore {
     /// To be called from the root down, and not for a file that is itself ignored.
     pub fn add(&mut self, folder: &RepoPath, text: &[u8]) -> Vec<String> {
         let (rules, warnings) = rules(text);
-        self.by_folder.insert(folder.clone(), rules);
+        // `dvc init` leaves a file of comments in every project.
+        if !rules.is_empty() {
+            self.by_folder.insert(folder.clone(), rules);
+        }
         warnings
     }
 
@@ -48,6 +52,9 @@ impl Ignore {
         let Some(inside) = path.strip_prefix(&self.root).filter(|inside| !inside.is_empty()) else {
             return false;
         };
+        if self.by_folder.is_empty() {
+            return is_ignored_by_default(inside, is_dir);
+        }
         let mut folders = vec![self.root.clone()];
         let mut names = inside.split(|byte| *byte == b'/').peekable();
         while let Some(name) = names.next() {
@@ -115,6 +122,19 @@ fn literal_braces(line: &str) -> String {
         escaped.push(c);
     }
     escaped
+}
+
+/// Whether the defaults alone ignore a path: most projects have no other rules, and a registry may
+/// have a hundred thousand paths to ask for.
+fn is_ignored_by_default(inside: &[u8], is_dir: bool) -> bool {
+    let mut names = inside.split(|byte| *byte == b'/').peekable();
+    while let Some(name) = names.next() {
+        let is_dir = is_dir || names.peek().is_some();
+        if name == b".git" || (is_dir && matches!(name, b".hg" | b".dvc")) {
+            return true;
+        }
+    }
+    false
 }
 
 #[cfg(test)]
@@ -194,5 +214,26 @@ mod tests {
         assert!(ignore.is_ignored(&path(b"proj/x"), false));
         assert!(!ignore.is_ignored(&path(b"x"), false));
         assert!(!ignore.is_ignored(&path(b"proj"), true));
+    }
+
+    #[test]
+    fn the_defaults_without_patterns_say_what_their_patterns_say() {
+        let plain = Ignore::new(RepoPath::root());
+        let mut with_rules = Ignore::new(RepoPath::root());
+        with_rules.add(&RepoPath::root(), b"/none\n");
+        for name in [".git", ".hg", ".dvc", ".gitx", "git", ".dvcignore", "a"] {
+            for path in
+                [name.to_owned(), format!("a/{name}"), format!("{name}/b"), format!("a/{name}/b/c")]
+            {
+                let path = RepoPath::new(path.as_bytes()).unwrap();
+                for is_dir in [false, true] {
+                    assert_eq!(
+                        plain.is_ignored(&path, is_dir),
+                        with_rules.is_ignored(&path, is_dir),
+                        "{path} {is_dir}"
+                    );
+                }
+            }
+        }
     }
 }

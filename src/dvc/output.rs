@@ -67,7 +67,7 @@ pub enum Origin {
     /// Made in this repository.
     Own,
     /// Imported from another repository, whose remotes have it: this one's never do.
-    Import(Source),
+    Import(Box<Source>),
     /// Imported from a URL; this repository's remote has a copy.
     ImportUrl,
 }
