@@ -107,6 +107,11 @@ class Workshop:
                    "--no-follow", *options]
         return Mount(self, command)
 
+    def all_revisions(self, *options):
+        """A mount of every revision as folders."""
+        command = [self.program, "mount", self.repo, self.mount_point, "--no-follow", *options]
+        return Mount(self, command)
+
     def least(self, mode):
         """The yardstick's mount of the plain files."""
         return Mount(self, [self.limit, "mount", self.mount_point, self.plain, mode], waits=True)

@@ -4,22 +4,30 @@
 #![allow(dead_code, reason = "each target uses one of them")]
 
 use std::io::BufReader;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use dvcfs::dvc::checksum::Checker;
 use dvcfs::dvc::config::{Config, Folders, Level, RawConfig};
 use dvcfs::dvc::ignore::Ignore;
+use dvcfs::dvc::manifest::{Entry, Sink};
 use dvcfs::dvc::output::Content;
 use dvcfs::dvc::{Parsed, dotfile, manifest, pipeline};
 use dvcfs::git::Location;
-use dvcfs::id::Scheme;
+use dvcfs::id::{Digest, Scheme, TreeId};
 use dvcfs::path::{RepoPath, check_name};
+use dvcfs::segments::{RowKind, Segment, SegmentError, Segments};
 
-/// A `.dvc` file in a folder of a subproject.
+/// A `.dvc` file in a folder of a subproject; one in the form that DVC writes means the same with a
+/// comment in front, which leaves it to the YAML reader.
 pub(crate) fn dotfile(data: &[u8]) {
     let (dir, root) = (path(b"proj/sub"), path(b"proj"));
     if let Ok(parsed) = dotfile::parse(data, &dir, &root) {
         check_outputs(&parsed, &root);
+        if data.starts_with(b"outs:\n- md5: ") {
+            let commented = [b"#\n", data].concat();
+            assert_eq!(dotfile::parse(&commented, &dir, &root), Ok(parsed));
+        }
     }
 }
 
@@ -34,17 +42,78 @@ pub(crate) fn pipeline(data: &[u8]) {
     }
 }
 
-/// A `.dir` manifest, read in one piece and byte by byte.
+/// The files of a manifest.
+#[derive(Default)]
+struct Files(Vec<(Vec<u8>, Option<Digest>)>);
+
+impl Sink for Files {
+    fn take(&mut self, entry: Entry<'_>) {
+        check_components(entry.relpath);
+        self.0.push((entry.relpath.to_vec(), entry.digest));
+    }
+
+    fn start_over(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// A `.dir` manifest, read in one piece and byte by byte, and with the scanner for DVC's own form.
 pub(crate) fn manifest(data: &[u8]) {
-    let read = |capacity| {
-        let mut files = Vec::new();
-        let refused = manifest::parse(BufReader::with_capacity(capacity, data), &mut |entry| {
-            check_components(entry.relpath);
-            files.push((entry.relpath.to_vec(), entry.digest));
-        });
-        (files, refused.ok())
+    let parse = |capacity| {
+        let mut files = Files::default();
+        let reader = BufReader::with_capacity(capacity, data);
+        let refused = manifest::parse(reader, &mut |entry| files.take(entry));
+        (files.0, refused.ok())
     };
-    assert_eq!(read(1), read(4096));
+    let parsed = parse(4096);
+    assert_eq!(parse(1), parsed);
+    let mut files = Files::default();
+    let refused = manifest::read(|| Ok(data), &mut files).ok();
+    assert_eq!((files.0, refused), parsed);
+}
+
+/// A manifest, and after a NUL byte changes to what it is compiled to: each a place in two bytes and
+/// a third to put there. Whatever the blocks say then, going through them comes to an end.
+pub(crate) fn segment(data: &[u8]) {
+    let mut parts = data.splitn(2, |byte| *byte == 0);
+    let text = parts.next().unwrap_or_default();
+    let segments = Segments::new(None);
+    let id = TreeId { digest: [7; 16], scheme: Scheme::Md5 };
+    let Ok(compiled) = segments.compile(id, || Ok(text)) else { return };
+    let mut image = compiled.segment.image().expect("it has nowhere else to be").to_vec();
+    go_through(&compiled.segment).expect("nothing is damaged");
+    let length = image.len();
+    for change in parts.next().unwrap_or_default().chunks_exact(3) {
+        image[usize::from(u16::from_le_bytes([change[0], change[1]])) % length] = change[2];
+    }
+    if let Ok(segment) = segments.adopt(image) {
+        // What is damaged may be an error.
+        _ = go_through(&segment);
+    }
+}
+
+fn go_through(segment: &Segment) -> Result<(), SegmentError> {
+    let mut open = vec![Segment::ROOT];
+    let mut left = 10_000;
+    while let Some(folder) = open.pop() {
+        segment.walk(segment.children(folder)?, |row, name, kind| {
+            open.extend((kind == RowKind::Folder).then_some(row));
+            // Failures show in what is asked next.
+            _ = (segment.child(folder, name), segment.parent(row), segment.row(row));
+            left -= 1;
+            if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        if left == 0 {
+            break;
+        }
+    }
+    for row in 0..segment.len().min(100) {
+        let mut at = row;
+        while at != Segment::ROOT {
+            at = segment.parent(at)?;
+        }
+    }
+    Ok(())
 }
 
 /// A configuration file, taken as two levels.

@@ -23,6 +23,7 @@ use crate::{
     git::{CommitId, Location, Progress, RevisionKind},
     id::Key,
     registry::{Registry, RegistryOptions, Trusted},
+    segments::Segments,
     sizes::SizeIndex,
     stats::Stats,
     vfs::{InodeTable, Layout, Vfs, VfsOptions},
@@ -153,6 +154,11 @@ impl Context {
         BlobCache::open(options, Arc::clone(&self.stats))
     }
 
+    /// Manifests as they were compiled, for this mount and those after it.
+    pub(super) fn segments(&self) -> Arc<Segments> {
+        Arc::new(Segments::new(Some(&self.settings.state_dir.join("manifests"))))
+    }
+
     /// The tree of one revision, to be asked without a mount. Everything read is checked first.
     pub(super) fn tree_at(
         &self,
@@ -191,7 +197,8 @@ impl Context {
         let (events, _) = mpsc::unbounded_channel();
         let handle = self.runtime.handle().clone();
         let table = InodeTable::in_memory();
-        Ok(Vfs::new(Arc::clone(registry), blobs, (layout, options), table, events, handle)?)
+        let (registry, segments) = (Arc::clone(registry), self.segments());
+        Ok(Vfs::new(registry, blobs, (layout, options), (table, segments), events, handle)?)
     }
 }
 

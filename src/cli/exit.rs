@@ -181,6 +181,8 @@ impl From<VfsError> for Failure {
             | E::NotEmpty
             | E::NotPermitted
             | E::Disk(_)
+            | E::Compiled(_)
+            | E::Numberless
             | E::Interrupted(_) => Code::Failed,
         };
         let failure = Self::new(code, chain(&error));

@@ -119,16 +119,31 @@ async fn collect(vfs: &Vfs, top: Job) -> Result<Vec<Job>, Failure> {
             continue;
         }
         make_folder(&job.to)?;
-        let listed = vfs.list(job.attr.ino).wait().await?;
-        vfs.walk(&listed, 0, |entry| {
-            if let Some((attr, _)) = vfs.enter_listed(&listed, &entry) {
-                let name = OsStr::from_bytes(entry.name);
-                open.push(Job { attr, to: job.to.join(name) });
-            }
-            true
-        });
+        children(vfs, &job, &mut open).await?;
     }
     Ok(jobs)
+}
+
+/// Everything that lies directly in a folder. A listing that breaks off is taken up once it can
+/// be; one that does not come any further has failed.
+async fn children(vfs: &Vfs, folder: &Job, found: &mut Vec<Job>) -> Result<(), Failure> {
+    let mut position = 0;
+    loop {
+        let listed = vfs.list(folder.attr.ino, position).wait().await?;
+        let start = position;
+        let walked = vfs.walk(&listed, start, |entry| {
+            if let Some((attr, _)) = vfs.enter_listed(&listed, &entry) {
+                let name = OsStr::from_bytes(entry.name);
+                found.push(Job { attr, to: folder.to.join(name) });
+            }
+            position = entry.next;
+            true
+        });
+        match walked {
+            Err(_) if position > start => {}
+            result => return Ok(result?),
+        }
+    }
 }
 
 fn make_folder(dir: &Path) -> Result<(), Failure> {

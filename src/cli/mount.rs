@@ -161,7 +161,7 @@ fn serve(
         Arc::clone(&registry),
         Arc::clone(&blobs),
         (layout, vfs_options(args, descriptors)),
-        table,
+        (table, context.segments()),
         events,
         context.runtime.handle().clone(),
     );
@@ -359,6 +359,7 @@ fn answer(
             "overlay": told.overlay,
             "stats": blobs.stats().snapshot(),
             "cache": blobs.cache().info(),
+            "held": vfs.held(),
             "version": env!("CARGO_PKG_VERSION"),
         })),
         Request::Refresh => match runtime.block_on(vfs.refresh()) {

@@ -9,6 +9,7 @@
 //! | inode of a tree that is gone | `ESTALE` |
 //! | no such extended attribute | `ENODATA` |
 //! | extended attributes but the user's (`user.`) | `EOPNOTSUPP` |
+//! | another revision after sixteen million of them in one mount | `ENOSPC` |
 //! | anything that would change something | `EROFS` |
 //! | name exists, folder not empty | `EEXIST`, `ENOTEMPTY` |
 //! | what an overlay does not offer: hard links, devices, sockets, our own attributes | `EPERM` |
@@ -18,6 +19,7 @@
 //! | remote refuses credentials, or nobody agreed to its settings | `EACCES` |
 //! | remote away after retries, or misconfigured | `EIO` |
 //! | entry without usable content, damaged manifest, unreadable git object | `EIO` |
+//! | compiled manifest that cannot be read, and not be made again | `EIO` |
 //! | interrupted by the end of the daemon | `EIO` |
 
 use fuser::Errno;
@@ -39,11 +41,13 @@ pub(super) fn errno(error: &VfsError) -> Errno {
         VfsError::NotEmpty => Errno::ENOTEMPTY,
         VfsError::NotPermitted => Errno::EPERM,
         VfsError::Disk(error) => error.raw_os_error().map_or(Errno::EIO, Errno::from_i32),
+        VfsError::Numberless => Errno::ENOSPC,
         VfsError::Blob(error) => blob_errno(error),
         VfsError::NoContent(_)
         | VfsError::WrongSize { .. }
         | VfsError::Git(_)
         | VfsError::Manifest { .. }
+        | VfsError::Compiled(_)
         | VfsError::Interrupted(_) => Errno::EIO,
     }
 }

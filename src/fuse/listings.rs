@@ -53,7 +53,7 @@ impl Listings {
             return Answer::Now(Ok(Listing { listed, position, number }));
         }
         let listings = Arc::clone(self);
-        vfs.list(ino).map(move |listed| {
+        vfs.list(ino, position).map(move |listed| {
             let listed = Arc::new(listed);
             let number = if listed.is_fixed { 0 } else { listings.keep(&listed) };
             Listing { listed, position, number }

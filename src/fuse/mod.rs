@@ -350,11 +350,17 @@ impl Filesystem for FuseFs {
             self.listings.listing(&self.vfs, Ino(ino.0), offset),
             move |result| match result {
                 Ok(listing) => {
-                    vfs.walk(&listing.listed, listing.position, |entry| {
+                    let mut is_empty = true;
+                    let walked = vfs.walk(&listing.listed, listing.position, |entry| {
                         let (name, kind) = (OsStr::from_bytes(entry.name), file_type(entry.kind));
+                        is_empty = false;
                         !reply.add(INodeNo(entry.ino.0), listing.offset(entry.next), kind, name)
                     });
-                    reply.ok();
+                    match walked {
+                        // What was told is right; the kernel asks for the rest.
+                        Err(error) if is_empty => reply.error(errno(&error)),
+                        _ => reply.ok(),
+                    }
                 }
                 Err(error) => reply.error(errno(&error)),
             },
@@ -374,10 +380,10 @@ impl Filesystem for FuseFs {
         self.answer(
             self.listings.listing(&self.vfs, Ino(ino.0), offset),
             move |result| match result {
-                Ok(listing) => {
-                    fill(&vfs, &listing, &mut reply);
-                    reply.ok();
-                }
+                Ok(listing) => match fill(&vfs, &listing, &mut reply) {
+                    Ok(()) => reply.ok(),
+                    Err(error) => reply.error(errno(&error)),
+                },
                 Err(error) => reply.error(errno(&error)),
             },
         );
@@ -641,9 +647,11 @@ impl Filesystem for FuseFs {
     }
 }
 
-/// Fills a listing with attributes; each entry told is one look-up the kernel holds.
-fn fill(vfs: &Vfs, listing: &Listing, reply: &mut ReplyDirectoryPlus) {
-    vfs.walk(&listing.listed, listing.position, |entry| {
+/// Fills a listing with attributes; each entry told is one look-up the kernel holds. Fails only if
+/// there is nothing to tell.
+fn fill(vfs: &Vfs, listing: &Listing, reply: &mut ReplyDirectoryPlus) -> Result<(), VfsError> {
+    let mut is_empty = true;
+    let walked = vfs.walk(&listing.listed, listing.position, |entry| {
         let Some((attr, lifetime)) = vfs.enter_listed(&listing.listed, &entry) else { return true };
         let ino = INodeNo(attr.ino.0);
         let (name, next) = (OsStr::from_bytes(entry.name), listing.offset(entry.next));
@@ -652,8 +660,10 @@ fn fill(vfs: &Vfs, listing: &Listing, reply: &mut ReplyDirectoryPlus) {
         if is_full {
             vfs.forget(attr.ino, 1);
         }
+        is_empty &= is_full;
         !is_full
     });
+    if is_empty { walked } else { Ok(()) }
 }
 
 fn reply_xattr(value: Result<Vec<u8>, VfsError>, size: u32, reply: ReplyXattr) {

@@ -38,7 +38,7 @@ pub use self::{
 };
 use crate::{
     atomic,
-    dvc::manifest::{self, ManifestError, Refused},
+    dvc::manifest::{self, Entry, ManifestError, Refused, Sink as _},
     id::TreeId,
 };
 
@@ -143,11 +143,34 @@ impl Segments {
                 }
             }
         }
-        let (mut image, header, hidden) =
-            builder.build(id, Vec::new()).map_err(CompileError::from)?;
-        image[..header.len()].copy_from_slice(&header);
-        let segment = Segment::in_memory(&image.into(), Arc::clone(&self.blocks))?;
+        let (segment, hidden) = self.compile_in_memory(id, &mut builder)?;
         Ok(Compiled { segment, refused, hidden })
+    }
+
+    /// Compiles entries that no manifest lists; they stay in memory.
+    pub fn compile_entries<'a>(
+        &self,
+        id: TreeId,
+        entries: impl IntoIterator<Item = Entry<'a>>,
+    ) -> Result<Segment, CompileError> {
+        let mut builder = Builder::default();
+        entries.into_iter().for_each(|entry| builder.take(entry));
+        Ok(self.compile_in_memory(id, &mut builder)?.0)
+    }
+
+    fn compile_in_memory(
+        &self,
+        id: TreeId,
+        builder: &mut Builder,
+    ) -> Result<(Segment, Hidden), CompileError> {
+        let (mut image, header, hidden) = builder.build(id, Vec::new())?;
+        image[..header.len()].copy_from_slice(&header);
+        Ok((self.adopt(image)?, hidden))
+    }
+
+    /// Takes an image that was compiled elsewhere; it stays in memory.
+    pub fn adopt(&self, image: Vec<u8>) -> Result<Segment, SegmentError> {
+        Segment::in_memory(image.into(), Arc::clone(&self.blocks))
     }
 
     fn compile_to(

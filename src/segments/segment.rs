@@ -12,7 +12,7 @@ use std::{
 use super::{
     SegmentError,
     blocks::Blocks,
-    image::{Bytes, FOLDERS, Folders, HEADER, Header, Index, Kind, Malformed, ROWS, Rows},
+    image::{Bytes, FOLDERS, Folders, HEADER, Header, Index, Kind, Malformed, Place, ROWS, Rows},
 };
 use crate::id::{BlobId, TreeId};
 
@@ -93,12 +93,12 @@ impl Segment {
     }
 
     /// Takes an image that stays in memory.
-    pub(super) fn in_memory(image: &Arc<[u8]>, blocks: Arc<Blocks>) -> Result<Self, SegmentError> {
+    pub(super) fn in_memory(image: Arc<[u8]>, blocks: Arc<Blocks>) -> Result<Self, SegmentError> {
         let header = image.first_chunk::<HEADER>().ok_or(Malformed("no header"))?;
         let header = Header::parse(header)?;
         let index = image.get(header.index_at as usize..).unwrap_or_default();
         let segment = Self::new(&header, Index::parse(&header, index)?, blocks);
-        _ = segment.memory.set(Arc::clone(image));
+        _ = segment.memory.set(image);
         Ok(segment)
     }
 
@@ -115,6 +115,17 @@ impl Segment {
     /// Whether the directory holds nothing.
     pub const fn is_empty(&self) -> bool {
         self.rows == 1
+    }
+
+    /// The whole image, where it is held in memory.
+    pub fn image(&self) -> Option<&[u8]> {
+        self.memory.get().map(|image| &**image)
+    }
+
+    /// About how many bytes of memory this takes by itself.
+    pub fn weight(&self) -> u64 {
+        let image = self.memory.get().map_or(0, |image| image.len());
+        (image + self.index.places.len() * size_of::<Place>()) as u64
     }
 
     /// Whether a question failed since the compiled file was made.
@@ -135,19 +146,24 @@ impl Segment {
         }
         let block = self.index.firsts.partition_point(|first| *first <= row).saturating_sub(1);
         let folders = self.folders(block as u32)?;
-        Ok(folders.row(folders.around(row)))
+        let parent = folders.row(folders.around(row));
+        // Whoever goes up has to come to an end.
+        if parent >= row {
+            return Err(self.failed(SegmentError::Damaged("a folder behind its children")));
+        }
+        Ok(parent)
     }
 
     /// The rows in a folder, in order of name; none for a file.
     pub fn children(&self, folder: RowId) -> Result<Range<RowId>, SegmentError> {
         let Kind::Folder(number) = self.row(folder)?.kind_in_block() else { return Ok(0..0) };
-        if number >= self.folders {
-            return Err(self.failed(SegmentError::Damaged("a folder without children")));
-        }
         let (block, at) = (number / FOLDERS, (number % FOLDERS) as usize);
         let folders = self.folders(block)?;
         let next_block = || self.index.firsts.get(block as usize + 1).copied();
-        let first = folders.first(at).unwrap_or(self.rows);
+        let first = folders.first(at).unwrap_or_default();
+        if first <= folder {
+            return Err(self.failed(SegmentError::Damaged("a folder behind its children")));
+        }
         let end = folders.first(at + 1).or_else(next_block).unwrap_or(self.rows);
         Ok(first.min(self.rows)..end.min(self.rows))
     }
@@ -214,8 +230,8 @@ impl Segment {
     }
 
     fn folders(&self, block: u32) -> Result<Folders, SegmentError> {
-        let count = self.folders.saturating_sub(block * FOLDERS).min(FOLDERS);
-        let bytes = self.bytes(self.rows.div_ceil(ROWS) + block);
+        let count = self.folders.saturating_sub(block.saturating_mul(FOLDERS)).min(FOLDERS);
+        let bytes = self.bytes(self.rows.div_ceil(ROWS).saturating_add(block));
         let folders = bytes.and_then(|bytes| Ok(Folders::new(bytes, count)?));
         folders.map_err(|error| self.failed(error))
     }

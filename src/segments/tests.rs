@@ -6,7 +6,7 @@ use proptest::{collection::vec, prelude::*};
 
 use super::*;
 use crate::{
-    dvc::manifest::{Entry, Sink as _, write::compose},
+    dvc::manifest::write::compose,
     id::{BlobId, Digest, Scheme},
     path::RepoPath,
 };

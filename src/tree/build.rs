@@ -1,13 +1,16 @@
 //! From a commit to its tree: walk git, parse what declares outputs, put the two together.
 
+use std::sync::Arc;
+
 use super::{
     OutputId, Problem, Project, Tracked, Tree,
     base::Base,
     draft::{Draft, Folder, Hidden, MAX_DEPTH},
+    known::{Declared, Known},
 };
 use crate::{
     dvc::{
-        Parsed, dotfile,
+        dotfile,
         ignore::Ignore,
         output::{Content, Output},
         pipeline,
@@ -34,14 +37,15 @@ pub struct BuildError {
     pub source: GitError,
 }
 
-/// Builds the tree of a commit. Touches git only, and blocks on it.
+/// Builds the tree of a commit. Touches git only, and blocks on it; what is known of other commits
+/// is not read again.
 ///
 /// What cannot be understood costs itself alone and is told in [`Tree::problems`]; only a commit
 /// or a root tree that cannot be read is an error.
-pub fn build(repository: &Repository, commit: CommitId) -> Result<Tree, BuildError> {
+pub fn build(repository: &Repository, commit: CommitId, known: &Known) -> Result<Tree, BuildError> {
     let read = || {
         let info = repository.commit(commit)?;
-        let mut walk = Walk::new(repository, info.tree);
+        let mut walk = Walk::new(repository, info.tree, known);
         let root = walk.folder(info.tree, &RepoPath::root(), None, 0)?;
         Ok((info.time, walk, root))
     };
@@ -52,13 +56,14 @@ pub fn build(repository: &Repository, commit: CommitId) -> Result<Tree, BuildErr
     let mut outputs = Vec::new();
     for declaration in declarations {
         let project = &projects[declaration.project];
-        match declaration.parse(repository, &project.project.root) {
-            Ok(parsed) => {
-                problems.extend(parsed.bad.into_iter().map(|bad| Problem {
+        match declaration.read(repository, &project.project.root, known) {
+            Ok(declared) => {
+                problems.extend(declared.bad.iter().map(|bad| Problem {
                     path: declaration.path.clone(),
                     why: format!("{}: {}", bad.what, bad.why),
                 }));
-                for output in parsed.outputs {
+                for output in &declared.outputs {
+                    let output = Arc::clone(output);
                     place(&mut root, &mut outputs, output, declaration.project, project)
                         .unwrap_or_else(|problem| problems.push(problem));
                 }
@@ -85,7 +90,7 @@ pub(super) struct Parts {
 fn place(
     root: &mut Folder,
     outputs: &mut Vec<Tracked>,
-    output: Output,
+    output: Arc<Output>,
     project: usize,
     walked: &WalkedProject,
 ) -> Result<(), Problem> {
@@ -141,18 +146,25 @@ enum Form {
 }
 
 impl Declaration {
-    fn parse(&self, repository: &Repository, project: &RepoPath) -> Result<Parsed, String> {
+    fn read(
+        &self,
+        repository: &Repository,
+        project: &RepoPath,
+        known: &Known,
+    ) -> Result<Arc<Declared>, String> {
         let folder = self.path.parent().unwrap_or_default();
-        let text = read(repository, self.id)?;
-        let parsed = match self.form {
-            Form::Dotfile => dotfile::parse(&text, &folder, project),
+        let text = || read(repository, self.id);
+        match self.form {
+            Form::Dotfile => known.dotfile((self.id, &self.path, project), || {
+                dotfile::parse(&text()?, &folder, project).map_err(|error| error.to_string())
+            }),
             Form::Pipeline(lock) => {
                 let lock = lock.map(|lock| read(repository, lock)).transpose()?;
                 let other = |path: &RepoPath| find_blob(repository, self.tree, path);
-                pipeline::parse(&text, lock.as_deref(), &folder, project, &other)
+                let parsed = pipeline::parse(&text()?, lock.as_deref(), &folder, project, &other);
+                parsed.map(|parsed| Arc::new(parsed.into())).map_err(|error| error.to_string())
             }
-        };
-        parsed.map_err(|error| error.to_string())
+        }
     }
 }
 
@@ -179,6 +191,7 @@ struct WalkedProject {
 
 struct Walk<'a> {
     repository: &'a Repository,
+    known: &'a Known,
     root: GitTreeId,
     declarations: Vec<Declaration>,
     projects: Vec<WalkedProject>,
@@ -187,9 +200,9 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(repository: &'a Repository, root: GitTreeId) -> Self {
+    fn new(repository: &'a Repository, root: GitTreeId, known: &'a Known) -> Self {
         let (declarations, projects, problems) = Default::default();
-        Self { repository, root, declarations, projects, problems, entries: 0 }
+        Self { repository, known, root, declarations, projects, problems, entries: 0 }
     }
 
     /// Walks one folder; `project` is the innermost that it lies in.
@@ -200,25 +213,25 @@ impl<'a> Walk<'a> {
         project: Option<usize>,
         depth: usize,
     ) -> Result<Folder, GitError> {
-        let listing = self.repository.entries(tree)?;
-        self.problems.extend(listing.refused.into_iter().map(|refused| Problem {
+        let listing = self.known.listing(self.repository, tree)?;
+        self.problems.extend(listing.refused.iter().map(|refused| Problem {
             path: path.clone(),
             why: format!("the entry {} is not shown: {}", escape(&refused.name), refused.reason),
         }));
-        let entries = listing.entries;
+        let entries = &listing.entries;
         self.entries += entries.len() + 1;
-        let project = match kind_of(&entries, b".dvc") {
+        let project = match kind_of(entries, b".dvc") {
             Some(EntryKind::Folder { id }) => Some(self.open_project(path, id)),
             _ => project,
         };
-        if let (Some(project), Some(id)) = (project, blob_of(&entries, b".dvcignore")) {
+        if let (Some(project), Some(id)) = (project, blob_of(entries, b".dvcignore")) {
             self.add_ignore_rules(project, path, id);
         }
-        let lock = blob_of(&entries, b"dvc.lock");
+        let lock = blob_of(entries, b"dvc.lock");
         let mut folder = Folder::default();
         for Entry { name, kind } in entries {
-            let child = path.join(&name);
-            let draft = match kind {
+            let child = path.join(name);
+            let draft = match *kind {
                 EntryKind::Blob { id, is_executable: is_exec } => {
                     self.declare(&child, id, project, lock);
                     Draft::GitFile { id, is_exec, hides: None }
@@ -297,7 +310,8 @@ impl<'a> Walk<'a> {
 }
 
 fn kind_of(entries: &[Entry], name: &[u8]) -> Option<EntryKind> {
-    Some(entries.iter().find(|entry| entry.name.as_bytes() == name)?.kind)
+    let at = entries.binary_search_by(|entry| entry.name.as_bytes().cmp(name)).ok()?;
+    Some(entries[at].kind)
 }
 
 fn blob_of(entries: &[Entry], name: &[u8]) -> Option<GitId> {

@@ -8,28 +8,33 @@
 //! Where both say something about a name, the base wins: git's own files hide tracked ones, and an
 //! output declared inside a tracked directory hides that directory's entry.
 //!
-//! Nothing here does I/O after the build; a question that needs a manifest which is not attached
-//! yet says so ([`NeedsManifest`]) and is asked again.
+//! After the build the only I/O is that of segments, which read blocks of their compiled files. A
+//! question that needs a manifest which is not attached yet, or whose compiled file cannot be read
+//! any more, says so ([`NeedsManifest`]) and is asked again.
 
 mod base;
 mod build;
 mod draft;
-mod segment;
+mod known;
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    ops::{ControlFlow, Range},
+    sync::{Arc, OnceLock},
+};
 
 use parking_lot::RwLock;
 
 use self::base::{Base, BaseKind};
 pub use self::{
     build::{BuildError, build},
-    segment::{RowId, RowKind, Segment, SegmentBuilder},
+    known::Known,
 };
 use crate::{
     dvc::output::{Content, Output},
     git::{CommitId, GitId},
     id::{BlobId, TreeId},
     path::RepoPath,
+    segments::{RowId, RowKind, Segment, SegmentError},
 };
 
 /// The number of a node within a commit's tree; fits in 40 bits.
@@ -80,8 +85,8 @@ pub struct Problem {
 /// An output and the project it belongs to.
 #[derive(Debug)]
 pub struct Tracked {
-    /// What its declaration says.
-    pub output: Output,
+    /// What its declaration says; shared by the trees of all commits that say the same.
+    pub output: Arc<Output>,
     /// Its project's place in [`Tree::projects`].
     pub project: usize,
 }
@@ -124,7 +129,8 @@ pub enum Node {
     },
 }
 
-/// The directory output whose manifest has to be attached before the question can be answered.
+/// The directory output whose manifest has to be attached, or mended, before the question can be
+/// answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NeedsManifest(pub OutputId);
 
@@ -151,6 +157,14 @@ impl Tree {
     /// How many nodes the base has; the first number that a segment may be attached at.
     pub fn base_len(&self) -> Index {
         self.base.len().into()
+    }
+
+    /// About how many bytes of memory this takes, what it shares with others left out.
+    pub fn weight(&self) -> u64 {
+        /// A node with its name, and an output with its place for a segment.
+        const NODE: u64 = 72;
+        const OUTPUT: u64 = 64;
+        self.base_len() * NODE + self.outputs.len() as u64 * OUTPUT
     }
 
     /// What was declared. The output must be one of this tree's.
@@ -199,13 +213,14 @@ impl Tree {
     }
 
     /// What the node is; nothing if there is no such node (yet).
-    pub fn node(&self, index: Index) -> Option<Node> {
-        Some(match self.place(index)? {
-            Place::Base(node) => self.base_node(node),
-            Place::Row(output, attached, row) => match attached.segment.kind(row) {
-                RowKind::Folder => Node::Folder { output: None },
-                RowKind::File(id) => Node::Blob { id, output, claim: None, is_exec: false },
-            },
+    pub fn node(&self, index: Index) -> Result<Option<Node>, NeedsManifest> {
+        Ok(match self.place(index) {
+            None => None,
+            Some(Place::Base(node)) => Some(self.base_node(node)),
+            Some(Place::Row(output, attached, row)) => {
+                let row = attached.segment.row(row).map_err(mend(output))?;
+                Some(row_node(output, row.kind()))
+            }
         })
     }
 
@@ -235,20 +250,19 @@ impl Tree {
 
     /// The node of that name in a folder; `Ok(None)` if there is none or it is no folder.
     pub fn child(&self, folder: Index, name: &[u8]) -> Result<Option<Index>, NeedsManifest> {
-        match self.place(folder) {
-            None => Ok(None),
+        let (output, attached, folder) = match self.place(folder) {
+            None => return Ok(None),
             Some(Place::Base(node)) => {
                 if let Some(child) = self.base.child(node, name) {
                     return Ok(Some(child.into()));
                 }
-                let Some((attached, row)) = self.backing(node)? else { return Ok(None) };
-                Ok(attached.segment.child(row, name).map(|row| attached.first + Index::from(row)))
+                let Some(backing) = self.backing(node)? else { return Ok(None) };
+                backing
             }
-            Some(Place::Row(_, attached, folder)) => {
-                let row = attached.segment.child(folder, name);
-                Ok(row.map(|row| attached.first + Index::from(row)))
-            }
-        }
+            Some(Place::Row(output, attached, folder)) => (output, attached, folder),
+        };
+        let row = attached.segment.child(folder, name).map_err(mend(output))?;
+        Ok(row.map(|row| attached.first + Index::from(row)))
     }
 
     /// Whether a folder may have entries that are not shown, because git cannot read it.
@@ -257,10 +271,11 @@ impl Tree {
     }
 
     /// The segment's folder that shows through a base folder.
-    fn backing(&self, node: u32) -> Result<Option<(&Attached, RowId)>, NeedsManifest> {
+    fn backing(&self, node: u32) -> Result<Option<(OutputId, &Attached, RowId)>, NeedsManifest> {
         let Some((output, path)) = self.base.backing(node) else { return Ok(None) };
         let attached = self.attached[output as usize].get().ok_or(NeedsManifest(output))?;
-        Ok(attached.segment.find(path).map(|row| (attached, row)))
+        let row = attached.segment.find(path).map_err(mend(output))?;
+        Ok(row.map(|row| (output, attached, row)))
     }
 
     /// What a folder lists; empty if it is no folder.
@@ -268,49 +283,64 @@ impl Tree {
         let (base, rows) = match self.place(folder) {
             None => (0..0, None),
             Some(Place::Base(node)) => (self.base.children(node), self.backing(node)?),
-            Some(Place::Row(_, attached, folder)) => (0..0, Some((attached, folder))),
+            Some(Place::Row(output, attached, folder)) => (0..0, Some((output, attached, folder))),
         };
-        Ok(Listing { tree: self, folder, base, rows })
+        let rows = rows.map(|(output, attached, folder)| {
+            let range = attached.segment.children(folder).map_err(mend(output))?;
+            Ok::<_, NeedsManifest>(Rows { output, attached, range })
+        });
+        Ok(Listing { tree: self, folder, base, rows: rows.transpose()? })
     }
 
     /// The folder that holds the node; the root holds itself.
-    pub fn parent(&self, index: Index) -> Index {
+    pub fn parent(&self, index: Index) -> Result<Index, NeedsManifest> {
         match self.place(index) {
-            None => ROOT,
-            Some(Place::Base(node)) => self.base.parent(node).into(),
+            None => Ok(ROOT),
+            Some(Place::Base(node)) => Ok(self.base.parent(node).into()),
             Some(Place::Row(output, attached, row)) => {
-                let parent = attached.segment.parent(row);
-                let path = self.row_path(output, attached, parent);
+                let parent = attached.segment.parent(row).map_err(mend(output))?;
+                let path = self.row_path(output, attached, parent)?;
                 // The base may have a folder of its own at the parent's place.
-                self.base.find(&path).map_or(attached.first + Index::from(parent), Index::from)
+                Ok(self.base.find(&path).map_or(attached.first + Index::from(parent), Index::from))
             }
         }
     }
 
     /// The node's path from the root.
-    pub fn path(&self, index: Index) -> RepoPath {
+    pub fn path(&self, index: Index) -> Result<RepoPath, NeedsManifest> {
         match self.place(index) {
-            None => RepoPath::root(),
-            Some(Place::Base(node)) => self.base.path(node),
+            None => Ok(RepoPath::root()),
+            Some(Place::Base(node)) => Ok(self.base.path(node)),
             Some(Place::Row(output, attached, row)) => self.row_path(output, attached, row),
         }
     }
 
-    fn row_path(&self, output: OutputId, attached: &Attached, row: RowId) -> RepoPath {
+    /// The node's path for people: where that cannot be told now, of the tracked directory it is in.
+    pub fn shown_path(&self, index: Index) -> RepoPath {
+        let of_output = |NeedsManifest(output)| self.tracked(output).output.path.clone();
+        self.path(index).unwrap_or_else(of_output)
+    }
+
+    fn row_path(
+        &self,
+        output: OutputId,
+        attached: &Attached,
+        row: RowId,
+    ) -> Result<RepoPath, NeedsManifest> {
         let mut names = Vec::new();
         let mut at = row;
         while at != Segment::ROOT {
-            names.push(attached.segment.name(at));
-            at = attached.segment.parent(at);
+            names.push(attached.segment.row(at).map_err(mend(output))?);
+            at = attached.segment.parent(at).map_err(mend(output))?;
         }
         let mut bytes = self.tracked(output).output.path.as_bytes().to_vec();
-        for name in names.into_iter().rev() {
+        for row in names.into_iter().rev() {
             if !bytes.is_empty() {
                 bytes.push(b'/');
             }
-            bytes.extend_from_slice(name);
+            bytes.extend_from_slice(row.name());
         }
-        RepoPath::new(&bytes).unwrap_or_default()
+        Ok(RepoPath::new(&bytes).unwrap_or_default())
     }
 
     /// The node at a path; `Ok(None)` if there is none.
@@ -341,13 +371,33 @@ impl Tree {
     }
 }
 
+/// What is to be had when a segment cannot be read; it has said why itself.
+fn mend(output: OutputId) -> impl FnOnce(SegmentError) -> NeedsManifest {
+    move |_| NeedsManifest(output)
+}
+
+const fn row_node(output: OutputId, kind: RowKind) -> Node {
+    match kind {
+        RowKind::Folder => Node::Folder { output: None },
+        RowKind::File(id) => Node::Blob { id, output, claim: None, is_exec: false },
+    }
+}
+
 /// The entries of one folder, by position, so that a listing can be taken up where it stopped.
 #[derive(Debug, Clone)]
 pub struct Listing<'a> {
     tree: &'a Tree,
     folder: Index,
-    base: std::ops::Range<u32>,
-    rows: Option<(&'a Attached, RowId)>,
+    base: Range<u32>,
+    rows: Option<Rows<'a>>,
+}
+
+/// The rows of a segment that a folder lists behind what the base has.
+#[derive(Debug, Clone)]
+struct Rows<'a> {
+    output: OutputId,
+    attached: &'a Attached,
+    range: Range<RowId>,
 }
 
 /// One name in a folder.
@@ -355,41 +405,59 @@ pub struct Listing<'a> {
 pub struct ListingEntry<'a> {
     /// Where the listing goes on after this entry.
     pub next: u64,
-    /// The node.
+    /// The node's number.
     pub index: Index,
+    /// What it is.
+    pub node: Node,
     /// Its name.
     pub name: &'a [u8],
 }
 
-impl<'a> Listing<'a> {
+impl Listing<'_> {
     /// The folder listed.
     pub fn folder(&self) -> Index {
         self.folder
     }
 
-    /// The entries from a position on; 0 is the start. Names that the base has are not repeated.
-    pub fn from(&self, position: u64) -> impl Iterator<Item = ListingEntry<'a>> + use<'a> {
-        let Self { tree, base, rows, .. } = self.clone();
-        let base_len = u64::from(base.end - base.start);
-        let from_base = (position.min(base_len)..base_len).map({
-            let base = base.clone();
-            move |at| {
-                let node = base.start + at as u32;
-                ListingEntry { next: at + 1, index: node.into(), name: tree.base.name(node) }
+    /// Gives the entries from a position on to `each`, until it has enough; 0 is the start. Names
+    /// that the base has are not repeated.
+    pub fn walk(
+        &self,
+        position: u64,
+        mut each: impl FnMut(ListingEntry<'_>) -> ControlFlow<()>,
+    ) -> Result<(), NeedsManifest> {
+        let base_len = u64::from(self.base.end - self.base.start);
+        for at in position.min(base_len)..base_len {
+            let (node, base) = (self.base.start + at as u32, &self.tree.base);
+            let (next, index, name) = (at + 1, node.into(), base.name(node));
+            let node = self.tree.base_node(node);
+            if each(ListingEntry { next, index, node, name }).is_break() {
+                return Ok(());
             }
+        }
+        let Some(Rows { output, attached, range }) = &self.rows else { return Ok(()) };
+        let walked = attached.segment.walk(self.rows_from(position), |row, name, kind| {
+            if self.tree.base.child_in(&self.base, name).is_some() {
+                return ControlFlow::Continue(());
+            }
+            let next = base_len + u64::from(row - range.start) + 1;
+            let (index, node) = (attached.first + Index::from(row), row_node(*output, kind));
+            each(ListingEntry { next, index, node, name })
         });
-        let from_rows = rows.into_iter().flat_map(move |(attached, folder)| {
-            let base = base.clone();
-            let children = attached.segment.children(folder);
-            let skipped = position.saturating_sub(base_len).min(children.len() as u64) as u32;
-            (children.start + skipped..children.end).filter_map(move |row| {
-                let name = attached.segment.name(row);
-                let next = base_len + u64::from(row - children.start) + 1;
-                let index = attached.first + Index::from(row);
-                let is_hidden = tree.base.child_in(&base, name).is_some();
-                (!is_hidden).then_some(ListingEntry { next, index, name })
-            })
-        });
-        from_base.chain(from_rows)
+        walked.map_err(mend(*output))
+    }
+
+    /// Makes sure that the entry at a position can be had, should it be there.
+    pub fn probe(&self, position: u64) -> Result<(), NeedsManifest> {
+        let Some(Rows { output, attached, .. }) = &self.rows else { return Ok(()) };
+        let first = self.rows_from(position).next();
+        first.map_or(Ok(()), |row| attached.segment.row(row).map(drop)).map_err(mend(*output))
+    }
+
+    fn rows_from(&self, position: u64) -> Range<RowId> {
+        let Some(Rows { range, .. }) = &self.rows else { return 0..0 };
+        let base_len = u64::from(self.base.end - self.base.start);
+        let skipped = position.saturating_sub(base_len).min(range.len() as u64) as u32;
+        range.start + skipped..range.end
     }
 }

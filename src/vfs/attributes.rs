@@ -113,6 +113,9 @@ impl Vfs {
                     self.size_then_attr(epoch, index)
                 }
                 Ok((attr, ttl)) => Answer::Now(Ok((self.as_shown_at(ino, &epoch, attr), ttl))),
+                Err(VfsError::Compiled(output)) => {
+                    self.after_mending(epoch, output, move |vfs| vfs.getattr(ino))
+                }
                 Err(error) => Answer::Now(Err(error)),
             },
         }
@@ -143,12 +146,25 @@ impl Vfs {
 
     /// The attributes of a node below a commit; with no lifetime while its size is unknown.
     pub(super) fn node_attr(&self, epoch: &Epoch, index: Index) -> Result<(Attr, Ttl), VfsError> {
-        let attr = self.blank_attr(Ino::new(epoch.slot, index));
         let Some(tree) = epoch.tree() else {
+            let attr = self.blank_attr(Ino::new(epoch.slot, index));
             let mtime = self.registry.repository().commit(epoch.commit)?.time;
             return Ok((Attr { mtime, ..attr }, Ttl::Forever));
         };
-        Ok(match tree.node(index).ok_or(VfsError::Stale)? {
+        let node = tree.node(index)?.ok_or(VfsError::Stale)?;
+        self.attr_of(epoch, tree, index, node)
+    }
+
+    /// The same for a node that is at hand.
+    pub(super) fn attr_of(
+        &self,
+        epoch: &Epoch,
+        tree: &Tree,
+        index: Index,
+        node: Node,
+    ) -> Result<(Attr, Ttl), VfsError> {
+        let attr = self.blank_attr(Ino::new(epoch.slot, index));
+        Ok(match node {
             Node::Folder { .. } => (Attr { mtime: tree.time, ..attr }, Ttl::Forever),
             Node::GitFile { id, is_exec, .. } => {
                 let size = self.registry.repository().blob_size(id)?;
@@ -246,17 +262,18 @@ impl Vfs {
         }
         let Some((epoch, index)) = self.node_of(ino)? else { return Err(VfsError::NoAttribute) };
         let name = name.strip_prefix(XATTR_PREFIX).ok_or(VfsError::NoAttribute)?;
-        let known = self.xattr_value(&epoch, index, name);
-        known.ok_or(VfsError::NoAttribute)
+        self.xattr_value(&epoch, index, name)?.ok_or(VfsError::NoAttribute)
     }
 
     /// The names of the extended attributes that have a value.
     pub fn xattr_names(&self, ino: Ino) -> Result<Vec<Vec<u8>>, VfsError> {
         let mut names = self.own_xattr_names(ino);
         let Some((epoch, index)) = self.node_of(ino)? else { return Ok(names) };
-        let has_value = |name: &&&str| self.xattr_value(&epoch, index, name.as_bytes()).is_some();
-        let shown = XATTRS.iter().filter(has_value);
-        names.extend(shown.map(|name| [XATTR_PREFIX, name.as_bytes()].concat()));
+        for name in XATTRS.map(str::as_bytes) {
+            if self.xattr_value(&epoch, index, name)?.is_some() {
+                names.push([XATTR_PREFIX, name].concat());
+            }
+        }
         Ok(names)
     }
 
@@ -271,15 +288,23 @@ impl Vfs {
         }
     }
 
-    fn xattr_value(&self, epoch: &Epoch, index: Index, name: &[u8]) -> Option<Vec<u8>> {
-        let tree = epoch.tree()?;
-        match name {
-            b"rev" => return Some(tree.commit.to_string().into_bytes()),
-            b"path" => return Some(tree.path(index).as_bytes().to_vec()),
-            _ => {}
-        }
+    fn xattr_value(
+        &self,
+        epoch: &Epoch,
+        index: Index,
+        name: &[u8],
+    ) -> Result<Option<Vec<u8>>, VfsError> {
+        let Some(tree) = epoch.tree() else { return Ok(None) };
+        Ok(match name {
+            b"rev" => Some(tree.commit.to_string().into_bytes()),
+            b"path" => Some(tree.path(index)?.as_bytes().to_vec()),
+            _ => tree.node(index)?.and_then(|node| self.content_xattr(tree, index, node, name)),
+        })
+    }
+
+    /// What an attribute says of a node's content.
+    fn content_xattr(&self, tree: &Tree, index: Index, node: Node, name: &[u8]) -> Option<Vec<u8>> {
         let output = tree.output_of(index)?;
-        let node = tree.node(index)?;
         let blob = match node {
             Node::Blob { id, claim, .. } => Some((id?, claim)),
             _ => None,

@@ -6,7 +6,8 @@ use super::{Vfs, VfsError, attributes::Size};
 use crate::{
     git::Repository,
     id::{BlobId, Key},
-    tree::{OutputId, Segment, Tree},
+    segments::Segment,
+    tree::{OutputId, Tree},
 };
 
 impl Vfs {
@@ -20,8 +21,10 @@ impl Vfs {
         self.current.read().as_ref()?.tree().cloned()
     }
 
-    /// The manifest of a directory output, fetched unless it is at hand; nothing if the output is
-    /// not made of one.
+    /// The manifest of a directory output, fetched unless it is at hand and whole; nothing if the
+    /// output is not made of one.
+    ///
+    /// Where a question to it fails, asking for it again mends it, once.
     pub async fn manifest<'a>(
         &self,
         tree: &'a Arc<Tree>,

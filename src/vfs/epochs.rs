@@ -74,6 +74,11 @@ impl Epochs {
         }
     }
 
+    /// How many are alive.
+    pub(super) fn len(&self) -> usize {
+        self.by_slot.read().len()
+    }
+
     /// Every living epoch.
     pub(super) fn all(&self) -> Vec<Arc<Epoch>> {
         self.by_slot.read().values().cloned().collect()
@@ -100,15 +105,21 @@ impl Epoch {
     }
 }
 
-/// Something made once per key however many ask at a time; the latest are kept.
+/// Something made once per key however many ask at a time; the latest are kept, bounded in number
+/// and in what they weigh together.
 #[derive(Debug)]
 pub(super) struct Memo<K: std::hash::Hash + Eq, V> {
     cells: Mutex<LruCache<K, Arc<OnceCell<V>>>>,
+    /// About how many bytes of memory a value takes.
+    weigh: fn(&V) -> u64,
 }
 
+/// What is kept in one memo, beyond what others hold as well, takes about so many bytes.
+const MAX_WEIGHT: u64 = 64 << 20;
+
 impl<K: std::hash::Hash + Eq + Copy, V: Clone> Memo<K, V> {
-    pub(super) fn new(capacity: NonZeroUsize) -> Self {
-        Self { cells: Mutex::new(LruCache::new(capacity)) }
+    pub(super) fn new(capacity: NonZeroUsize, weigh: fn(&V) -> u64) -> Self {
+        Self { cells: Mutex::new(LruCache::new(capacity)), weigh }
     }
 
     /// The value of `key`, made by `make` unless it is there. A failure is not kept.
@@ -118,7 +129,31 @@ impl<K: std::hash::Hash + Eq + Copy, V: Clone> Memo<K, V> {
         make: impl Future<Output = Result<V, E>>,
     ) -> Result<V, E> {
         let cell = Arc::clone(self.cells.lock().get_or_insert(key, Arc::default));
-        cell.get_or_try_init(|| make).await.cloned()
+        if let Some(value) = cell.get() {
+            return Ok(value.clone());
+        }
+        let value = cell.get_or_try_init(|| make).await.cloned();
+        drop(self.lighten());
+        value
+    }
+
+    /// How many are kept.
+    pub(super) fn len(&self) -> usize {
+        self.cells.lock().len()
+    }
+
+    /// Takes out what is too much, the latest excepted.
+    fn lighten(&self) -> Vec<Arc<OnceCell<V>>> {
+        let weight = |cell: &OnceCell<V>| cell.get().map_or(0, self.weigh);
+        let mut cells = self.cells.lock();
+        let mut total: u64 = cells.iter().map(|(_, cell)| weight(cell)).sum();
+        let mut gone = Vec::new();
+        while total > MAX_WEIGHT && cells.len() > 1 {
+            let Some((_, cell)) = cells.pop_lru() else { break };
+            total -= weight(&cell);
+            gone.push(cell);
+        }
+        gone
     }
 }
 

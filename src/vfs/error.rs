@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 use crate::{
     blobs::BlobError,
     git::GitError,
-    tree::{BuildError, Index, Tree},
+    tree::{BuildError, Index, NeedsManifest, OutputId, Tree},
 };
 
 /// Why a question has no answer. `fuse` turns each into one errno.
@@ -72,6 +72,13 @@ pub enum VfsError {
         /// What is wrong with it.
         reason: String,
     },
+    /// What a tracked directory was compiled to cannot be read; it is made again where that can be
+    /// waited for.
+    #[error("the compiled manifest cannot be read")]
+    Compiled(OutputId),
+    /// So many revisions were looked at that no inode numbers are left for another one.
+    #[error("no inode numbers are left")]
+    Numberless,
     /// The daemon could not finish the work, as when it is shutting down.
     #[error("interrupted: {0}")]
     Interrupted(String),
@@ -85,7 +92,7 @@ impl VfsError {
 
     /// Git cannot say what is in a folder.
     pub(super) fn unreadable_folder(tree: &Tree, folder: Index) -> Self {
-        let path = tree.path(folder);
+        let path = tree.shown_path(folder);
         let problem = tree.problems.iter().find(|problem| problem.path == path);
         let why = problem.map_or("it cannot be read", |problem| problem.why.as_str());
         Self::Git(format!("{path}: {why}"))
@@ -101,6 +108,12 @@ impl From<io::Error> for VfsError {
 impl From<GitError> for VfsError {
     fn from(error: GitError) -> Self {
         Self::Git(error.to_string())
+    }
+}
+
+impl From<NeedsManifest> for VfsError {
+    fn from(NeedsManifest(output): NeedsManifest) -> Self {
+        Self::Compiled(output)
     }
 }
 

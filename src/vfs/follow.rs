@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::ControlFlow,
     sync::{Arc, atomic::Ordering},
 };
 
@@ -130,5 +131,11 @@ pub(super) fn tell_refused(before: &Refs, refs: &Refs) {
 /// The names at the root of a tree, as far as they are known without its manifests.
 fn root_names(tree: &Tree) -> BTreeSet<Vec<u8>> {
     let Ok(listing) = tree.listing(ROOT) else { return BTreeSet::new() };
-    listing.from(0).map(|entry| entry.name.to_vec()).collect()
+    let mut names = BTreeSet::new();
+    // Where names cannot be read, the listing is invalidated all the same.
+    _ = listing.walk(0, |entry| {
+        names.insert(entry.name.to_vec());
+        ControlFlow::Continue(())
+    });
+    names
 }

@@ -17,20 +17,25 @@
 //!
 //! A line that is damaged, cut or in conflict with an earlier one is passed over. One process holds
 //! the file at a time; for a second one, and without a file, the numbers live in memory.
+//!
+//! A number is kept as long as the mount lives, whether the kernel remembers it or not: what is
+//! looked at again is to be the same inode. So names are held by their hash, a revision or a name
+//! taking some thirty bytes however long it is.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::File,
     io::{self, Read, Write},
-    ops::Range,
     path::Path,
 };
 
+use md5::{Digest as _, Md5};
 use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::{
     git::{CommitId, GitId},
+    id::Digest,
     tree::{Index, OutputId, Tree},
 };
 
@@ -79,11 +84,23 @@ pub struct InodeTable {
 #[derive(Debug)]
 struct State {
     file: Option<File>,
-    slots: HashMap<(CommitId, String), Slot>,
-    names: HashMap<String, Index>,
-    rows: HashMap<(CommitId, OutputId), Range<Index>>,
+    /// By the hash of commit and place.
+    slots: HashMap<Digest, Slot>,
+    /// By the hash of the path.
+    names: HashMap<Digest, Index>,
+    /// Where a manifest's rows begin, and how many there are.
+    rows: HashMap<(CommitId, OutputId), (Index, u32)>,
+    /// Where the next manifest's rows may begin.
+    ends: HashMap<CommitId, Index>,
     next_slot: Slot,
     next_name: Index,
+}
+
+/// Numbers that lines of the file have given away.
+#[derive(Debug, Default)]
+struct Taken {
+    slots: HashSet<Slot>,
+    names: HashSet<Index>,
 }
 
 impl InodeTable {
@@ -98,6 +115,7 @@ impl InodeTable {
             slots: HashMap::new(),
             names: HashMap::new(),
             rows: HashMap::new(),
+            ends: HashMap::new(),
             next_slot: 1,
             next_name: ROOT_INO.0 + 1,
         };
@@ -116,35 +134,39 @@ impl InodeTable {
         file.set_len(whole as u64)?;
         let table = Self::with_file(Some(file));
         let mut state = table.state.lock();
+        let mut taken = Taken::default();
         for line in String::from_utf8_lossy(&text[..whole]).lines() {
-            state.take_up(line);
+            state.take_up(line, &mut taken);
         }
         drop(state);
         Ok(table)
     }
 
-    /// The slot of a commit as seen at `place`, such as `branches/main`.
-    pub(super) fn slot(&self, commit: CommitId, place: &str) -> Slot {
+    /// The slot of a commit as seen at `place`, such as `branches/main`; nothing once all are given
+    /// away.
+    pub(super) fn slot(&self, commit: CommitId, place: &str) -> Option<Slot> {
+        let key = slot_key(commit, place);
         let mut state = self.state.lock();
-        if let Some(slot) = state.slots.get(&(commit, place.to_owned())) {
-            return *slot;
+        if let Some(slot) = state.slots.get(&key) {
+            return Some(*slot);
         }
-        let slot = state.next_slot;
+        let slot = Some(state.next_slot).filter(|slot| *slot < MAX_SLOT)?;
         state.next_slot += 1;
-        state.slots.insert((commit, place.to_owned()), slot);
+        state.slots.insert(key, slot);
         state.append(&format!("slot {slot} {commit} {place}"));
-        slot
+        Some(slot)
     }
 
     /// The number of a name above commits, by its path from the mount's root.
     pub fn name(&self, path: &str) -> Ino {
+        let key: Digest = Md5::digest(path).into();
         let mut state = self.state.lock();
-        if let Some(index) = state.names.get(path) {
+        if let Some(index) = state.names.get(&key) {
             return Ino::new(0, *index);
         }
         let index = state.next_name;
         state.next_name += 1;
-        state.names.insert(path.to_owned(), index);
+        state.names.insert(key, index);
         state.append(&format!("name {index} {path}"));
         Ino::new(0, index)
     }
@@ -152,19 +174,22 @@ impl InodeTable {
     /// Where the rows of an output's manifest begin, `count` of them.
     pub fn rows(&self, tree: &Tree, output: OutputId, count: u32) -> Index {
         let mut state = self.state.lock();
-        let (commit, count) = (tree.commit, Index::from(count));
-        if let Some(rows) = state.rows.get(&(commit, output))
-            && rows.end - rows.start == count
-            && rows.start >= tree.base_len()
+        let commit = tree.commit;
+        if let Some((first, known)) = state.rows.get(&(commit, output))
+            && *known == count
+            && *first >= tree.base_len()
         {
-            return rows.start;
+            return *first;
         }
-        let known = state.rows.iter().filter(|((of, _), _)| *of == commit);
-        let first = known.map(|(_, rows)| rows.end).fold(tree.base_len(), Index::max);
-        state.rows.insert((commit, output), first..first + count);
+        let first = state.ends.get(&commit).copied().unwrap_or_default().max(tree.base_len());
+        state.add_rows((commit, output), first, count);
         state.append(&format!("rows {commit} {output} {first} {count}"));
         first
     }
+}
+
+fn slot_key(commit: CommitId, place: &str) -> Digest {
+    Md5::new().chain_update(commit.0.0).chain_update(place).finalize().into()
 }
 
 impl State {
@@ -181,26 +206,30 @@ impl State {
         }
     }
 
+    fn add_rows(&mut self, key: (CommitId, OutputId), first: Index, count: u32) {
+        self.rows.insert(key, (first, count));
+        self.ends.insert(key.0, first + Index::from(count));
+    }
+
     /// Takes a line up, unless it is damaged or contradicts what is known.
-    fn take_up(&mut self, line: &str) -> Option<()> {
+    fn take_up(&mut self, line: &str, taken: &mut Taken) -> Option<()> {
         let (kind, rest) = line.split_once(' ')?;
         match kind {
             "slot" => {
                 let mut words = rest.splitn(3, ' ');
                 let slot: Slot = words.next()?.parse().ok()?;
                 let commit = parse_commit(words.next()?)?;
-                let is_free = !self.slots.values().any(|taken| *taken == slot);
-                if is_free && (1..MAX_SLOT).contains(&slot) {
-                    self.slots.insert((commit, words.next()?.to_owned()), slot);
+                let key = slot_key(commit, words.next()?);
+                if (1..MAX_SLOT).contains(&slot) && taken.slots.insert(slot) {
+                    self.slots.insert(key, slot);
                     self.next_slot = self.next_slot.max(slot + 1);
                 }
             }
             "name" => {
                 let (index, path) = rest.split_once(' ')?;
                 let index: Index = index.parse().ok()?;
-                let is_free = !self.names.values().any(|taken| *taken == index);
-                if is_free && (ROOT_INO.0 + 1..MAX_INDEX).contains(&index) {
-                    self.names.insert(path.to_owned(), index);
+                if (ROOT_INO.0 + 1..MAX_INDEX).contains(&index) && taken.names.insert(index) {
+                    self.names.insert(Md5::digest(path).into(), index);
                     self.next_name = self.next_name.max(index + 1);
                 }
             }
@@ -209,11 +238,12 @@ impl State {
                 let commit = parse_commit(words.next()?)?;
                 let output = words.next()?.parse().ok()?;
                 let first: Index = words.next()?.parse().ok()?;
-                let end = first.checked_add(words.next()?.parse().ok()?)?;
-                let mut known = self.rows.iter().filter(|((of, _), _)| *of == commit);
-                let is_free = known.all(|(_, rows)| end <= rows.start || rows.end <= first);
+                let count: u32 = words.next()?.parse().ok()?;
+                let end = first.checked_add(count.into())?;
+                // Ranges are given away in ascending order.
+                let is_free = self.ends.get(&commit).is_none_or(|end| *end <= first);
                 if is_free && end < MAX_INDEX {
-                    self.rows.insert((commit, output), first..end);
+                    self.add_rows((commit, output), first, count);
                 }
             }
             _ => {}
@@ -267,7 +297,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("inodes");
         let table = InodeTable::open(&path).unwrap();
-        let slot = table.slot(commit(1), "branches/main");
+        let slot = table.slot(commit(1), "branches/main").unwrap();
         drop(table);
         let mut text = fs::read(&path).unwrap();
         text.splice(0..0, b"slot x y z\n\xff\xfe\n".iter().copied());
@@ -278,10 +308,20 @@ mod tests {
         fs::write(&path, text).unwrap();
 
         let table = InodeTable::open(&path).unwrap();
-        assert_eq!(table.slot(commit(1), "branches/main"), slot);
+        assert_eq!(table.slot(commit(1), "branches/main"), Some(slot));
         table.slot(commit(3), "branches/main");
         drop(table);
         let again = InodeTable::open(&path).unwrap();
-        assert_eq!(again.slot(commit(3), "branches/main"), slot + 1);
+        assert_eq!(again.slot(commit(3), "branches/main"), Some(slot + 1));
+    }
+
+    #[test]
+    fn no_slot_is_given_twice_once_all_are_given_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("inodes");
+        fs::write(&path, format!("slot {} {} tags/x\n", MAX_SLOT - 1, commit(1))).unwrap();
+        let table = InodeTable::open(&path).unwrap();
+        assert_eq!(table.slot(commit(1), "tags/x"), Some(MAX_SLOT - 1));
+        assert_eq!(table.slot(commit(1), "tags/y"), None);
     }
 }

@@ -1,6 +1,6 @@
 //! What is in a folder.
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use super::{
     Answer, Attr, Epoch, FileKind, Ino, ROOT_INO, Ttl, Vfs, VfsError,
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     git::CommitId,
-    tree::{Index, Node, ROOT},
+    tree::{Index, ListingEntry, Node, ROOT},
 };
 
 /// A folder that can be listed from any position on, without waiting.
@@ -49,14 +49,15 @@ pub struct DirEntry<'a> {
     pub ino: Ino,
     /// What it is.
     pub kind: FileKind,
+    pub(super) node: Option<Node>,
 }
 
 impl Vfs {
-    /// Prepares a folder's listing; its manifest is fetched if need be.
-    pub fn list(&self, ino: Ino) -> Answer<Listed> {
+    /// Prepares a folder's listing from a position on; its manifest is fetched if need be.
+    pub fn list(&self, ino: Ino, position: u64) -> Answer<Listed> {
         if self.is_merged(ino) {
             let merged = |list| Listed { inner: Inner::Merged(list), is_fixed: false };
-            return self.list_merged(ino).map(merged);
+            return self.list_merged(ino, position).map(merged);
         }
         match self.place(ino) {
             Err(error) => Answer::Now(Err(error)),
@@ -64,20 +65,26 @@ impl Vfs {
             Ok(Place::Named(Named::Link(_)) | Place::Report) => {
                 Answer::Now(Err(VfsError::NotAFolder))
             }
-            Ok(Place::Node(epoch, index)) => self.list_below(ino, epoch, index),
+            Ok(Place::Node(epoch, index)) => self.list_below(ino, epoch, index, position),
         }
     }
 
-    fn list_below(&self, ino: Ino, epoch: Arc<Epoch>, index: Index) -> Answer<Listed> {
+    fn list_below(
+        &self,
+        ino: Ino,
+        epoch: Arc<Epoch>,
+        index: Index,
+        position: u64,
+    ) -> Answer<Listed> {
         let is_fixed = ino != ROOT_INO || !self.can_move();
-        match is_at_hand(&epoch, index) {
+        match is_at_hand(&epoch, index, position) {
             Ok(()) => Answer::Now(listed(epoch, index, is_fixed)),
             Err(mut wanting) => {
                 let vfs = self.myself();
                 Answer::later(async move {
                     loop {
                         vfs.provide(&epoch, wanting).await?;
-                        match is_at_hand(&epoch, index) {
+                        match is_at_hand(&epoch, index, position) {
                             Ok(()) => return listed(epoch, index, is_fixed),
                             Err(still) => wanting = still,
                         }
@@ -94,7 +101,7 @@ impl Vfs {
             let place = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
             let (ino, what) = match target {
                 Target::Commit(commit) => {
-                    (Ino::new(self.table.slot(commit, &place), ROOT), What::Commit(commit))
+                    (Ino::new(self.table.slot(commit, &place)?, ROOT), What::Commit(commit))
                 }
                 Target::Link(to) => (self.table.name(&place), What::Named(Named::Link(to))),
                 Target::Folder(spot) => (self.table.name(&place), What::Named(Named::Folder(spot))),
@@ -106,31 +113,38 @@ impl Vfs {
     }
 
     /// Walks a listing from a position on until `take` says enough.
-    pub fn walk(&self, listed: &Listed, position: u64, mut take: impl FnMut(DirEntry<'_>) -> bool) {
+    ///
+    /// What fails on the way is had again for the next [`Vfs::list`] from where this came to.
+    pub fn walk(
+        &self,
+        listed: &Listed,
+        position: u64,
+        mut take: impl FnMut(DirEntry<'_>) -> bool,
+    ) -> Result<(), VfsError> {
         match &listed.inner {
             Inner::Above(entries) => {
                 for (at, above) in entries.iter().enumerate().skip(position as usize) {
                     let (name, ino, kind) = (above.name.as_bytes(), above.ino, above.what.kind());
-                    if !take(DirEntry { next: at as u64 + 1, name, ino, kind }) {
-                        return;
+                    if !take(DirEntry { next: at as u64 + 1, name, ino, kind, node: None }) {
+                        break;
                     }
                 }
+                Ok(())
             }
             Inner::Merged(list) => self.walk_merged(list, position, take),
             Inner::Below(epoch, index) => {
-                let Some(tree) = epoch.tree() else { return };
-                let Ok(listing) = tree.listing(*index) else { return };
+                let tree = epoch.tree().ok_or(VfsError::Stale)?;
                 self.sizing.listed(Ino::new(epoch.slot, *index));
-                for entry in listing.from(position) {
-                    if !self.is_shown(tree, entry.index) {
-                        continue;
+                let walked = tree.listing(*index)?.walk(position, |entry| {
+                    let ListingEntry { next, index, node, name } = entry;
+                    if !self.is_shown(tree, index, node) {
+                        return ControlFlow::Continue(());
                     }
-                    let ino = Ino::new(epoch.slot, entry.index);
-                    let kind = kind_of(tree.node(entry.index));
-                    if !take(DirEntry { next: entry.next, name: entry.name, ino, kind }) {
-                        return;
-                    }
-                }
+                    let (ino, kind) = (Ino::new(epoch.slot, index), kind_of(node));
+                    let wants_more = take(DirEntry { next, name, ino, kind, node: Some(node) });
+                    if wants_more { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                });
+                Ok(walked?)
             }
         }
     }
@@ -145,7 +159,8 @@ impl Vfs {
             Inner::Below(epoch, _) => {
                 // What cannot be told now is asked again, and fails then: it is there all the same.
                 let unknown = || (self.unknown_attr(entry.ino, entry.kind), Ttl::None);
-                let found = self.node_attr(epoch, entry.ino.index());
+                let (tree, node) = epoch.tree().zip(entry.node)?;
+                let found = self.attr_of(epoch, tree, entry.ino.index(), node);
                 self.epochs.count_lookup(epoch);
                 Some(found.unwrap_or_else(|_| unknown()))
             }
@@ -176,15 +191,15 @@ impl What {
     }
 }
 
-/// Whether all is here that listing a node takes.
-fn is_at_hand(epoch: &Epoch, index: Index) -> Result<(), Wanting> {
+/// Whether all is here that listing a node from a position on takes.
+fn is_at_hand(epoch: &Epoch, index: Index, position: u64) -> Result<(), Wanting> {
     let tree = epoch.tree().ok_or(Wanting::Tree)?;
-    tree.listing(index).map(drop).map_err(|needs| Wanting::Manifest(needs.0))
+    tree.listing(index).and_then(|listing| listing.probe(position)).map_err(Wanting::from)
 }
 
 fn listed(epoch: Arc<Epoch>, index: Index, is_fixed: bool) -> Result<Listed, VfsError> {
     let tree = epoch.tree().ok_or(VfsError::Stale)?;
-    match tree.node(index) {
+    match tree.node(index)? {
         Some(Node::Folder { .. }) if tree.is_unreadable(index) => {
             Err(VfsError::unreadable_folder(tree, index))
         }
@@ -193,10 +208,10 @@ fn listed(epoch: Arc<Epoch>, index: Index, is_fixed: bool) -> Result<Listed, Vfs
     }
 }
 
-pub(super) fn kind_of(node: Option<Node>) -> FileKind {
+pub(super) fn kind_of(node: Node) -> FileKind {
     match node {
-        Some(Node::GitFile { .. } | Node::Blob { .. }) => FileKind::File,
-        Some(Node::Link(_)) => FileKind::Link,
-        Some(Node::Folder { .. }) | None => FileKind::Folder,
+        Node::GitFile { .. } | Node::Blob { .. } => FileKind::File,
+        Node::Link(_) => FileKind::Link,
+        Node::Folder { .. } => FileKind::Folder,
     }
 }

@@ -7,11 +7,12 @@ use parking_lot::RwLock;
 use super::{
     Answer, Attr, Epoch, Ino, Layout, ROOT_INO, Ttl, Vfs, VfsError,
     names::{Spot, Target, lookup_beside_tree},
+    reports::Reports,
 };
 use crate::{
     git::{CommitId, GitId},
     path::RepoPath,
-    tree::{Index, Node, OutputId, ROOT, Tree},
+    tree::{Index, NeedsManifest, Node, OutputId, ROOT, Tree},
 };
 
 /// What a name turned out to be, and how long the kernel may keep that.
@@ -30,13 +31,38 @@ pub enum Lookup {
     Absent(Ttl),
 }
 
-/// Names above commits that were looked up: what their inodes stand for.
+/// Names above commits that the kernel knows: what their inodes stand for, and how many look-ups of
+/// each it holds.
 #[derive(Debug, Default)]
-pub(super) struct Spots(RwLock<HashMap<Ino, Named>>);
+pub(super) struct Spots(RwLock<HashMap<Ino, (Named, u64)>>);
 
 impl Spots {
+    /// The kernel is about to be answered with a name.
     pub(super) fn enter(&self, ino: Ino, named: &Named) {
-        self.0.write().insert(ino, named.clone());
+        let mut spots = self.0.write();
+        let (known, lookups) = spots.entry(ino).or_insert_with(|| (named.clone(), 0));
+        known.clone_from(named);
+        *lookups += 1;
+    }
+
+    /// The kernel has forgotten look-ups; a name that has none left is dropped.
+    fn forget(&self, ino: Ino, count: u64) {
+        let mut spots = self.0.write();
+        if let Some((_, lookups)) = spots.get_mut(&ino) {
+            *lookups = lookups.saturating_sub(count);
+            if *lookups == 0 {
+                spots.remove(&ino);
+            }
+        }
+    }
+
+    fn find(&self, ino: Ino) -> Option<Named> {
+        self.0.read().get(&ino).map(|(named, _)| named.clone())
+    }
+
+    /// How many names the kernel knows.
+    pub(super) fn len(&self) -> usize {
+        self.0.read().len()
     }
 
     /// The folders above commits that the kernel may hold a listing of.
@@ -45,7 +71,9 @@ impl Spots {
             Named::Folder(spot) => Some(spot.clone()),
             Named::Link(_) => None,
         };
-        std::iter::once(Spot::Root).chain(self.0.read().values().filter_map(folder)).collect()
+        let spots = self.0.read();
+        let known = spots.values().filter_map(|(named, _)| folder(named));
+        std::iter::once(Spot::Root).chain(known).collect()
     }
 }
 
@@ -60,7 +88,14 @@ pub(super) enum Named {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Wanting {
     Tree,
+    /// Attached, or made again where what it was compiled to cannot be read.
     Manifest(OutputId),
+}
+
+impl From<NeedsManifest> for Wanting {
+    fn from(NeedsManifest(output): NeedsManifest) -> Self {
+        Self::Manifest(output)
+    }
 }
 
 /// What an inode is.
@@ -103,11 +138,10 @@ impl Vfs {
             let epoch = self.epochs.find(ino.slot()).ok_or(VfsError::Stale)?;
             return Ok(Place::Node(epoch, ino.index()));
         }
-        if super::reports::Reports::contains(ino) {
+        if Reports::contains(ino) {
             return Ok(Place::Report);
         }
-        let named = self.spots.0.read().get(&ino).cloned();
-        named.map(Place::Named).ok_or(VfsError::Stale)
+        self.spots.find(ino).map(Place::Named).ok_or(VfsError::Stale)
     }
 
     fn lookup_below(
@@ -117,20 +151,36 @@ impl Vfs {
         folder: Index,
         name: &[u8],
     ) -> Answer<Lookup> {
-        match child_of(&epoch, folder, name) {
-            Ok(child) => Answer::Now(self.answer_child(parent, &epoch, folder, child)),
+        match self.try_lookup(parent, &epoch, folder, name) {
+            Ok(found) => Answer::Now(found),
             Err(mut wanting) => {
                 let (vfs, name) = (self.myself(), name.to_vec());
                 Answer::later(async move {
                     loop {
                         vfs.provide(&epoch, wanting).await?;
-                        match child_of(&epoch, folder, &name) {
-                            Ok(child) => return vfs.answer_child(parent, &epoch, folder, child),
+                        match vfs.try_lookup(parent, &epoch, folder, &name) {
+                            Ok(found) => return found,
                             Err(still) => wanting = still,
                         }
                     }
                 })
             }
+        }
+    }
+
+    /// Looks a name up below a commit, or tells what has to be had for that.
+    fn try_lookup(
+        &self,
+        parent: Ino,
+        epoch: &Arc<Epoch>,
+        folder: Index,
+        name: &[u8],
+    ) -> Result<Result<Lookup, VfsError>, Wanting> {
+        let tree = epoch.tree().ok_or(Wanting::Tree)?;
+        let child = tree.child(folder, name).map_err(Wanting::from)?;
+        match self.answer_child(parent, epoch, folder, child) {
+            Err(VfsError::Compiled(output)) => Err(Wanting::Manifest(output)),
+            answer => Ok(answer),
         }
     }
 
@@ -145,12 +195,14 @@ impl Vfs {
         if child.is_none() && tree.is_unreadable(folder) {
             return Err(VfsError::unreadable_folder(tree, folder));
         }
-        let Some(child) = child.filter(|child| self.is_shown(tree, *child)) else {
+        let node = child.map(|child| tree.node(child)).transpose()?.flatten();
+        let shown = child.zip(node).filter(|(child, node)| self.is_shown(tree, *child, *node));
+        let Some((child, node)) = shown else {
             // The root of a followed branch keeps its number when the tree below it changes, and
             // a name that was never there cannot be invalidated.
             return Ok(Lookup::Absent(if parent == ROOT_INO { Ttl::None } else { Ttl::Forever }));
         };
-        let (attr, attr_ttl) = self.node_attr(epoch, child)?;
+        let (attr, attr_ttl) = self.attr_of(epoch, tree, child, node)?;
         self.epochs.count_lookup(epoch);
         Ok(Lookup::Found { attr, entry_ttl: Ttl::Forever, attr_ttl })
     }
@@ -170,13 +222,40 @@ impl Vfs {
         }
     }
 
+    /// Asks once more after a compiled manifest was made again, which happens once: where it
+    /// cannot be read then either, that is the answer.
+    pub(super) fn after_mending<T: Send + 'static>(
+        &self,
+        epoch: Arc<Epoch>,
+        output: OutputId,
+        again: impl FnOnce(&Self) -> Answer<T> + Send + 'static,
+    ) -> Answer<T> {
+        let vfs = self.myself();
+        Answer::later(async move {
+            vfs.provide(&epoch, Wanting::Manifest(output)).await?;
+            again(&vfs).wait().await
+        })
+    }
+
+    /// [`Self::is_shown`] for a node that is not at hand. Only links of git's may be hidden, and to
+    /// know one takes no manifest.
+    pub(super) fn is_index_shown(&self, tree: &Tree, index: Index) -> bool {
+        match tree.node(index) {
+            Ok(Some(node)) => self.is_shown(tree, index, node),
+            Ok(None) | Err(_) => true,
+        }
+    }
+
     /// Whether a node is shown at all: links that leave the tree may be hidden.
-    pub(super) fn is_shown(&self, tree: &Tree, index: Index) -> bool {
+    pub(super) fn is_shown(&self, tree: &Tree, index: Index, node: Node) -> bool {
+        let Node::Link(id) = node else { return true };
         if !self.options.only_inner_links {
             return true;
         }
-        let Some(Node::Link(id)) = tree.node(index) else { return true };
-        let folder = tree.path(tree.parent(index));
+        // Links are git's, so no manifest is needed for this.
+        let Ok(folder) = tree.parent(index).and_then(|folder| tree.path(folder)) else {
+            return false;
+        };
         self.link_target(id).is_ok_and(|target| stays_inside(&folder, &target))
     }
 
@@ -227,7 +306,8 @@ impl Vfs {
     }
 
     fn found_commit(&self, commit: CommitId, place: &str) -> Result<Lookup, VfsError> {
-        let epoch = self.epochs.enter(self.table.slot(commit, place), commit);
+        let slot = self.table.slot(commit, place).ok_or(VfsError::Numberless)?;
+        let epoch = self.epochs.enter(slot, commit);
         let (attr, attr_ttl) = self.node_attr(&epoch, ROOT).inspect_err(|_| {
             self.epochs.forget(epoch.slot, 1);
         })?;
@@ -240,7 +320,8 @@ impl Vfs {
             return;
         }
         match ino.slot() {
-            0 => self.reports.forget(ino, count),
+            0 if Reports::contains(ino) => self.reports.forget(ino),
+            0 => self.spots.forget(ino, count),
             slot => self.epochs.forget(slot, count),
         }
     }
@@ -252,10 +333,12 @@ impl Vfs {
         }
         match self.place(ino)? {
             Place::Named(Named::Link(target)) => Ok(target.into_bytes()),
-            Place::Node(epoch, index) => match epoch.tree().and_then(|tree| tree.node(index)) {
-                Some(Node::Link(id)) => self.link_target(id),
-                _ => Err(VfsError::NotALink),
-            },
+            Place::Node(epoch, index) => {
+                match epoch.tree().map(|tree| tree.node(index)).transpose()?.flatten() {
+                    Some(Node::Link(id)) => self.link_target(id),
+                    _ => Err(VfsError::NotALink),
+                }
+            }
             Place::Named(Named::Folder(_)) | Place::Report => Err(VfsError::NotALink),
         }
     }
@@ -265,11 +348,6 @@ impl Vfs {
         const PATH_MAX: u64 = 4096;
         Ok(self.registry.repository().blob(id, PATH_MAX)?)
     }
-}
-
-fn child_of(epoch: &Epoch, folder: Index, name: &[u8]) -> Result<Option<Index>, Wanting> {
-    let tree = epoch.tree().ok_or(Wanting::Tree)?;
-    tree.child(folder, name).map_err(|needs| Wanting::Manifest(needs.0))
 }
 
 /// Whether a link in `folder` stays within its tree, whatever its names turn out to be: a `..` may

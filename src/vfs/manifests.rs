@@ -3,76 +3,150 @@
 use std::{
     error::Error as _,
     io::{self, BufRead, BufReader, Read},
+    iter,
     sync::Arc,
 };
+
+use bytes::Bytes;
 
 use super::{Vfs, VfsError, run_blocking};
 use crate::{
     blobs::{Sources, Verified},
     cache::CachedBlob,
-    dvc::manifest,
+    dvc::manifest::ManifestError,
     id::TreeId,
+    segments::{CompileError, Compiled, Segment},
     stats::Stats,
-    tree::{OutputId, Segment, SegmentBuilder, Tree},
+    tree::{OutputId, Tree},
 };
 
 impl Vfs {
-    /// Attaches the manifest of a directory output, unless it is.
+    /// Attaches the manifest of a directory output, unless it is; or makes it whole again, if what
+    /// it was compiled to cannot be read.
     pub(super) async fn attach_manifest(
         &self,
         tree: &Arc<Tree>,
         output: OutputId,
     ) -> Result<(), VfsError> {
         let Some(id) = tree.manifest(output) else { return Ok(()) };
-        if tree.segment(output).is_some() {
-            return Ok(());
-        }
         let sources = self.sources(tree, output);
-        let segment = self.segments.get_or_make(id, self.segment(id, sources)).await;
-        let segment = segment.inspect_err(|error| {
-            let path = &tree.tracked(output).output.path;
-            self.log_failure("list", &format_args!("{}:{path}", tree.commit), error);
-        })?;
-        let first = self.table.rows(tree, output, segment.len());
-        tree.attach(output, segment, first);
-        Ok(())
-    }
-
-    async fn segment(&self, id: TreeId, sources: Sources) -> Result<Arc<Segment>, VfsError> {
-        let text: Box<dyn BufRead + Send> = match self.blobs.open_verified(id, &sources).await? {
-            Verified::Empty => Box::new(io::empty()),
-            Verified::Cached(blob) if blob.size() > MAX_MANIFEST => {
-                let reason = format!("it is larger than {MAX_MANIFEST} bytes");
-                return Err(VfsError::Manifest { id, reason });
-            }
-            Verified::Cached(blob) => Box::new(BufReader::new(FromStart { blob, at: 0 })),
-            Verified::Uncached(reader) => {
-                Box::new(io::Cursor::new(reader.read_all(MAX_MANIFEST).await?))
+        let result = match tree.segment(output) {
+            Some(segment) if segment.is_broken() => self.mend(segment, (output, &sources)).await,
+            Some(_) => Ok(()),
+            None => {
+                let segment =
+                    self.kept_segments.get_or_make(id, self.segment(id, (output, &sources))).await;
+                segment.map(|segment| {
+                    let first = self.table.rows(tree, output, segment.len());
+                    tree.attach(output, segment, first);
+                })
             }
         };
-        let stats = Arc::clone(&self.stats);
-        run_blocking(move || compile(id, text, &stats)).await
+        result.inspect_err(|error| {
+            let path = &tree.tracked(output).output.path;
+            self.log_failure("list", &format_args!("{}:{path}", tree.commit), error);
+        })
+    }
+
+    /// What a manifest was compiled to, by an earlier mount or now.
+    async fn segment(
+        &self,
+        id: TreeId,
+        (output, sources): (OutputId, &Sources),
+    ) -> Result<Arc<Segment>, VfsError> {
+        let segments = Arc::clone(&self.segments);
+        if let Some(segment) = run_blocking(move || Ok(segments.open(id))).await? {
+            return Ok(Arc::new(segment));
+        }
+        let text = self.manifest_text(id, sources).await?;
+        let (segments, stats) = (Arc::clone(&self.segments), Arc::clone(&self.stats));
+        let compile = move || {
+            let compiled = segments.compile(id, || Ok(text.open()));
+            let compiled = compiled.map_err(|error| failure(id, output, &error))?;
+            report(id, &compiled, &stats);
+            Ok(Arc::new(compiled.segment))
+        };
+        run_blocking(compile).await
+    }
+
+    /// Compiles a manifest again whose compiled file cannot be read.
+    async fn mend(
+        &self,
+        segment: &Arc<Segment>,
+        (output, sources): (OutputId, &Sources),
+    ) -> Result<(), VfsError> {
+        let _turn = self.mending.lock().await;
+        if !segment.is_broken() {
+            return Ok(());
+        }
+        let id = segment.id();
+        let text = self.manifest_text(id, sources).await?;
+        let (segments, segment) = (Arc::clone(&self.segments), Arc::clone(segment));
+        let mend = move || {
+            let mended = segments.mend(&segment, || Ok(text.open()));
+            mended.map_err(|error| failure(id, output, &error))
+        };
+        run_blocking(mend).await
+    }
+
+    async fn manifest_text(&self, id: TreeId, sources: &Sources) -> Result<Text, VfsError> {
+        match self.blobs.open_verified(id, sources).await? {
+            Verified::Empty => Ok(Text::InMemory(Bytes::new())),
+            Verified::Cached(blob) if blob.size() > MAX_MANIFEST => {
+                let reason = format!("it is larger than {MAX_MANIFEST} bytes");
+                Err(VfsError::Manifest { id, reason })
+            }
+            Verified::Cached(blob) => Ok(Text::Cached(blob)),
+            Verified::Uncached(reader) => Ok(Text::InMemory(reader.read_all(MAX_MANIFEST).await?)),
+        }
     }
 }
 
-fn compile(id: TreeId, text: impl BufRead, stats: &Stats) -> Result<Arc<Segment>, VfsError> {
-    let mut builder = SegmentBuilder::default();
-    let parsed = manifest::parse(text, &mut |entry| builder.push(entry.relpath, entry.digest));
-    let refused = parsed.map_err(|error| VfsError::Manifest { id, reason: why(&error) })?;
-    let (segment, hidden) = builder.build(id.scheme);
-    stats.bad_entries.add(refused.count + hidden.len() as u64);
-    for entry in &refused.entries {
+/// Tells a manifest that is at fault from a disk that is.
+fn failure(id: TreeId, output: OutputId, error: &CompileError) -> VfsError {
+    match error {
+        CompileError::Manifest(ManifestError::Read(_)) | CompileError::Compiled(_) => {
+            let causes = iter::successors(error.source(), |cause| (*cause).source());
+            let causes: Vec<_> = causes.map(ToString::to_string).collect();
+            tracing::warn!("manifest {id}: {error}: {}", causes.join(": "));
+            VfsError::Compiled(output)
+        }
+        CompileError::Manifest(ManifestError::Damaged(_)) | CompileError::TooLarge => {
+            // The cause alone says what is wrong, without saying again that it is a manifest.
+            let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+            VfsError::Manifest { id, reason }
+        }
+    }
+}
+
+/// Counts and logs what was left out.
+fn report(id: TreeId, compiled: &Compiled, stats: &Stats) {
+    stats.bad_entries.add(compiled.refused.count + compiled.hidden.count);
+    for entry in &compiled.refused.entries {
         tracing::warn!("manifest {id}: {}: {}", entry.what, entry.why);
     }
-    for path in hidden.iter().take(SHOWN) {
+    for path in &compiled.hidden.paths {
         tracing::warn!("manifest {id}: {path}: hidden by the folder of its name");
     }
-    Ok(Arc::new(segment))
 }
 
-/// What kept a manifest from being read, without saying again that it is a manifest.
-fn why(error: &manifest::ManifestError) -> String {
-    error.source().map_or_else(|| error.to_string(), ToString::to_string)
+/// The checked text of a manifest.
+enum Text {
+    Cached(Arc<CachedBlob>),
+    InMemory(Bytes),
+}
+
+impl Text {
+    /// The text from its beginning.
+    fn open(&self) -> Box<dyn BufRead> {
+        match self {
+            Self::InMemory(bytes) => Box::new(io::Cursor::new(bytes.clone())),
+            Self::Cached(blob) => {
+                let text = FromStart { blob: Arc::clone(blob), at: 0 };
+                Box::new(BufReader::with_capacity(64 << 10, text))
+            }
+        }
+    }
 }
 
 /// A cached file read from its beginning, without the cursor that all its holders share.
@@ -91,6 +165,3 @@ impl Read for FromStart {
 
 /// Larger manifests (some ten million entries) are not read.
 const MAX_MANIFEST: u64 = 1 << 30;
-
-/// How many hidden entries of one manifest are logged.
-const SHOWN: usize = 20;

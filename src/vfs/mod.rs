@@ -34,6 +34,8 @@ mod read;
 mod reports;
 mod rounds;
 mod sizing;
+#[cfg(test)]
+mod tests;
 mod upper;
 
 use std::{
@@ -42,7 +44,8 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+use serde::Serialize;
 use tokio::{
     runtime,
     sync::{mpsc, oneshot},
@@ -66,8 +69,9 @@ use crate::{
     blobs::{Blobs, Sources},
     git::{CommitId, GitError, Refs, Resolved},
     registry::Registry,
+    segments::{Segment, Segments},
     stats::Stats,
-    tree::{self, OutputId, Segment, Tree},
+    tree::{self, Known, OutputId, Tree},
 };
 
 /// An answer, now or later.
@@ -178,7 +182,14 @@ pub struct Vfs {
     table: InodeTable,
     epochs: Epochs,
     trees: Trees,
-    segments: Memo<crate::id::TreeId, Arc<Segment>>,
+    /// What was read of the repository for earlier trees.
+    known: Arc<Known>,
+    segments: Arc<Segments>,
+    kept_segments: Memo<crate::id::TreeId, Arc<Segment>>,
+    /// Held while a compiled manifest is made again, so that it is done once.
+    mending: tokio::sync::Mutex<()>,
+    /// What was asked last: a listing asks for one output a million times.
+    last_sources: Mutex<Option<(CommitId, OutputId, Sources)>>,
     refs: RwLock<Arc<Refs>>,
     /// How often refs have changed.
     moves: AtomicU32,
@@ -198,6 +209,19 @@ pub struct Vfs {
     me: Weak<Self>,
 }
 
+/// How many things a mount holds in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Held {
+    /// Commits, each as seen under one name, of which the kernel knows a node.
+    pub epochs: usize,
+    /// Names above commits that the kernel knows.
+    pub names: usize,
+    /// Trees kept for the next look.
+    pub trees: usize,
+    /// Compiled manifests kept for the next look.
+    pub manifests: usize,
+}
+
 /// Trees and manifests kept for the next look, beyond those the kernel knows nodes of.
 const KEPT_TREES: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 
@@ -209,7 +233,7 @@ impl Vfs {
         registry: Arc<Registry>,
         blobs: Arc<Blobs>,
         (layout, options): (Layout, VfsOptions),
-        table: InodeTable,
+        (table, segments): (InodeTable, Arc<Segments>),
         events: mpsc::UnboundedSender<Event>,
         runtime: runtime::Handle,
     ) -> Result<Arc<Self>, VfsError> {
@@ -226,8 +250,12 @@ impl Vfs {
             layout,
             table,
             epochs: Epochs::default(),
-            trees: Trees::new(KEPT_TREES),
-            segments: Memo::new(KEPT_TREES),
+            trees: Trees::new(KEPT_TREES, |tree| tree.weight()),
+            known: Arc::default(),
+            segments,
+            kept_segments: Memo::new(KEPT_TREES, |segment| segment.weight()),
+            mending: tokio::sync::Mutex::default(),
+            last_sources: Mutex::default(),
             refs: RwLock::new(Arc::new(refs)),
             moves: AtomicU32::new(0),
             current: RwLock::new(None),
@@ -256,7 +284,10 @@ impl Vfs {
     /// Puts a tree at the root of a mount that shows one revision.
     fn make_current(&self, tree: Arc<Tree>) {
         let Layout::One { revision, .. } = &self.layout else { return };
-        let slot = self.table.slot(tree.commit, &format!("rev/{revision}"));
+        let Some(slot) = self.table.slot(tree.commit, &format!("rev/{revision}")) else {
+            tracing::warn!("no inode numbers are left: the root stays where it is");
+            return;
+        };
         let epoch = self.epochs.enter(slot, tree.commit);
         epoch.set_tree(tree);
         let before = self.current.write().replace(epoch);
@@ -274,9 +305,9 @@ impl Vfs {
             return Ok(Arc::clone(tree));
         }
         let registry = Arc::clone(&self.registry);
-        let stats = Arc::clone(&self.stats);
+        let (stats, known) = (Arc::clone(&self.stats), Arc::clone(&self.known));
         let build = run_blocking(move || {
-            let tree = tree::build(registry.repository(), commit)?;
+            let tree = tree::build(registry.repository(), commit, &known)?;
             report_problems(&tree, &stats);
             Ok(Arc::new(tree))
         });
@@ -300,9 +331,16 @@ impl Vfs {
 
     /// The remotes that an output's content is fetched from.
     fn sources(&self, tree: &Tree, output: OutputId) -> Sources {
+        if let Some((commit, known, sources)) = &*self.last_sources.lock()
+            && (*commit, *known) == (tree.commit, output)
+        {
+            return Arc::clone(sources);
+        }
         let tracked = tree.tracked(output);
         let project = &tree.projects[tracked.project];
-        self.registry.sources((&project.root, project.config), &tracked.output)
+        let sources = self.registry.sources((&project.root, project.config), &tracked.output);
+        *self.last_sources.lock() = Some((tree.commit, output, Arc::clone(&sources)));
+        sources
     }
 
     /// Tells the kernel something, once somebody listens.
@@ -314,6 +352,16 @@ impl Vfs {
     /// Whether anything shown may come to stand for another commit.
     pub fn can_move(&self) -> bool {
         !matches!(self.layout, Layout::One { follows: None, .. })
+    }
+
+    /// What is held in memory on behalf of the kernel, or for the next look.
+    pub fn held(&self) -> Held {
+        Held {
+            epochs: self.epochs.len(),
+            names: self.spots.len(),
+            trees: self.trees.len(),
+            manifests: self.kept_segments.len(),
+        }
     }
 
     /// The commit at the root, in a mount that shows one revision.

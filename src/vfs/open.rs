@@ -14,7 +14,7 @@ use crate::{
     cache::CachedBlob,
     dvc::output::Content as Declared,
     id::{BlobId, Scheme},
-    tree::{Index, Node, OutputId},
+    tree::{Index, NeedsManifest, Node, OutputId},
 };
 
 /// Git files are held in memory while they are open; larger ones cannot be read.
@@ -99,7 +99,14 @@ impl Vfs {
 
     pub(super) fn open_node(&self, epoch: Arc<Epoch>, index: Index) -> Answer<OpenFile> {
         self.sizing.opened();
-        match epoch.tree().and_then(|tree| tree.node(index)) {
+        let node = match epoch.tree().map(|tree| tree.node(index)).transpose() {
+            Ok(node) => node.flatten(),
+            Err(NeedsManifest(output)) => {
+                let again = Arc::clone(&epoch);
+                return self.after_mending(epoch, output, move |vfs| vfs.open_node(again, index));
+            }
+        };
+        match node {
             None | Some(Node::Link(_)) => Answer::Now(Err(VfsError::Stale)),
             Some(Node::Folder { .. }) => Answer::Now(Err(VfsError::IsAFolder)),
             Some(Node::GitFile { id, .. }) => {
@@ -243,7 +250,7 @@ impl Located {
 
 impl fmt::Display for Located {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.epoch.tree().map(|tree| tree.path(self.index)).unwrap_or_default();
+        let path = self.epoch.tree().map(|tree| tree.shown_path(self.index)).unwrap_or_default();
         write!(f, "{}:{path}", self.epoch.commit)
     }
 }

@@ -108,7 +108,7 @@ impl Vfs {
     /// The blob that a file shows, if it does.
     fn key_of(&self, ino: Ino) -> Option<Key> {
         let Ok(Place::Node(epoch, index)) = self.place(ino) else { return None };
-        match epoch.tree()?.node(index)? {
+        match epoch.tree()?.node(index).ok()?? {
             Node::Blob { id, .. } => Some(id?.into()),
             Node::Folder { .. } | Node::GitFile { .. } | Node::Link(_) => None,
         }
@@ -142,7 +142,7 @@ impl Vfs {
     ) -> Result<Bytes, VfsError> {
         let Place::Node(epoch, index) = self.place(ino)? else { return Err(VfsError::Stale) };
         let tree = epoch.tree().ok_or(VfsError::Stale)?;
-        let Some(Node::Blob { id: Some(id), output, .. }) = tree.node(index) else {
+        let Some(Node::Blob { id: Some(id), output, .. }) = tree.node(index)? else {
             return Err(VfsError::Stale);
         };
         let fetch = self.blobs.open_past_cache(id, &self.sources(tree, output));

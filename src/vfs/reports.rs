@@ -41,10 +41,8 @@ impl Reports {
     }
 
     /// A report is looked up once, so the first forgetting is the last.
-    pub(super) fn forget(&self, ino: Ino, _count: u64) {
-        if Self::contains(ino) {
-            self.texts.write().remove(&ino);
-        }
+    pub(super) fn forget(&self, ino: Ino) {
+        self.texts.write().remove(&ino);
     }
 
     fn add(&self, text: Vec<u8>) -> Ino {

@@ -9,6 +9,7 @@
 use std::{
     collections::{HashMap, HashSet},
     num::NonZeroUsize,
+    ops::ControlFlow,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -93,8 +94,8 @@ impl Vfs {
         index: Index,
     ) -> Result<u64, VfsError> {
         let tree = epoch.tree().ok_or(VfsError::Stale)?;
-        let Some(Node::Blob { id: Some(id), output, .. }) = tree.node(index) else { return Ok(0) };
-        let folder = Ino::new(epoch.slot, tree.parent(index));
+        let Some(Node::Blob { id: Some(id), output, .. }) = tree.node(index)? else { return Ok(0) };
+        let folder = Ino::new(epoch.slot, tree.parent(index)?);
         let sources = self.sources(tree, output);
         let result = if let Some(error) = self.sizing.trouble(&sources) {
             Err(error)
@@ -111,7 +112,7 @@ impl Vfs {
                 VfsError::from(error)
             }
         };
-        tracing::warn!("{}: size of {}: {error}", tree.commit, tree.path(index));
+        tracing::warn!("{}: size of {}: {error}", tree.commit, tree.shown_path(index));
         self.note_missing(&error);
         Err(error)
     }
@@ -138,14 +139,16 @@ impl Vfs {
     fn unknown_sizes(&self, tree: &Tree, folder: Index) -> Vec<(Sources, Vec<Key>)> {
         let Ok(listing) = tree.listing(folder) else { return Vec::new() };
         let mut by_output: HashMap<OutputId, Vec<Key>> = HashMap::new();
-        for entry in listing.from(0) {
-            let Some(Node::Blob { id: Some(id), output, claim, .. }) = tree.node(entry.index)
-            else {
-                continue;
-            };
-            if self.size(tree, output, Some::<BlobId>(id), claim) == Size::Unknown {
+        let walked = listing.walk(0, |entry| {
+            if let Node::Blob { id: Some(id), output, claim, .. } = entry.node
+                && self.size(tree, output, Some::<BlobId>(id), claim) == Size::Unknown
+            {
                 by_output.entry(output).or_default().push(id.into());
             }
+            ControlFlow::Continue(())
+        });
+        if walked.is_err() {
+            tracing::debug!("{}: some sizes are asked for one by one", tree.shown_path(folder));
         }
         let by_sources = by_output.into_iter();
         by_sources.map(|(output, keys)| (self.sources(tree, output), keys)).collect()

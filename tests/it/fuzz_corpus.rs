@@ -50,3 +50,8 @@ fn checksum() {
 fn location() {
     replay("location", entries::location);
 }
+
+#[test]
+fn segment() {
+    replay("segment", entries::segment);
+}

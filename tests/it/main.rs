@@ -29,6 +29,7 @@ mod follow;
 mod fuzz_corpus;
 mod layers;
 mod list;
+mod manifests;
 mod model;
 mod open_modes;
 mod overlay;

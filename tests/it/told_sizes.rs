@@ -10,6 +10,7 @@ use dvcfs::{
     cache::{self, BlobCache},
     git::Location,
     registry::{AwsFiles, Registry, RegistryOptions, Trusted},
+    segments::Segments,
     sizes::SizeIndex,
     vfs::{
         Event, Ino, InodeTable, Layout, Lookup, OpenedFile, ROOT_INO, Vfs, VfsError, VfsOptions,
@@ -60,8 +61,8 @@ impl Place {
             let blobs = Arc::new(Blobs::new(cache, sizes, stats, runtime.clone(), options));
             let layout = Layout::One { revision: "main".into(), commit, follows: None };
             let (events, received) = mpsc::unbounded_channel();
-            let table = InodeTable::in_memory();
-            let vfs = Vfs::new(opened, blobs, (layout, shown()), table, events, runtime);
+            let kept = (InodeTable::in_memory(), Arc::new(Segments::new(None)));
+            let vfs = Vfs::new(opened, blobs, (layout, shown()), kept, events, runtime);
             (vfs.unwrap(), received)
         });
         let (vfs, events) = made.await.unwrap();
@@ -84,8 +85,8 @@ impl Place {
     async fn files(&self) -> [Ino; 2] {
         let data = self.look_up(ROOT_INO, "data").await;
         // After a listing sizes are asked for without beginning downloads, which would find out.
-        let listed = self.vfs.list(data).wait().await.unwrap();
-        self.vfs.walk(&listed, 0, |_| true);
+        let listed = self.vfs.list(data, 0).wait().await.unwrap();
+        self.vfs.walk(&listed, 0, |_| true).unwrap();
         [self.look_up(data, "one").await, self.look_up(data, "two").await]
     }
 

@@ -5,7 +5,7 @@
 //! not the same one. Then they are laid over each other; where both have a path, git's file counts,
 //! as in a mount.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cell::Cell, collections::BTreeMap, sync::Arc};
 
 use futures_util::{StreamExt, stream};
 use itertools::{EitherOrBoth, Itertools};
@@ -18,12 +18,14 @@ use crate::{
     },
     dvc::{
         checksum::Checker,
+        manifest::Entry,
         output::{Content, ListedFile},
     },
     git::{EntryKind, GitId, Repository},
     id::{BlobId, Scheme, TreeId},
     path::{Name, RepoPath},
-    tree::{OutputId, RowId, RowKind, Segment, SegmentBuilder, Tree},
+    segments::{Row, RowId, RowKind, Segment, SegmentError, Segments},
+    tree::{OutputId, Tree},
     vfs::{Vfs, VfsError},
 };
 
@@ -124,33 +126,55 @@ impl<'a> Comparison<'a> {
     /// it.
     async fn folders(&mut self, folders: Vec<Folder<'a>>) {
         let vfs = self.vfs;
-        let load = |folder: Folder<'a>| async move {
-            let rows = async { Ok((rows(vfs, folder.old).await?, rows(vfs, folder.new).await?)) };
-            (folder.path, rows.await)
+        let loading = |folder: Folder<'a>| async move {
+            let rows = load(vfs, &folder).await;
+            (folder, rows)
         };
-        let mut loaded = stream::iter(folders).map(load).buffered(MANIFESTS_AT_ONCE);
-        while let Some((path, rows)) = loaded.next().await {
-            match rows {
-                Ok((old, new)) => self.rows(path, old.segment(), new.segment()),
-                Err(error) => self.failed.push((path.clone(), VfsError::into(error))),
+        let mut loaded = stream::iter(folders).map(loading).buffered(MANIFESTS_AT_ONCE);
+        while let Some((folder, rows)) = loaded.next().await {
+            if let Err(error) = self.folder(&folder, rows).await {
+                self.failed.push((folder.path.clone(), error.into()));
             }
         }
     }
 
-    /// Compares what lies in a tracked folder.
-    fn rows(&mut self, top: &RepoPath, old: Option<&Segment>, new: Option<&Segment>) {
+    /// Compares what lies in a tracked folder; once more if a manifest had to be mended.
+    async fn folder(
+        &mut self,
+        folder: &Folder<'a>,
+        rows: Result<(Rows<'a>, Rows<'a>), VfsError>,
+    ) -> Result<(), VfsError> {
+        let (old, new) = rows?;
+        if self.rows(folder.path, old.segment(), new.segment()).is_ok() {
+            return Ok(());
+        }
+        let (old, new) = load(self.vfs, folder).await?;
+        let unreadable = |_: SegmentError| {
+            VfsError::Git("what its manifest was compiled to cannot be read".to_owned())
+        };
+        self.rows(folder.path, old.segment(), new.segment()).map_err(unreadable)
+    }
+
+    fn rows(
+        &mut self,
+        top: &RepoPath,
+        old: Option<&Segment>,
+        new: Option<&Segment>,
+    ) -> Result<(), SegmentError> {
         let root = |_| Segment::ROOT;
         let mut open = vec![(top.clone(), old.map(root), new.map(root))];
+        let failed = Cell::new(None);
         while let Some((folder, old_row, new_row)) = open.pop() {
-            let children = children(old, old_row)
-                .merge_join_by(children(new, new_row), |a, b| a.name.cmp(b.name));
-            for pair in children {
-                let name = pair.as_ref().reduce(|old, _| old).name;
+            let old = children(old.zip(old_row), &failed)?;
+            let new = children(new.zip(new_row), &failed)?;
+            for pair in old.merge_join_by(new, |a, b| a.row.name().cmp(b.row.name())) {
+                let name = pair.as_ref().reduce(|old, _| old).row.name();
                 let Ok(name) = Name::new(name) else { continue };
-                let (old, new) = pair.left_and_right();
-                let side = |row: Option<Row<'_>>| row.and_then(|row| row.side);
-                let folder_of =
-                    |row: Option<Row<'_>>| row.filter(|row| row.side.is_none()).map(|row| row.id);
+                let (old, new) = pair.as_ref().left_and_right();
+                let side = |child: Option<&Child>| child.and_then(|child| child.side);
+                let folder_of = |child: Option<&Child>| {
+                    child.filter(|child| child.side.is_none()).map(|child| child.id)
+                };
                 if side(old) != side(new) {
                     self.note(folder.join(&name), side(old), side(new));
                 }
@@ -158,7 +182,11 @@ impl<'a> Comparison<'a> {
                     open.push((folder.join(&name), folder_of(old), folder_of(new)));
                 }
             }
+            if let Some(error) = failed.take() {
+                return Err(error);
+            }
         }
+        Ok(())
     }
 
     /// Lays git's side over DVC's.
@@ -235,46 +263,60 @@ impl Rows<'_> {
     }
 }
 
+/// What lies in a tracked folder before and after.
+async fn load<'a>(vfs: &Vfs, folder: &Folder<'a>) -> Result<(Rows<'a>, Rows<'a>), VfsError> {
+    Ok((rows(vfs, folder.old).await?, rows(vfs, folder.new).await?))
+}
+
 async fn rows<'a>(
     vfs: &Vfs,
     folder: Option<(&'a Arc<Tree>, OutputId)>,
 ) -> Result<Rows<'a>, VfsError> {
     let Some((tree, output)) = folder else { return Ok(Rows::Nothing) };
     if let Content::Files(files) = &tree.tracked(output).output.content {
-        return Ok(Rows::Listed(segment_of(files)));
+        return Ok(Rows::Listed(segment_of(files)?));
     }
     Ok(vfs.manifest(tree, output).await?.map_or(Rows::Nothing, Rows::Manifest))
 }
 
-fn segment_of(files: &[ListedFile]) -> Segment {
-    let mut builder = SegmentBuilder::default();
-    for file in files {
-        builder.push(file.relpath.as_bytes(), file.blob.map(|blob| blob.digest));
-    }
-    let scheme = files.iter().find_map(|file| Some(file.blob?.scheme));
-    builder.build(scheme.unwrap_or(Scheme::Md5)).0
+fn segment_of(files: &[ListedFile]) -> Result<Segment, VfsError> {
+    let entries = files.iter().map(|file| Entry {
+        relpath: file.relpath.as_bytes(),
+        digest: file.blob.map(|blob| blob.digest),
+    });
+    let scheme = files.iter().find_map(|file| Some(file.blob?.scheme)).unwrap_or(Scheme::Md5);
+    let id = TreeId { scheme, ..manifest_of(files) };
+    let segment = Segments::new(None).compile_entries(id, entries);
+    segment.map_err(|error| VfsError::Manifest { id, reason: error.to_string() })
 }
 
 /// A row of a manifest.
-#[derive(Clone, Copy)]
-struct Row<'a> {
+struct Child {
     id: RowId,
-    name: &'a [u8],
+    row: Row,
     /// Nothing if it is a folder.
     side: Option<Side>,
 }
 
-fn children(segment: Option<&Segment>, folder: Option<RowId>) -> impl Iterator<Item = Row<'_>> {
-    let folder = segment.zip(folder);
-    folder.into_iter().flat_map(|(segment, folder)| {
-        segment.children(folder).map(move |id| {
-            let side = match segment.kind(id) {
+/// The rows of a folder, up to the first that cannot be read.
+fn children<'a>(
+    folder: Option<(&'a Segment, RowId)>,
+    failed: &'a Cell<Option<SegmentError>>,
+) -> Result<impl Iterator<Item = Child> + use<'a>, SegmentError> {
+    let rows = match folder {
+        Some((segment, folder)) => Some((segment, segment.children(folder)?)),
+        None => None,
+    };
+    Ok(rows.into_iter().flat_map(move |(segment, rows)| {
+        rows.map_while(move |id| {
+            let row = segment.row(id).map_err(|error| failed.set(Some(error))).ok()?;
+            let side = match row.kind() {
                 RowKind::Folder => None,
                 RowKind::File(blob) => Some(blob.map_or(Side::Unknown, Side::Blob)),
             };
-            Row { id, name: segment.name(id), side }
+            Some(Child { id, row, side })
         })
-    })
+    }))
 }
 
 /// Whether a file went from git to DVC, or back, with the same bytes.

@@ -54,7 +54,7 @@ fn examine(
     let (commit, branch) = resolve(&registry, None).map_err(failed)?;
     checks.push(repository(&registry, commit, branch.as_deref()));
     checks.push(configuration(context, &registry, commit)?);
-    let tree = tree::build(registry.repository(), commit)
+    let tree = tree::build(registry.repository(), commit, &tree::Known::default())
         .map_err(|error| Check::fail("outputs", chain(&error)))?;
     checks.push(declarations(&tree));
     let remotes = registry.remotes(commit).map_err(|error| failed(error.into()))?;

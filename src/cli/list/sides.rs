@@ -5,7 +5,7 @@
 //! mount, where one side hides the other. What `.dvcignore` names and other DVC projects further
 //! down have no side in git here.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 
 use super::index::{Declared, Index};
 use crate::{
@@ -17,7 +17,8 @@ use crate::{
     git::{Entry, EntryKind},
     id::{BlobId, Scheme, TreeId},
     path::{Name, RepoPath},
-    tree::{OutputId, RowId, RowKind, Segment, Tree},
+    segments::{RowId, RowKind, Segment, SegmentError},
+    tree::{OutputId, Tree},
     vfs::{Vfs, VfsError},
 };
 
@@ -40,9 +41,22 @@ pub(super) struct Item {
     pub(super) path: RepoPath,
     pub(super) git: Option<EntryKind>,
     declared: Option<Declared>,
-    /// Its place in the manifest of the tracked directory around it.
-    row: Option<(OutputId, RowId)>,
+    /// Its place in the manifest of the tracked directory around it, and what it is there.
+    row: Option<RowAt>,
 }
+
+/// What there is under one name of a folder, but for what is declared.
+#[derive(Default)]
+struct Found {
+    git: Option<EntryKind>,
+    row: Option<RowAt>,
+}
+
+/// A place in the manifest of an output, and what is there.
+type RowAt = (OutputId, RowId, RowKind);
+
+/// The manifest that tells what is in a folder, and where in it the folder is.
+type Place<'a> = (&'a Segment, OutputId, RowId);
 
 /// What DVC says of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,9 +100,9 @@ impl<'a> Project<'a> {
                 return Ok(None);
             }
             let mut entries = self.entries(&at)?.into_iter();
-            let entry = entries.find(|entry| entry.name == name);
-            let manifest = self.manifest(&at).await?;
-            at = self.child(&at, &name, entry.map(|entry| entry.kind), manifest);
+            let git = entries.find(|entry| entry.name == name).map(|entry| entry.kind);
+            let row = self.mended(&at, |place| place.map(|at| row_of(at, &name)).transpose());
+            at = self.child(&at, &name, Found { git, row: row.await?.flatten() });
         }
         Ok(Some(at).filter(|item| item.git.is_some() || self.tracked(item).is_some()))
     }
@@ -99,42 +113,32 @@ impl<'a> Project<'a> {
         folder: &Item,
         dvc_only: bool,
     ) -> Result<Vec<Item>, VfsError> {
-        let mut names = BTreeMap::<Name, Option<EntryKind>>::new();
+        let mut names = BTreeMap::<Name, Found>::new();
         if !dvc_only {
-            let entries = self.entries(folder)?.into_iter();
-            names.extend(entries.map(|entry| (entry.name, Some(entry.kind))));
-        }
-        let mut manifest = None;
-        // Where DVC has a file and git a folder, the folder is what is listed.
-        if self.tracked(folder).is_none_or(|tracked| tracked.is_folder) {
-            manifest = self.manifest(folder).await?;
-            let mut enter = |name: &[u8]| {
-                if let Ok(name) = Name::new(name) {
-                    names.entry(name).or_insert(None);
-                }
-            };
-            self.index.children(&folder.path).for_each(|(name, _)| enter(name));
-            if let Some((segment, _, row)) = manifest {
-                segment.children(row).for_each(|row| enter(segment.name(row)));
+            for entry in self.entries(folder)? {
+                names.entry(entry.name).or_default().git = Some(entry.kind);
             }
         }
-        let children = names.iter().map(|(name, git)| self.child(folder, name, *git, manifest));
+        // Where DVC has a file and git a folder, the folder is what is listed.
+        if self.tracked(folder).is_none_or(|tracked| tracked.is_folder) {
+            let rows = self.mended(folder, |place| place.map_or(Ok(Vec::new()), rows_of));
+            for (name, row) in rows.await? {
+                names.entry(name).or_default().row = Some(row);
+            }
+            for (name, _) in self.index.children(&folder.path) {
+                if let Ok(name) = Name::new(name) {
+                    names.entry(name).or_default();
+                }
+            }
+        }
+        let children = names.into_iter().map(|(name, found)| self.child(folder, &name, found));
         Ok(children.filter(|item| item.git.is_some() || self.tracked(item).is_some()).collect())
     }
 
-    fn child(
-        &self,
-        folder: &Item,
-        name: &Name,
-        git: Option<EntryKind>,
-        manifest: Option<(&Segment, OutputId, RowId)>,
-    ) -> Item {
+    fn child(&self, folder: &Item, name: &Name, Found { git, row }: Found) -> Item {
         let path = folder.path.join(name);
         let git = git.filter(|kind| !self.is_hidden(&path, *kind));
         let declared = self.index.get(&folder.path, name.as_bytes());
-        let row = manifest.and_then(|(segment, output, row)| {
-            Some((output, segment.child(row, name.as_bytes())?))
-        });
         Item { path, git, declared, row }
     }
 
@@ -164,23 +168,31 @@ impl<'a> Project<'a> {
         Ok(entries)
     }
 
-    /// The manifest that tells what is in a folder, and where in it the folder is.
-    async fn manifest(
+    /// Asks the manifest that tells what is in a folder; once more if it had to be mended.
+    async fn mended<T>(
         &self,
         folder: &Item,
-    ) -> Result<Option<(&Segment, OutputId, RowId)>, VfsError> {
+        ask: impl Fn(Option<Place<'_>>) -> Result<T, VfsError>,
+    ) -> Result<T, VfsError> {
+        match ask(self.manifest(folder).await?) {
+            Err(VfsError::Compiled(_)) => ask(self.manifest(folder).await?),
+            answer => answer,
+        }
+    }
+
+    async fn manifest(&self, folder: &Item) -> Result<Option<Place<'_>>, VfsError> {
         if let Some(Declared::Output(output)) = folder.declared
             && let Some(segment) = self.vfs.manifest(&self.tree, output).await?
         {
             return Ok(Some((segment, output, Segment::ROOT)));
         }
-        let Some((output, row)) = folder.row else { return Ok(None) };
+        let Some((output, row, _)) = folder.row else { return Ok(None) };
         Ok(self.vfs.manifest(&self.tree, output).await?.map(|segment| (segment, output, row)))
     }
 
     /// What DVC says of an item.
     pub(super) fn tracked(&self, item: &Item) -> Option<Tracked> {
-        let from_row = || self.row(item.row?);
+        let from_row = || item.row.map(tracked_row);
         match item.declared {
             Some(Declared::Folder { is_inside }) => {
                 let is_out = is_inside || item.row.is_some();
@@ -216,15 +228,6 @@ impl<'a> Project<'a> {
         Some(Tracked { is_folder: false, is_out: true, size: file.size, content })
     }
 
-    fn row(&self, (output, row): (OutputId, RowId)) -> Option<Tracked> {
-        let (is_folder, content) = match self.tree.segment(output)?.kind(row) {
-            RowKind::Folder => (true, Named::Nothing),
-            RowKind::File(Some(blob)) => (false, Named::Blob(output, blob)),
-            RowKind::File(None) => (false, Named::Nothing),
-        };
-        Some(Tracked { is_folder, is_out: true, size: None, content })
-    }
-
     /// What git calls the size of an entry; 0 for a commit of another repository.
     pub(super) fn git_size(&self, kind: EntryKind) -> Result<u64, VfsError> {
         let repository = self.vfs.repository();
@@ -234,6 +237,36 @@ impl<'a> Project<'a> {
             EntryKind::Submodule { .. } => 0,
         })
     }
+}
+
+fn tracked_row((output, _, kind): RowAt) -> Tracked {
+    let (is_folder, content) = match kind {
+        RowKind::Folder => (true, Named::Nothing),
+        RowKind::File(Some(blob)) => (false, Named::Blob(output, blob)),
+        RowKind::File(None) => (false, Named::Nothing),
+    };
+    Tracked { is_folder, is_out: true, size: None, content }
+}
+
+/// The row of that name in a folder of a manifest.
+fn row_of((segment, output, folder): Place<'_>, name: &Name) -> Result<Option<RowAt>, VfsError> {
+    let find = || {
+        let Some(row) = segment.child(folder, name.as_bytes())? else { return Ok(None) };
+        Ok(Some((output, row, segment.row(row)?.kind())))
+    };
+    find().map_err(|_why: SegmentError| VfsError::Compiled(output))
+}
+
+/// Everything in a folder of a manifest.
+fn rows_of((segment, output, folder): Place<'_>) -> Result<Vec<(Name, RowAt)>, VfsError> {
+    let mut rows = Vec::new();
+    let mut take = |row, name: &[u8], kind| {
+        rows.extend(Name::new(name).ok().map(|name| (name, (output, row, kind))));
+        ControlFlow::Continue(())
+    };
+    let walked = segment.children(folder).and_then(|range| segment.walk(range, &mut take));
+    walked.map_err(|_why: SegmentError| VfsError::Compiled(output))?;
+    Ok(rows)
 }
 
 fn total(files: &[ListedFile]) -> u64 {

@@ -23,7 +23,7 @@ pub(super) fn scan(
     accept: &mut dyn FnMut(Entry<'_>),
 ) -> io::Result<Option<Refused>> {
     let mut refused = Refused::default();
-    let mut window = Window { reader, buffer: vec![0; BUFFER], start: 0, end: 0 };
+    let mut window = Window::new(reader);
     let mut scratch = Vec::new();
     if !window.take(b"[")? {
         return Ok(None);
@@ -53,18 +53,26 @@ struct Window<R> {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    is_all_read: bool,
 }
 
 impl<R: Read> Window<R> {
+    fn new(reader: R) -> Self {
+        Self { reader, buffer: vec![0; BUFFER], start: 0, end: 0, is_all_read: false }
+    }
+
     /// The text from here on: an entry's full length of it, or all there is.
     fn ahead(&mut self) -> io::Result<&[u8]> {
-        if self.end - self.start < ENTRY_MAX {
+        if self.end - self.start < ENTRY_MAX && !self.is_all_read {
             self.buffer.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
             while self.end < self.buffer.len() {
                 match self.reader.read(&mut self.buffer[self.end..]) {
-                    Ok(0) => break,
+                    Ok(0) => {
+                        self.is_all_read = true;
+                        break;
+                    }
                     Ok(count) => self.end += count,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => return Err(error),

@@ -42,19 +42,19 @@ impl View<'_> {
         Ok(self.tree.find(path)?)
     }
 
-    pub(super) fn base_path(&self, index: Index) -> RepoPath {
-        self.tree.path(index)
+    pub(super) fn base_path(&self, index: Index) -> Result<RepoPath, Stop> {
+        Ok(self.tree.path(index)?)
     }
 
     /// The folder and the name under which the base has a node.
     pub(super) fn base_seat(&self, index: Index) -> Result<(Ino, Name), Stop> {
-        let path = self.base_path(index);
+        let path = self.base_path(index)?;
         let name = path.file_name().and_then(|name| Name::new(name).ok());
-        Ok((self.ino_of(self.tree.parent(index)), name.ok_or(VfsError::Stale)?))
+        Ok((self.ino_of(self.tree.parent(index)?), name.ok_or(VfsError::Stale)?))
     }
 
     pub(super) fn node(&self, index: Index) -> Result<Node, Stop> {
-        Ok(self.tree.node(index).ok_or(VfsError::Stale)?)
+        Ok(self.tree.node(index)?.ok_or(VfsError::Stale)?)
     }
 
     pub(super) fn is_base_folder(&self, index: Index) -> Result<bool, Stop> {

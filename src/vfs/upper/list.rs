@@ -1,5 +1,7 @@
 //! What is in a folder of the merged view.
 
+use std::ops::ControlFlow;
+
 use super::{
     super::{Answer, Attr, DirEntry, FileKind, Ino, Ttl, Vfs, VfsError, listing::kind_of},
     Stop, View,
@@ -9,7 +11,7 @@ use super::{
 use crate::{
     overlay::{Kind, Listed, ListedKind, Shows},
     path::Name,
-    tree::Index,
+    tree::{Index, ListingEntry},
 };
 
 /// A listing that was begun: the names of the upper folder as they were then, and after them those
@@ -23,7 +25,7 @@ pub(in super::super) struct MergedList {
 }
 
 impl Vfs {
-    pub(in super::super) fn list_merged(&self, folder: Ino) -> Answer<MergedList> {
+    pub(in super::super) fn list_merged(&self, folder: Ino, position: u64) -> Answer<MergedList> {
         self.ask(move |view| {
             let names = view.upper.names.lock();
             let changes = names.changes();
@@ -39,6 +41,9 @@ impl Vfs {
                 Standing::Base(..) | Standing::Gone(_) => Vec::new(),
             };
             view.require_origins(&names, folder, &upper)?;
+            if let Some(index) = base {
+                view.tree.listing(index)?.probe(position.saturating_sub(upper.len() as u64))?;
+            }
             Ok(MergedList { folder, upper, base, changes })
         })
     }
@@ -49,30 +54,31 @@ impl Vfs {
         list: &MergedList,
         position: u64,
         mut take: impl FnMut(DirEntry<'_>) -> bool,
-    ) {
-        let Ok(view) = self.view() else { return };
+    ) -> Result<(), VfsError> {
+        let Ok(view) = self.view() else { return Ok(()) };
         let above = list.upper.len() as u64;
         for (at, listed) in list.upper.iter().enumerate().skip(position as usize) {
             let Some(kind) = kind_above(listed.kind) else { continue };
             let (next, name) = (at as u64 + 1, listed.name.as_bytes());
             // Whoever wants to know it looks it up.
             let ino = Ino(u64::MAX - next);
-            if !take(DirEntry { next, name, ino, kind }) {
-                return;
+            if !take(DirEntry { next, name, ino, kind, node: None }) {
+                return Ok(());
             }
         }
-        let Some(index) = list.base else { return };
-        let Ok(listing) = view.tree.listing(index) else { return };
+        let Some(index) = list.base else { return Ok(()) };
+        let listing = view.tree.listing(index)?;
         self.sizing.listed(view.ino_of(index));
-        for entry in listing.from(position.saturating_sub(above)) {
-            if list.hides(entry.name) || !self.is_shown(view.tree, entry.index) {
-                continue;
+        let walked = listing.walk(position.saturating_sub(above), |entry| {
+            let ListingEntry { next, index, node, name } = entry;
+            if list.hides(name) || !self.is_shown(view.tree, index, node) {
+                return ControlFlow::Continue(());
             }
-            let (ino, kind) = (view.ino_of(entry.index), kind_of(view.tree.node(entry.index)));
-            if !take(DirEntry { next: above + entry.next, name: entry.name, ino, kind }) {
-                return;
-            }
-        }
+            let (next, ino, kind) = (above + next, view.ino_of(index), kind_of(node));
+            let wants_more = take(DirEntry { next, name, ino, kind, node: Some(node) });
+            if wants_more { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        Ok(walked?)
     }
 
     /// The attributes of a listed entry as it is now; the kernel holds one look-up of it.
@@ -132,12 +138,16 @@ impl View<'_> {
         let Some(index) = self.index_of(folder) else { return Ok(false) };
         let is_above =
             |name: &[u8]| upper.binary_search_by(|listed| listed.name.as_bytes().cmp(name)).is_ok();
-        let mut shown = self
-            .tree
-            .listing(index)?
-            .from(0)
-            .filter(|entry| !is_above(entry.name) && self.vfs.is_shown(self.tree, entry.index));
-        Ok(shown.next().is_some() || self.tree.is_unreadable(index))
+        let mut shows_any = self.tree.is_unreadable(index);
+        self.tree.listing(index)?.walk(0, |entry| {
+            let is_shown = self.vfs.is_shown(self.tree, entry.index, entry.node);
+            if is_above(entry.name) || !is_shown {
+                return ControlFlow::Continue(());
+            }
+            shows_any = true;
+            ControlFlow::Break(())
+        })?;
+        Ok(shows_any)
     }
 }
 

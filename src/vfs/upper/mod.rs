@@ -89,7 +89,10 @@ enum Stop {
 
 impl From<VfsError> for Stop {
     fn from(error: VfsError) -> Self {
-        Self::Failed(error)
+        match error {
+            VfsError::Compiled(output) => Self::Wants(Wanting::Manifest(output)),
+            error => Self::Failed(error),
+        }
     }
 }
 
@@ -118,7 +121,10 @@ impl Vfs {
     /// then on. To be done before the first question, and once.
     pub fn put_over(&self, overlay: Overlay) {
         let Some(epoch) = self.current.read().clone() else { return };
-        let own = self.table.slot(epoch.commit, "overlay");
+        let Some(own) = self.table.slot(epoch.commit, "overlay") else {
+            tracing::error!("no inode numbers are left for an overlay");
+            return;
+        };
         let upper = Upper {
             overlay,
             epoch,

@@ -99,7 +99,7 @@ impl View<'_> {
             (None, Some(index)) => self.raise(&from.path, index, true),
             (Some(entry), _) if entry.kind == Kind::Folder(Shows::Same) => {
                 let shows = match base {
-                    Some(index) => Shows::Of(self.base_path(index)),
+                    Some(index) => Shows::Of(self.base_path(index)?),
                     None => Shows::Nothing,
                 };
                 Ok(self.upper.overlay.set_shows(&from.path, &shows)?)
@@ -117,11 +117,11 @@ impl View<'_> {
         self.make_parents(path)?;
         match self.node(index)? {
             Node::GitFile { .. } | Node::Blob { .. } => {
-                return Ok(overlay.stand_in(path, &self.base_path(index), &stat)?);
+                return Ok(overlay.stand_in(path, &self.base_path(index)?, &stat)?);
             }
             Node::Link(id) => overlay.create_link(path, &self.vfs.link_target(id)?, owner)?,
             Node::Folder { .. } => {
-                let shows = if moves { Shows::Of(self.base_path(index)) } else { Shows::Same };
+                let shows = if moves { Shows::Of(self.base_path(index)?) } else { Shows::Same };
                 overlay.create_folder(path, mode, owner, &shows)?;
             }
         }

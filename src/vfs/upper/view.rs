@@ -51,7 +51,7 @@ impl View<'_> {
                     };
                     let index = self.index_of(at).ok_or_else(is_lost)?;
                     if !names.has_moved_folders() {
-                        return Ok(append(self.base_path(index), &below));
+                        return Ok(append(self.base_path(index)?, &below));
                     }
                     self.base_seat(index)?
                 }
@@ -89,7 +89,7 @@ impl View<'_> {
     pub(super) fn is_shown(&self, child: &Child) -> bool {
         match &child.upper {
             Some(entry) => entry.kind != Kind::Whiteout,
-            None => child.base.is_some_and(|index| self.vfs.is_shown(self.tree, index)),
+            None => child.base.is_some_and(|index| self.vfs.is_index_shown(self.tree, index)),
         }
     }
 
