@@ -1,6 +1,11 @@
 //! Requests that change something, and opens of what may be changed.
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt, sync::Arc};
+use std::{
+    ffi::OsStr,
+    fs::File,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    sync::Arc,
+};
 
 use fuser::{
     Errno, FileHandle, FopenFlags, Generation, INodeNo, OpenAccMode, OpenFlags, RenameFlags,
@@ -21,18 +26,26 @@ use crate::{
 };
 
 impl FuseFs {
-    pub(super) fn open_merged(&self, ino: Ino, flags: OpenFlags, reply: ReplyOpen) {
+    pub(super) fn open_merged(
+        &self,
+        request: &Request,
+        ino: Ino,
+        flags: OpenFlags,
+        reply: ReplyOpen,
+    ) {
         let is_writing = flags.acc_mode() != OpenAccMode::O_RDONLY;
         let how = Opening {
             reads: flags.acc_mode() != OpenAccMode::O_WRONLY,
             truncates: is_writing && flags.0 & libc::O_TRUNC != 0,
+            takes_set_id: loses_set_id(request),
         };
         let (vfs, uppers) = (Arc::clone(&self.vfs), Arc::clone(&self.uppers));
         let mode = self.kernel.mode();
         self.answer(self.vfs.open_merged(ino, how), move |opened| match opened {
             Err(error) => reply.error(errno(&error)),
             Ok(Opened::Upper(file)) => {
-                let register = || passes(mode).then(|| reply.open_backing(&*file));
+                let may_pass = passes(mode) && !has_set_id(&file);
+                let register = || may_pass.then(|| reply.open_backing(&*file));
                 match uppers.open(ino, register) {
                     Some(id) => reply.opened_passthrough(UNHELD, FopenFlags::FOPEN_NOFLUSH, &id),
                     None => reply.opened(UNHELD, served(mode)),
@@ -211,6 +224,16 @@ fn served(mode: OpenMode) -> FopenFlags {
     } else {
         FopenFlags::FOPEN_NOFLUSH | FopenFlags::FOPEN_KEEP_CACHE
     }
+}
+
+/// Whether whoever changes a file's content takes its set-id bits away, as everybody but root does.
+pub(super) fn loses_set_id(request: &Request) -> bool {
+    request.uid() != 0
+}
+
+/// Whether a write has to come here, since it may take set-id bits away.
+fn has_set_id(file: &File) -> bool {
+    file.metadata().is_ok_and(|found| found.mode() & 0o6000 != 0)
 }
 
 fn checked(name: &OsStr) -> Result<Name, Errno> {

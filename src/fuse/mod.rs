@@ -156,9 +156,10 @@ impl Filesystem for FuseFs {
         } else {
             InitFlags::FUSE_EXPLICIT_INVAL_DATA
         };
-        // An open that empties a file is to say so, since it needs none of what was there.
+        // An open that empties a file is to say so, since it needs none of what was there. And set-id
+        // bits are taken away here, or the kernel would ask for an attribute before each write.
         let writing = if self.vfs.is_writable() {
-            InitFlags::FUSE_ATOMIC_O_TRUNC
+            InitFlags::FUSE_ATOMIC_O_TRUNC | InitFlags::FUSE_HANDLE_KILLPRIV_V2
         } else {
             InitFlags::empty()
         };
@@ -231,10 +232,10 @@ impl Filesystem for FuseFs {
         }
     }
 
-    fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         self.kernel.note();
         if self.vfs.is_merged(Ino(ino.0)) {
-            return self.open_merged(Ino(ino.0), flags, reply);
+            return self.open_merged(request, Ino(ino.0), flags, reply);
         }
         if flags.acc_mode() != OpenAccMode::O_RDONLY {
             return reply.error(errno(&VfsError::ReadOnly));
@@ -440,7 +441,7 @@ impl Filesystem for FuseFs {
 
     fn setattr(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -458,7 +459,9 @@ impl Filesystem for FuseFs {
     ) {
         let times = change::times(accessed, modified);
         let mode = mode.map(change::permissions);
-        self.change_attributes(Ino(ino.0), Change { mode, uid, gid, size, times }, reply);
+        let takes_set_id = size.is_some() && change::loses_set_id(request);
+        let change = Change { mode, uid, gid, size, times, takes_set_id };
+        self.change_attributes(Ino(ino.0), change, reply);
     }
 
     fn mknod(
@@ -553,13 +556,15 @@ impl Filesystem for FuseFs {
         _handle: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         self.kernel.note();
-        self.answer(self.vfs.write(Ino(ino.0), offset, data), move |written| match written {
+        let takes_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let written = self.vfs.write(Ino(ino.0), (offset, data), takes_set_id);
+        self.answer(written, move |written| match written {
             Ok(count) => reply.written(count as u32),
             Err(error) => reply.error(errno(&error)),
         });

@@ -68,8 +68,8 @@ pub struct Stat {
     pub changed: (i64, u32),
     /// In units of 512 bytes, as far as they are on disk.
     pub blocks: u64,
-    /// The inode on the upper disk.
-    pub ino: u64,
+    /// Names, and of a folder also its subfolders.
+    pub links: u32,
 }
 
 /// A name in a folder of the upper layer.
@@ -260,7 +260,7 @@ pub(super) fn stat_of(raw: &RawStat) -> Stat {
         modified: (raw.st_mtime, raw.st_mtime_nsec as u32),
         changed: (raw.st_ctime, raw.st_ctime_nsec as u32),
         blocks: raw.st_blocks.cast_unsigned(),
-        ino: raw.st_ino,
+        links: u32::try_from(raw.st_nlink).unwrap_or(u32::MAX),
     }
 }
 

@@ -35,8 +35,8 @@ use std::{
 };
 
 use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, flock, mkdirat,
-    openat2, renameat_with, unlinkat,
+    AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, flock, fstat,
+    mkdirat, openat2, renameat_with, unlinkat,
 };
 
 use crate::path::RepoPath;
@@ -101,6 +101,7 @@ impl Overlay {
             is_privileged: rustix::process::geteuid().is_root(),
             _lock: lock,
         };
+        overlay.require_one_disk().map_err(failed("move files into place in"))?;
         overlay.clear_work().map_err(failed("empty its work folder"))?;
         overlay.require_marks()?;
         Ok(overlay)
@@ -127,6 +128,14 @@ impl Overlay {
             }
         }
         Ok(())
+    }
+
+    /// Checks that what is made in one of the folders can be moved to the other.
+    fn require_one_disk(&self) -> io::Result<()> {
+        if fstat(&self.upper)?.st_dev == fstat(&*self.work)?.st_dev {
+            return Ok(());
+        }
+        Err(rustix::io::Errno::XDEV.into())
     }
 
     /// Tries whether the disk takes marks and whiteouts, which not every file system does.

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use crate::support::{Fixture, Sandbox, assert_same, list, succeed};
+use crate::support::{DATE, Fixture, Sandbox, assert_same, list, noise, registry_on_disk, succeed};
 
 /// `nobody`, who owns nothing on any system.
 const USER: u32 = 65534;
@@ -30,6 +30,74 @@ exec setpriv --reuid=65534 --regid=65534 --clear-groups sh -euc '
 '
 "#;
 
+/// What the user does in a writable mount, which is there again after it was ended.
+const WRITING: &str = r#"
+set -eu
+umask 022
+mknod "$TOP/fuse" c 10 229
+chmod 666 "$TOP/fuse"
+mount --bind "$TOP/fuse" /dev/fuse
+exec setpriv --reuid=65534 --regid=65534 --clear-groups sh -euc '
+    begin() {
+        "$PROGRAM" mount --rev main --overlay="$TOP/overlay" "$REPOSITORY" "$TOP/mnt"
+    }
+    begin
+    trap "\"$PROGRAM\" umount \"$TOP/mnt\"" EXIT
+    m="$TOP/mnt"
+    echo new > "$m/new"
+    chmod 044 "$m/new"
+    echo more >> "$m/README.md"
+    printf changed | dd of="$m/data/a.bin" conv=notrunc status=none
+    mv "$m/data" "$m/moved"
+    mkdir "$m/folder"
+    chmod 500 "$m/folder"
+    rm "$m/gone.txt"
+    mkfifo -m 600 "$m/pipe"
+    ln -s new "$m/symbolic"
+    if ln "$m/new" "$m/hard" 2> /dev/null; then exit 1; fi
+    if chown 1 "$m/new" 2> /dev/null; then exit 1; fi
+    if cat "$m/new" 2> /dev/null; then exit 1; fi
+    if echo x 2> /dev/null > "$m/folder/x"; then exit 1; fi
+    "$PROGRAM" umount "$m"
+    begin
+    cd "$m"
+    { stat -c "%a %n" new folder pipe symbolic README.md; ls . moved; cat README.md; } > "$TOP/told"
+    cp moved/a.bin "$TOP/a.bin"
+    cd /
+'
+"#;
+
+#[test]
+fn an_ordinary_user_has_a_writable_mount() {
+    let sandbox = Sandbox::new();
+    let registry = registry_on_disk(&sandbox);
+    registry.track_folder("data", &[("a.bin", registry.put(&noise(1, 5000)).unwrap())]).unwrap();
+    registry.text("README.md", "read me\n").unwrap();
+    registry.text("gone.txt", "going\n").unwrap();
+    registry.commit("Add data", DATE).unwrap();
+    in_the_name_of_the_user(&sandbox, WRITING, registry.repository());
+    let told = fs::read_to_string(sandbox.path("told")).unwrap();
+    let expected = "44 new\n500 folder\n600 pipe\n777 symbolic\n644 README.md\n\
+        .:\nREADME.md\ndata.dvc\nfolder\nmoved\nnew\npipe\nsymbolic\n\n\
+        moved:\na.bin\nread me\nmore\n";
+    assert_eq!(told, expected);
+    let mut bytes = noise(1, 5000);
+    bytes[..7].copy_from_slice(b"changed");
+    assert!(fs::read(sandbox.path("a.bin")).unwrap() == bytes);
+}
+
+/// Runs a script in a mount namespace of its own, in a sandbox that is the user's.
+fn in_the_name_of_the_user(sandbox: &Sandbox, script: &str, repository: &Path) {
+    let program = reachable_program(sandbox);
+    sandbox.folder("mnt");
+    let top = sandbox.path("");
+    give(&top);
+    let mut unshare = sandbox.tool("unshare");
+    unshare.args(["--mount", "sh", "-c", script]).env("TOP", &top).env("PROGRAM", program);
+    succeed(unshare.env("REPOSITORY", repository));
+    chown(&top, Some(0), Some(0)).unwrap();
+}
+
 /// Gives a folder and all below to the user.
 fn give(path: &Path) {
     succeed(Command::new("chown").args(["-R", "-h", &format!("{USER}:{USER}")]).arg(path));
@@ -47,14 +115,7 @@ fn an_ordinary_user_sees(name: &'static str) {
     let sandbox = Sandbox::new();
     let fixture = Fixture::read(name);
     let place = fixture.unpack(&sandbox);
-    let program = reachable_program(&sandbox);
-    sandbox.folder("mnt");
-    let top = sandbox.path("");
-    give(&top);
-    let mut unshare = sandbox.tool("unshare");
-    unshare.args(["--mount", "sh", "-c", SCRIPT]).env("TOP", &top).env("PROGRAM", program);
-    succeed(unshare.env("REPOSITORY", place.work_tree()));
-    chown(&top, Some(0), Some(0)).unwrap();
+    in_the_name_of_the_user(&sandbox, SCRIPT, &place.work_tree());
 
     let unpacked = sandbox.folder("unpacked");
     let mut tar = sandbox.tool("tar");

@@ -1,6 +1,6 @@
 //! Attributes that change.
 
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::{fs::File, os::fd::OwnedFd, sync::Arc};
 
 use super::{
     super::{Answer, Attr, Ino, Ttl, Vfs, VfsError},
@@ -28,6 +28,8 @@ pub struct Change {
     pub size: Option<u64>,
     /// Times.
     pub times: Times,
+    /// Whether a change of size takes set-id bits away.
+    pub takes_set_id: bool,
 }
 
 /// What has to be there, or must not, for an extended attribute to be set.
@@ -45,7 +47,7 @@ impl Vfs {
     /// Changes attributes and gives those that are there then.
     pub fn setattr(&self, ino: Ino, change: Change) -> Answer<(Attr, Ttl)> {
         let sized = match change.size {
-            Some(size) => self.resize(ino, size),
+            Some(size) => self.resize(ino, size, change.takes_set_id),
             None => Answer::Now(Ok(())),
         };
         let vfs = self.myself();
@@ -53,11 +55,15 @@ impl Vfs {
         self.with_size(changed)
     }
 
-    fn resize(&self, ino: Ino, size: u64) -> Answer<()> {
+    fn resize(&self, ino: Ino, size: u64, takes_set_id: bool) -> Answer<()> {
         let bytes = if size == 0 { Bytes::None } else { Bytes::All };
         let vfs = self.myself();
-        self.with_own_bytes(ino, bytes)
-            .and_then(move |file| Answer::Now(vfs.on_disk(|_| Ok(file.set_len(size)?))))
+        self.with_own_bytes(ino, bytes).and_then(move |file| {
+            Answer::Now(vfs.on_disk(|view| {
+                file.set_len(size)?;
+                view.take_set_id(&file, takes_set_id)
+            }))
+        })
     }
 
     /// Sets an extended attribute.
@@ -144,6 +150,26 @@ impl View<'_> {
         }
         drop(names);
         self.getattr(ino)
+    }
+
+    /// Takes set-id bits away from a file whose content was changed.
+    pub(super) fn take_set_id(&self, file: &File, is_to_be: bool) -> Result<(), Stop> {
+        const SET_USER: u16 = 0o4000;
+        /// The set-group bit means something else where the group may not execute.
+        const SET_GROUP: u16 = 0o2010;
+        if !is_to_be {
+            return Ok(());
+        }
+        let Some(entry) = overlay::read_entry(file)? else { return Ok(()) };
+        let mode = entry.stat.mode;
+        let mut left = mode & !SET_USER;
+        if mode & SET_GROUP == SET_GROUP {
+            left &= !0o2000;
+        }
+        if left != mode {
+            self.upper.overlay.set_mode(file, left)?;
+        }
+        Ok(())
     }
 
     /// The entry of the upper folder that an inode has; one of the base gets one.

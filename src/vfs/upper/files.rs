@@ -22,6 +22,8 @@ pub struct Opening {
     pub reads: bool,
     /// To have it empty.
     pub truncates: bool,
+    /// Whether emptying it takes set-id bits away.
+    pub takes_set_id: bool,
 }
 
 /// A file that was opened in a writable mount.
@@ -49,8 +51,13 @@ impl Vfs {
     pub fn open_merged(&self, ino: Ino, how: Opening) -> Answer<Opened> {
         let vfs = self.myself();
         let opened = if how.truncates {
+            let vfs = self.myself();
             self.with_own_bytes(ino, Bytes::None).and_then(move |file| {
-                Answer::Now(file.set_len(0).map(|()| Some(file)).map_err(VfsError::from))
+                Answer::Now(vfs.on_disk(|view| {
+                    file.set_len(0)?;
+                    view.take_set_id(&file, how.takes_set_id)?;
+                    Ok(Some(file))
+                }))
             })
         } else {
             Answer::Now(self.on_disk(|view| view.own_file(ino)))
@@ -119,16 +126,24 @@ impl Vfs {
         Some(read_full(&file, offset, buffer).map_err(VfsError::from))
     }
 
-    /// Writes; gives how many bytes there are room for.
-    pub fn write(&self, ino: Ino, offset: u64, data: &[u8]) -> Answer<usize> {
+    /// Writes; gives how many bytes there are room for. A write may take set-id bits away.
+    pub fn write(
+        &self,
+        ino: Ino,
+        (offset, data): (u64, &[u8]),
+        takes_set_id: bool,
+    ) -> Answer<usize> {
+        let write = move |view: View<'_>, file: &File, data: &[u8]| {
+            view.take_set_id(file, takes_set_id)?;
+            Ok(write_full(file, offset, data)?)
+        };
         let open = self.upper.get().and_then(|upper| upper.open_file(ino));
         if let Some(file) = open {
-            return Answer::Now(write_full(&file, offset, data).map_err(VfsError::from));
+            return Answer::Now(self.on_disk(|view| write(view, &file, data)));
         }
-        let data = data.to_vec();
-        self.with_own_bytes(ino, Bytes::All).and_then(move |file| {
-            Answer::Now(write_full(&file, offset, &data).map_err(VfsError::from))
-        })
+        let (vfs, data) = (self.myself(), data.to_vec());
+        self.with_own_bytes(ino, Bytes::All)
+            .and_then(move |file| Answer::Now(vfs.on_disk(|view| write(view, &file, &data))))
     }
 
     /// Gives room to a part of a file or takes it away, as the flags of `fallocate(2)` say.

@@ -6,7 +6,7 @@ use super::{
     names::{Names, Seat},
 };
 use crate::{
-    overlay::{self, Entry, Kind, Shows},
+    overlay::{self, Entry, Kind, Shows, Stat},
     path::{Name, RepoPath},
     tree::Index,
 };
@@ -218,8 +218,10 @@ impl View<'_> {
 
     fn upper_attr(&self, ino: Ino, entry: &Entry) -> Result<Seen, Stop> {
         let Entry { kind, stat } = entry;
-        let local =
-            Local { accessed: stat.accessed, changed: stat.changed, blocks: stat.blocks, links: 1 };
+        // Of folders that show the base, only names above it would be counted.
+        let links = if self.index_of(ino).is_some() { 1 } else { stat.links };
+        let Stat { accessed, changed, blocks, .. } = *stat;
+        let local = Local { accessed, changed, blocks, links };
         let mut attr = Attr {
             ino,
             kind: match kind {

@@ -134,6 +134,18 @@ fn a_disk_that_is_full_says_so_and_loses_nothing() {
     writable.mount = None;
 }
 
+#[test]
+fn an_overlay_lies_on_one_disk() {
+    let writable = Writable::new();
+    let (disk, overlay) = (writable.sandbox.folder("disk"), writable.sandbox.folder("two"));
+    succeed(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&disk));
+    let disk = Unmounted(disk);
+    std::os::unix::fs::symlink(&disk.0, overlay.join("upper")).unwrap();
+    let (code, said) = writable.refused("main", &overlay);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("move files into place in the overlay"), "{said}");
+}
+
 /// A disk that goes when this is dropped.
 struct Unmounted(std::path::PathBuf);
 

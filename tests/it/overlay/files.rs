@@ -4,6 +4,8 @@ use std::{
     fs::{self, File, FileTimes, OpenOptions, Permissions},
     io::{Read, Seek, SeekFrom, Write},
     os::unix::fs::{FileExt, MetadataExt, PermissionsExt},
+    path::Path,
+    process::Command,
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -12,7 +14,7 @@ use rustix::fs::{
 };
 
 use super::{LARGE, SMALL, Writable, in_both_open_modes};
-use crate::support::noise;
+use crate::support::{noise, succeed};
 
 in_both_open_modes! {
     a_new_file_has_what_was_written_also_after_a_remount,
@@ -27,9 +29,10 @@ in_both_open_modes! {
     locks_exclude_each_other,
     a_mapping_writes_and_reads,
     the_disk_is_that_of_the_overlay,
+    a_write_takes_set_id_bits_away,
 }
 
-fn append(path: &std::path::Path, text: &str) {
+fn append(path: &Path, text: &str) {
     OpenOptions::new().append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
 }
 
@@ -277,4 +280,28 @@ fn the_disk_is_that_of_the_overlay() {
     let disk = rustix::fs::statvfs(&writable.upper).unwrap();
     assert_eq!((shown.f_blocks, shown.f_frsize), (disk.f_blocks, disk.f_frsize));
     assert!(shown.f_bavail > 0);
+}
+
+fn a_write_takes_set_id_bits_away() {
+    let writable = Writable::new();
+    fs::set_permissions(writable.sandbox.path(""), Permissions::from_mode(0o755)).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+    let by_nobody = |script: &str, path: &Path| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", script, "-"]);
+        succeed(command.arg(path));
+    };
+    for (name, script, left) in [
+        ("a", "echo more >> \"$1\"", 0o777),
+        ("b", "echo less > \"$1\"", 0o777),
+        ("c", "truncate -s 1 \"$1\"", 0o777),
+        ("d", "cat \"$1\" > /dev/null", 0o6777),
+    ] {
+        let path = writable.path(name);
+        fs::write(&path, "text").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o6777)).unwrap();
+        assert_eq!(mode(&path), 0o6777);
+        by_nobody(script, &path);
+        assert_eq!(mode(&path), left, "{script}");
+    }
 }
