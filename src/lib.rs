@@ -10,7 +10,7 @@
 //! | floor | modules |
 //! |---|---|
 //! | 0 words | [`id`], [`path`], [`recent`], [`stats`] |
-//! | 1 formats | [`dvc`], [`atomic`] |
+//! | 1 formats | [`dvc`], [`atomic`], [`usage`] |
 //! | 2 stores | [`git`], [`remote`], [`cache`], [`sizes`], [`segments`], [`overlay`] |
 //! | 3 content | [`blobs`] |
 //! | 4 namespace | [`tree`], [`registry`] |
@@ -25,6 +25,7 @@ pub mod stats;
 
 pub mod atomic;
 pub mod dvc;
+pub mod usage;
 
 pub mod cache;
 pub mod git;

@@ -35,6 +35,8 @@ need_for_tests() {
     # For manual pages, and for a terminal where there is none.
     need groff-base command -v groff
     need bsdutils command -v script
+    need mount command -v mount
+    need systemd command -v systemd-analyze
 }
 
 as_root() {

@@ -14,7 +14,7 @@
 //!    waits for the check.
 //! 4. Where the cache's disk fails, both go on in bounded memory ([`memory`]).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use futures_util::StreamExt as _;
 use tokio::{
@@ -279,7 +279,10 @@ impl Blobs {
         let mut missing = None;
         for remote in sources.iter() {
             self.context.stats.remote_requests.add(1);
-            match remote.size(key).await {
+            let asked = Instant::now();
+            let answer = remote.size(key).await;
+            self.context.stats.latencies.remote.record(asked.elapsed());
+            match answer {
                 Ok(0) if !key.is_of_nothing() => {
                     return Err(self.context.empty(key, remote.url()));
                 }

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -85,7 +86,10 @@ impl Target {
         let mut missing = None;
         for index in (0..count).map(|step| (first + step) % count) {
             self.context.stats.remote_requests.add(1);
-            match self.sources[index].get(self.key, range.clone()).await {
+            let asked = Instant::now();
+            let answer = self.sources[index].get(self.key, range.clone()).await;
+            self.context.stats.latencies.remote.record(asked.elapsed());
+            match answer {
                 Ok(body) => {
                     self.active.store(index, Ordering::Relaxed);
                     if body.size == 0 && !self.key.is_of_nothing() {

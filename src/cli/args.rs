@@ -1,5 +1,6 @@
 //! The command line as typed.
 
+mod helper;
 mod inspect;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
@@ -8,7 +9,9 @@ use clap::{
     ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint,
     builder::BoolishValueParser,
 };
+use serde::Deserialize;
 
+pub(super) use self::helper::HelperArgs;
 pub(super) use self::inspect::{
     CompletionsArgs, ConfigCommand, ConfigListArgs, DiffArgs, DoctorArgs, ManArgs, RevsArgs,
 };
@@ -101,6 +104,26 @@ pub(super) struct Common {
     /// Where sockets of mounts lie [default: `$XDG_RUNTIME_DIR/dvcfs`, or /run/dvcfs as root]
     #[arg(long, global = true, value_name = "DIR")]
     pub(super) runtime_dir: Option<PathBuf>,
+    /// How the log is written on stderr [default: text; where systemd reads it, to its journal]
+    #[arg(long, global = true, value_enum, value_name = "FORMAT")]
+    pub(super) log_format: Option<LogFormat>,
+}
+
+/// A line for people, or a JSON object on each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum LogFormat {
+    Text,
+    Json,
+}
+
+impl LogFormat {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -192,6 +215,9 @@ pub(super) struct MountArgs {
     /// Mount over a folder that is not empty
     #[arg(long)]
     pub(super) nonempty: bool,
+    /// Let nobody run programs that lie in the mount
+    #[arg(long)]
+    pub(super) noexec: bool,
     /// Let other users see the mount
     #[arg(long)]
     pub(super) allow_other: bool,

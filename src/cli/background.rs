@@ -71,18 +71,24 @@ impl Readiness {
         Self { pipe: None }
     }
 
-    /// Leaves the terminal, with `log` in its place, and lets the parent go.
-    pub(super) fn announce(&mut self, log: &Path) -> io::Result<()> {
+    /// Leaves the terminal, with `log` in its place, and lets the parent go. Without a log there
+    /// is no terminal, and what is there is kept.
+    pub(super) fn announce(&mut self, log: Option<&Path>) -> io::Result<()> {
         let Some(mut pipe) = self.pipe.take() else { return Ok(()) };
-        let log = open_log(log).or_else(|error| {
-            tracing::warn!("there will be no log in {}: {error}", log.display());
-            File::options().write(true).open("/dev/null")
-        })?;
+        let log = log.map(|log| {
+            open_log(log).or_else(|error| {
+                tracing::warn!("there will be no log in {}: {error}", log.display());
+                File::options().write(true).open("/dev/null")
+            })
+        });
+        let log = log.transpose()?;
         let nothing = File::open("/dev/null")?;
         rustix::process::setsid()?;
         rustix::stdio::dup2_stdin(nothing.as_fd())?;
-        rustix::stdio::dup2_stdout(log.as_fd())?;
-        rustix::stdio::dup2_stderr(log.as_fd())?;
+        if let Some(log) = log {
+            rustix::stdio::dup2_stdout(log.as_fd())?;
+            rustix::stdio::dup2_stderr(log.as_fd())?;
+        }
         std::env::set_current_dir("/")?;
         pipe.write_all(READY)
     }

@@ -6,7 +6,7 @@ use clap::{ArgMatches, parser::ValueSource};
 use serde::Serialize;
 
 use super::{
-    args::{Common, ConfigCommand, ConfigListArgs, RepoArgs},
+    args::{Common, ConfigCommand, ConfigListArgs, LogFormat, RepoArgs},
     context::{Context, resolve},
     exit::{Code, Failure},
     print,
@@ -79,6 +79,7 @@ fn own(settings: &Settings, given: &Given<'_>) -> Result<Vec<Line>, Failure> {
     let file = read_file(named, given.environment)?;
     let file_path = settings_path(named, given.environment);
     let path = |path: &Path| path.display().to_string();
+    let log_format = settings.log_format.map_or("auto", LogFormat::name);
     let endpoints = settings.trusted_endpoints.join(",");
     let rows = [
         ("cache-dir", path(&settings.cache_dir), file.cache_dir.is_some()),
@@ -86,6 +87,7 @@ fn own(settings: &Settings, given: &Given<'_>) -> Result<Vec<Line>, Failure> {
         ("min-free", size_text(settings.min_free), file.min_free.is_some()),
         ("state-dir", path(&settings.state_dir), file.state_dir.is_some()),
         ("runtime-dir", path(&settings.runtime_dir), file.runtime_dir.is_some()),
+        ("log-format", log_format.into(), file.log_format.is_some()),
         ("trusted-endpoints", endpoints, !file.trusted_endpoints.is_empty()),
     ];
     let line = |(name, value, is_in_file): (&str, String, bool)| {

@@ -14,6 +14,7 @@ use tokio::{runtime::Runtime, sync::mpsc};
 use super::{
     args::RepoArgs,
     exit::{Code, Failure},
+    log,
     settings::{Settings, Verbosity},
     trust::Trust,
 };
@@ -58,13 +59,13 @@ impl Context {
     }
 
     fn with_log(settings: Settings, silenced: &str) -> Result<Self, Failure> {
-        start_log(settings.verbosity, silenced);
+        log::start(&settings, silenced);
         let cores = thread::available_parallelism().map_or(2, NonZeroUsize::get);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(cores.clamp(2, 8))
             .enable_all()
             .build()
-            .map_err(|error| Failure::new(Code::Failed, format!("start the runtime: {error}")))?;
+            .map_err(|error| Failure::new(Code::System, format!("start the runtime: {error}")))?;
         Ok(Self { settings, runtime, stats: Arc::default() })
     }
 
@@ -233,31 +234,9 @@ const OPEN_AT_ONCE: usize = 256;
 const REPORTED: &str =
     ",dvcfs::vfs::open=off,dvcfs::vfs::read=off,dvcfs::vfs::sizing=off,dvcfs::blobs=off";
 
-/// Sends the log to stderr, wherever that leads. `silenced` is left out unless more is wanted.
-///
-/// Libraries say what they have to say in errors, which are reported; their own logs repeat it.
-fn start_log(verbosity: Verbosity, silenced: &str) {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("DVCFS_LOG").unwrap_or_else(|_| match verbosity {
-        Verbosity::Quiet => EnvFilter::new(format!("dvcfs=error{silenced}")),
-        Verbosity::Normal => EnvFilter::new(format!("dvcfs=warn{silenced}")),
-        Verbosity::Verbose => EnvFilter::new("dvcfs=info"),
-        Verbosity::Everything => EnvFilter::new("debug"),
-    });
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        // A mount in the background goes on with a file in the terminal's place.
-        .with_ansi(false)
-        .with_target(false);
-    if let Err(error) = log.try_init() {
-        tracing::debug!("the log is set up already: {error}");
-    }
-}
-
 /// Makes a folder that only its owner can enter.
 pub(super) fn private_folder(dir: &Path) -> Result<(), Failure> {
     use std::os::unix::fs::DirBuilderExt;
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.map_err(|error| Failure::new(Code::Failed, format!("make {}: {error}", dir.display())))
+    made.map_err(|error| Failure::new(Code::Record, format!("make {}: {error}", dir.display())))
 }

@@ -6,42 +6,93 @@ use crate::{blobs::BlobError, git::GitError, registry::RegistryError, vfs::VfsEr
 
 /// Exit codes, the same for every command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub(super) enum Code {
     /// Something differs, is missing or failed.
-    Failed = 1,
+    Failed,
+    /// The machine lacks what it takes: FUSE, a program, memory, processes.
+    System,
+    /// What is known of running mounts cannot be written.
+    Record,
     /// The command line or the settings make no sense.
-    Usage = 2,
+    Usage,
     /// The repository or the revision.
-    Repository = 3,
+    Repository,
     /// An object that no remote has.
-    Missing = 4,
+    Missing,
     /// Credentials, or settings that nobody agreed to.
-    Credentials = 5,
+    Credentials,
     /// The network.
-    Network = 6,
+    Network,
     /// Content that does not match its id.
-    Integrity = 7,
+    Integrity,
     /// Two changes that exclude each other.
-    Conflict = 8,
+    Conflict,
     /// Something is in use.
-    Busy = 9,
+    Busy,
 }
 
 impl Code {
     /// What each exit code says, for people.
     pub(super) const MEANINGS: [(u8, &'static str); 10] = [
         (0, "done"),
-        (Self::Failed as u8, "something differs, is missing or failed"),
-        (Self::Usage as u8, "the command line or the settings make no sense"),
-        (Self::Repository as u8, "the repository or the revision"),
-        (Self::Missing as u8, "an object that no remote has"),
-        (Self::Credentials as u8, "credentials, or settings that nobody agreed to"),
-        (Self::Network as u8, "the network"),
-        (Self::Integrity as u8, "content that does not match its hash"),
-        (Self::Conflict as u8, "two changes that exclude each other"),
-        (Self::Busy as u8, "something is in use"),
+        (Self::Failed.number(), "something differs, is missing or failed"),
+        (Self::Usage.number(), "the command line or the settings make no sense"),
+        (Self::Repository.number(), "the repository or the revision"),
+        (Self::Missing.number(), "an object that no remote has"),
+        (Self::Credentials.number(), "credentials, or settings that nobody agreed to"),
+        (Self::Network.number(), "the network"),
+        (Self::Integrity.number(), "content that does not match its hash"),
+        (Self::Conflict.number(), "two changes that exclude each other"),
+        (Self::Busy.number(), "something is in use"),
     ];
+
+    /// What each exit code of mount(8) says, as far as `mount.dvcfs` uses them.
+    pub(super) const MEANINGS_OF_MOUNT: [(u8, &'static str); 6] = [
+        (0, "the mount answers"),
+        (Self::Usage.of_mount(), "the options, the settings or the mount point make no sense"),
+        (Self::System.of_mount(), "the machine lacks FUSE, git, memory or processes"),
+        (Self::INTERRUPTED, "interrupted by the user"),
+        (Self::Record.of_mount(), "the record of the mount cannot be written"),
+        (
+            Self::Failed.of_mount(),
+            "repository, revision, credentials or network: it cannot be mounted",
+        ),
+    ];
+
+    /// What mount(8) is told when the user gives up.
+    pub(super) const INTERRUPTED: u8 = 8;
+
+    /// The exit code of a command.
+    pub(super) const fn number(self) -> u8 {
+        match self {
+            Self::Failed | Self::System | Self::Record => 1,
+            Self::Usage => 2,
+            Self::Repository => 3,
+            Self::Missing => 4,
+            Self::Credentials => 5,
+            Self::Network => 6,
+            Self::Integrity => 7,
+            Self::Conflict => 8,
+            Self::Busy => 9,
+        }
+    }
+
+    /// The exit code that mount(8) understands.
+    pub(super) const fn of_mount(self) -> u8 {
+        match self {
+            Self::Usage => 1,
+            Self::System => 2,
+            Self::Record => 16,
+            Self::Failed
+            | Self::Repository
+            | Self::Missing
+            | Self::Credentials
+            | Self::Network
+            | Self::Integrity
+            | Self::Conflict
+            | Self::Busy => 32,
+        }
+    }
 }
 
 /// Why a command failed: one line of what, on what, why; and what to do about it.
@@ -88,7 +139,7 @@ impl fmt::Display for Failure {
 
 impl From<Code> for ExitCode {
     fn from(code: Code) -> Self {
-        Self::from(code as u8)
+        Self::from(code.number())
     }
 }
 
@@ -100,7 +151,8 @@ impl From<GitError> for Failure {
             E::Denied { .. } => Code::Credentials,
             E::Unreachable { .. } | E::TimedOut { .. } => Code::Network,
             E::Busy { .. } => Code::Busy,
-            E::GitMissing { .. } | E::Io { .. } => Code::Failed,
+            E::GitMissing { .. } => Code::System,
+            E::Io { .. } => Code::Failed,
             E::NotARepository { .. }
             | E::Unsupported { .. }
             | E::EmptyRepository { .. }

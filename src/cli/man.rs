@@ -11,7 +11,7 @@ use clap_mangen::{
 use super::{
     args::{Cli, ManArgs},
     exit::{Code, Failure},
-    print_bytes,
+    helper, print_bytes,
 };
 use crate::atomic;
 
@@ -20,9 +20,14 @@ pub(super) fn run(args: &ManArgs) -> Result<ExitCode, Failure> {
     let mut grammar = Cli::grammar().disable_help_subcommand(true);
     grammar.build();
     match &args.out {
+        None if args.command == [helper::NAME] => {
+            print_bytes(&helper_page(&grammar).map_err(|e| failed(&e))?);
+        }
         None => print_bytes(&page(find(&grammar, &args.command)?).map_err(|e| failed(&e))?),
         Some(dir) => {
-            let pages = pages(&grammar).map_err(|e| failed(&e))?;
+            let mut pages = pages(&grammar).map_err(|e| failed(&e))?;
+            let of_helper = helper_page(&grammar).map_err(|e| failed(&e))?;
+            pages.push((format!("{}.8", helper::NAME), of_helper));
             let write =
                 |(name, text): (String, Vec<u8>)| atomic::write(&dir.join(name), &text, 0o644);
             let written =
@@ -61,24 +66,46 @@ fn pages(command: &clap::Command) -> io::Result<Vec<(String, Vec<u8>)>> {
 fn page(command: &clap::Command) -> io::Result<Vec<u8>> {
     let notes = command.get_after_help().map(ToString::to_string);
     // What follows the help is laid out below; the library would run its lines together.
-    let man = Man::new(command.clone().after_help(Resettable::Reset))
-        .manual("dvcfs manual")
-        .source(concat!("dvcfs ", env!("CARGO_PKG_VERSION")));
-    let mut text = Vec::new();
-    man.render(&mut text)?;
+    let mut text = head(Man::new(command.clone().after_help(Resettable::Reset)))?;
     let mut rest = Roff::new();
     if let Some(notes) = notes {
         rest.control("SH", ["NOTES"]).control("nf", []);
         rest.text([roman(notes)]).control("fi", []);
     }
-    exit_status(&mut rest);
+    exit_status(&mut rest, &Code::MEANINGS);
     text.extend(rest.to_roff().into_bytes());
     Ok(text)
 }
 
-fn exit_status(page: &mut Roff) {
+/// The page of `mount.dvcfs`, with the options that can follow `-o`.
+fn helper_page(grammar: &clap::Command) -> io::Result<Vec<u8>> {
+    let mut text = head(Man::new(helper::grammar()).section("8"))?;
+    let mut rest = Roff::new();
+    rest.control("SH", ["MOUNT OPTIONS"]);
+    for (name, value, help) in helper::described(grammar) {
+        rest.control("TP", []).text([bold(name), roman(value)]).text([roman(help)]);
+    }
+    let taken = helper::taken();
+    let said = format!("Taken and of no effect: {taken}, and all that begin with x- or X-.");
+    rest.control("PP", []).text([roman(said)]);
+    rest.control("SH", ["EXAMPLES"]).control("nf", []).text([roman(helper::EXAMPLES)]);
+    rest.control("fi", []);
+    exit_status(&mut rest, &Code::MEANINGS_OF_MOUNT);
+    text.extend(rest.to_roff().into_bytes());
+    Ok(text)
+}
+
+/// What every page begins with.
+fn head(man: Man) -> io::Result<Vec<u8>> {
+    let man = man.manual("dvcfs manual").source(concat!("dvcfs ", env!("CARGO_PKG_VERSION")));
+    let mut text = Vec::new();
+    man.render(&mut text)?;
+    Ok(text)
+}
+
+fn exit_status(page: &mut Roff, meanings: &[(u8, &str)]) {
     page.control("SH", ["EXIT STATUS"]);
-    for (code, meaning) in Code::MEANINGS {
-        page.control("TP", []).text([bold(code.to_string())]).text([roman(meaning)]);
+    for (code, meaning) in meanings {
+        page.control("TP", []).text([bold(code.to_string())]).text([roman(*meaning)]);
     }
 }

@@ -12,7 +12,9 @@ mod diff;
 mod doctor;
 mod exit;
 mod get;
+mod helper;
 mod list;
+mod log;
 mod man;
 mod mount;
 mod mounts;
@@ -37,8 +39,12 @@ use self::{
     settings::{Environment, Settings},
 };
 
-/// Runs the command that the arguments ask for.
+/// Runs the command that the arguments ask for; the first is the program's name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<_> = arguments.into_iter().collect();
+    if arguments.first().is_some_and(|program| helper::is_called_for(program)) {
+        return helper::run(arguments);
+    }
     let matches = Cli::grammar().try_get_matches_from(arguments);
     let parsed =
         matches.and_then(|matches| Cli::from_arg_matches(&matches).map(|cli| (cli, matches)));

@@ -23,6 +23,7 @@ use super::{
     context::{Context, now, owner, private_folder, resolve as resolve_revision},
     control::{self, Request, Response},
     exit::{Code, Failure, chain},
+    log,
     mounts::{self, Record, Records, short_name},
     overlay,
     progress::Waiting,
@@ -56,7 +57,7 @@ pub(super) fn run(settings: Settings, args: &MountArgs) -> Result<ExitCode, Fail
     }
     let split = background::split();
     match split
-        .map_err(|error| Failure::new(Code::Failed, format!("go to the background: {error}")))?
+        .map_err(|error| Failure::new(Code::System, format!("go to the background: {error}")))?
     {
         Side::Parent(waiting) => waiting
             .finish()
@@ -191,7 +192,8 @@ fn serve(
         .and_then(|()| wait_until_it_answers(dir))
         .and_then(|()| {
             let log = context.settings.state_dir.join(format!("log/{}.log", short_name(dir)));
-            readiness.announce(&log).map_err(|error| {
+            let log = (!log::is_journal(&context.settings)).then_some(&*log);
+            readiness.announce(log).map_err(|error| {
                 Failure::new(Code::Failed, format!("go to the background: {error}"))
             })
         });
@@ -280,7 +282,8 @@ fn mount_options(
     let idle = NonZeroUsize::new(descriptors / 8).unwrap_or(NonZeroUsize::MIN);
     let (uid, gid) = owner();
     MountOptions {
-        source: format!("{}{}", mounts::SOURCE_PREFIX, registry.name()),
+        source: registry.name(),
+        may_execute: !args.noexec,
         allow_other: args.allow_other || uid == 0,
         owner: (args.uid.unwrap_or(uid), args.gid.unwrap_or(gid)),
         may_spin: args.spin == SpinArg::Auto,
@@ -330,7 +333,7 @@ fn publish(
 ) -> Result<(), Failure> {
     let failed = |error: io::Error| {
         let folder = context.settings.runtime_dir.display();
-        Failure::new(Code::Failed, format!("leave a record of the mount in {folder}: {error}"))
+        Failure::new(Code::Record, format!("leave a record of the mount in {folder}: {error}"))
     };
     let socket = &record.socket;
     if fs::symlink_metadata(socket).is_ok_and(|metadata| metadata.file_type().is_socket()) {
@@ -357,7 +360,7 @@ fn answer(
             "commit": vfs.commit().map(|commit| commit.to_string()),
             "open_mode": { "mode": told.open_mode.mode.name(), "why": told.open_mode.why },
             "overlay": told.overlay,
-            "stats": blobs.stats().snapshot(),
+            "stats": vfs.stats(),
             "cache": blobs.cache().info(),
             "held": vfs.held(),
             "version": env!("CARGO_PKG_VERSION"),
@@ -428,7 +431,7 @@ impl Signals {
         let _runtime = context.runtime.enter();
         let watch = |kind| {
             signal(kind)
-                .map_err(|error| Failure::new(Code::Failed, format!("watch for signals: {error}")))
+                .map_err(|error| Failure::new(Code::System, format!("watch for signals: {error}")))
         };
         let terminate = watch(SignalKind::terminate())?;
         let interrupt = watch(SignalKind::interrupt())?;
@@ -492,7 +495,13 @@ fn tell_systemd(state: &[sd_notify::NotifyState<'_>]) {
 
 impl From<MountError> for Failure {
     fn from(error: MountError) -> Self {
-        let failure = Self::new(Code::Failed, chain(&error));
+        let code = match error {
+            MountError::NoDevice(_) | MountError::NoHelper => Code::System,
+            MountError::AllowOther | MountError::OpenMode { .. } | MountError::Refused { .. } => {
+                Code::Failed
+            }
+        };
+        let failure = Self::new(code, chain(&error));
         match error {
             MountError::NoDevice(_) => failure.hint(
                 "load the fuse module (modprobe fuse); in a container pass --device /dev/fuse",

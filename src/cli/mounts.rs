@@ -11,9 +11,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::atomic;
 
-/// What the kernel's table gives as the source of our mounts, before the repository's name.
-pub(super) const SOURCE_PREFIX: &str = "dvcfs#";
-
 /// A line of the kernel's mount table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mounted {
@@ -25,8 +22,12 @@ pub(super) struct Mounted {
 impl Mounted {
     /// Whether it is a mount of this program.
     pub(super) fn is_ours(&self) -> bool {
-        matches!(self.fs_type.as_str(), "fuse" | "fuse.dvcfs")
-            && self.source.starts_with(SOURCE_PREFIX)
+        match self.fs_type.as_str() {
+            "fuse.dvcfs" => true,
+            // Where the kernel knows no such type, fusermount3 writes it here.
+            "fuse" => self.source.starts_with("dvcfs#"),
+            _ => false,
+        }
     }
 }
 

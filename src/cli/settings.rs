@@ -10,7 +10,7 @@ use std::{
 use serde::Deserialize;
 
 use super::{
-    args::{Common, parse_size},
+    args::{Common, LogFormat, parse_size},
     exit::{Code, Failure},
 };
 use crate::registry::AwsFiles;
@@ -36,6 +36,9 @@ pub(super) struct Settings {
     pub(super) home: Option<PathBuf>,
     pub(super) aws: AwsFiles,
     pub(super) verbosity: Verbosity,
+    pub(super) log_format: Option<LogFormat>,
+    /// What systemd says that stderr leads to.
+    pub(super) journal_stream: Option<String>,
 }
 
 /// How much is said.
@@ -56,6 +59,7 @@ pub(super) struct SettingsFile {
     pub(super) min_free: Option<String>,
     pub(super) state_dir: Option<PathBuf>,
     pub(super) runtime_dir: Option<PathBuf>,
+    pub(super) log_format: Option<LogFormat>,
     #[serde(default)]
     pub(super) trusted_endpoints: Vec<String>,
 }
@@ -121,6 +125,8 @@ impl Settings {
         let dvc_config = |variable: &str, folder: PathBuf| {
             environment.get(variable).map_or(folder, Path::to_owned).join("config")
         };
+        let text =
+            |name: &str| environment.get(name).map(|value| value.to_string_lossy().into_owned());
         let global = environment.get("XDG_CONFIG_HOME");
         let global = global.map_or_else(|| environment.home(".config"), Path::to_owned);
         Ok(Self {
@@ -134,9 +140,7 @@ impl Settings {
             trusted_endpoints: file.trusted_endpoints,
             dvc_system_config: dvc_config("DVC_SYSTEM_CONFIG_DIR", "/etc/xdg/dvc".into()),
             dvc_global_config: dvc_config("DVC_GLOBAL_CONFIG_DIR", global.join("dvc")),
-            ssh_command: environment
-                .get("GIT_SSH_COMMAND")
-                .map(|command| command.to_string_lossy().into_owned()),
+            ssh_command: text("GIT_SSH_COMMAND"),
             home: environment.get("HOME").map(Path::to_owned),
             aws: AwsFiles {
                 ca_bundle: environment.get("AWS_CA_BUNDLE").map(Path::to_owned),
@@ -149,6 +153,8 @@ impl Settings {
                 (false, 1) => Verbosity::Verbose,
                 (false, _) => Verbosity::Everything,
             },
+            log_format: args.log_format.or(file.log_format),
+            journal_stream: text("JOURNAL_STREAM"),
         })
     }
 }
@@ -206,6 +212,7 @@ mod tests {
             min_free: None,
             state_dir: None,
             runtime_dir: None,
+            log_format: None,
         }
     }
 

@@ -100,8 +100,38 @@ fn describe(report: &Report) -> String {
         "fetched",
         &format!("{} in {} requests", size(number("remote_bytes")), number("remote_requests")),
     );
+    if let Some(text) = latencies(&answer["stats"]["latencies_ns"]) {
+        line("latency", &text);
+    }
+    let process = |name: &str| answer["stats"]["process"][name].as_u64().unwrap_or_default();
+    let (memory, descriptors) = (size(process("resident_bytes")), process("descriptors"));
+    let limit = process("descriptor_limit");
+    line("process", &format!("{memory}, {descriptors} of {limit} descriptors"));
     if number("verification_failures") > 0 {
         line("damaged", &format!("{} contents", number("verification_failures")));
     }
     text
+}
+
+/// How long what programs asked for took; what nobody asked for is left out.
+fn latencies(told: &Value) -> Option<String> {
+    const SHOWN: [(&str, &str); 8] = [
+        ("lookup", "lookup"),
+        ("getattr", "getattr"),
+        ("open", "open"),
+        ("read_hit", "read"),
+        ("read_miss", "read that waits"),
+        ("write", "write"),
+        ("readdir", "list"),
+        ("remote", "remote"),
+    ];
+    let time = |nanos: &Value| Duration::from_nanos(nanos.as_u64().unwrap_or_default());
+    let asked = SHOWN.iter().map(|(key, name)| (&told[key], name));
+    let asked = asked.filter(|(told, _)| told["count"].as_u64() > Some(0));
+    let texts: Vec<_> = asked
+        .map(|(told, name)| {
+            format!("{name} {:.1?} ({:.1?})", time(&told["p50"]), time(&told["p99"]))
+        })
+        .collect();
+    (!texts.is_empty()).then(|| format!("{}; median (and 99 of 100)", texts.join(", ")))
 }

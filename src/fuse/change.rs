@@ -14,7 +14,7 @@ use fuser::{
 };
 
 use super::{
-    FuseFs, UNHELD,
+    FuseFs, Timing, UNHELD,
     convert::{file_attr, since_epoch, ttl},
     errno::errno,
     open_mode::OpenMode,
@@ -28,9 +28,9 @@ use crate::{
 impl FuseFs {
     pub(super) fn open_merged(
         &self,
+        timing: Timing,
         request: &Request,
-        ino: Ino,
-        flags: OpenFlags,
+        (ino, flags): (Ino, OpenFlags),
         reply: ReplyOpen,
     ) {
         let is_writing = flags.acc_mode() != OpenAccMode::O_RDONLY;
@@ -41,7 +41,7 @@ impl FuseFs {
         };
         let (vfs, uppers) = (Arc::clone(&self.vfs), Arc::clone(&self.uppers));
         let mode = self.kernel.mode();
-        self.answer(self.vfs.open_merged(ino, how), move |opened| match opened {
+        self.timed(timing, self.vfs.open_merged(ino, how), move |opened| match opened {
             Err(error) => reply.error(errno(&error)),
             Ok(Opened::Upper(file)) => {
                 let may_pass = passes(mode) && !has_set_id(&file);

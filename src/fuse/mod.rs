@@ -16,6 +16,7 @@ mod spin;
 mod uppers;
 
 use std::{
+    borrow::Borrow,
     cell::RefCell,
     ffi::OsStr,
     io,
@@ -23,7 +24,7 @@ use std::{
     os::unix::ffi::OsStrExt,
     path::Path,
     sync::{Arc, OnceLock},
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use fuser::{
@@ -47,7 +48,10 @@ pub use self::{
     open_mode::{ChosenMode, OpenMode},
     session::{MountError, MountOptions, Session, helper, unmount, users_may_share},
 };
-use crate::vfs::{Answer, Change, Ino, Lookup, New, OpenedFile, Read, Vfs, VfsError};
+use crate::{
+    stats::{Histogram, Latencies, Stats},
+    vfs::{Answer, Change, Ino, Lookup, New, OpenedFile, Read, Vfs, VfsError},
+};
 
 /// Requests the kernel may have waiting at a time; at its default of 16, 64 programs that wait for
 /// downloads take four times as long.
@@ -59,6 +63,7 @@ const MAX_READAHEAD: u32 = 1 << 20;
 /// The file system as the FUSE library wants it.
 struct FuseFs {
     vfs: Arc<Vfs>,
+    stats: Arc<Stats>,
     listings: Arc<Listings>,
     backings: Arc<Backings>,
     uppers: Arc<Uppers>,
@@ -99,6 +104,19 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+/// When a request came, and where the time it takes is counted.
+struct Timing {
+    came: Instant,
+    kind: fn(&Latencies) -> &Histogram,
+}
+
+impl Timing {
+    /// It has been answered.
+    fn end(self, stats: &Stats) {
+        (self.kind)(&stats.latencies).record(self.came.elapsed());
+    }
+}
+
 impl FuseFs {
     /// Gives an answer to `reply`, now or when it is there.
     fn answer<T: Send + 'static>(
@@ -108,10 +126,43 @@ impl FuseFs {
     ) {
         match answer {
             Answer::Now(result) => reply(result),
-            Answer::Later(future) => {
-                self.runtime.spawn(async move { reply(future.await) });
-            }
+            Answer::Later(future) => self.later(None, async move { reply(future.await) }),
         }
+    }
+
+    /// The same, and counts how long that took.
+    fn timed<T: Send + 'static>(
+        &self,
+        timing: Timing,
+        answer: Answer<T>,
+        reply: impl FnOnce(Result<T, VfsError>) + Send + 'static,
+    ) {
+        match answer {
+            Answer::Now(result) => {
+                reply(result);
+                timing.end(&self.stats);
+            }
+            Answer::Later(future) => self.later(Some(timing), async move { reply(future.await) }),
+        }
+    }
+
+    /// Runs what has to wait before it can answer.
+    fn later(&self, timing: Option<Timing>, answer: impl Future<Output = ()> + Send + 'static) {
+        let stats = Arc::clone(&self.stats);
+        stats.waiting.add(1);
+        self.runtime.spawn(async move {
+            answer.await;
+            stats.waiting.sub(1);
+            if let Some(timing) = timing {
+                timing.end(&stats);
+            }
+        });
+    }
+
+    /// A request of this kind has come.
+    fn came(&self, kind: fn(&Latencies) -> &Histogram) -> Timing {
+        self.kernel.note();
+        Timing { came: Instant::now(), kind }
     }
 }
 
@@ -134,6 +185,17 @@ fn reply_opened(
         if opened.keeps_pages() { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
     let handle = vfs.hold(opened);
     reply.opened(FileHandle(handle.get()), FopenFlags::FOPEN_NOFLUSH | keep);
+}
+
+/// Answers a read.
+fn reply_read<E: Borrow<VfsError>>(stats: &Stats, result: Result<&[u8], E>, reply: ReplyData) {
+    match result {
+        Ok(bytes) => {
+            stats.read_bytes.add(bytes.len() as u64);
+            reply.data(bytes);
+        }
+        Err(error) => reply.error(errno(error.borrow())),
+    }
 }
 
 /// The number of every open that we hold nothing for.
@@ -187,13 +249,13 @@ impl Filesystem for FuseFs {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.kernel.note();
+        let timing = self.came(|latencies| &latencies.lookup);
         if name.len() > crate::path::NAME_MAX {
             return reply.error(Errno::ENAMETOOLONG);
         }
         let owner = self.owner;
         let answer = self.vfs.lookup(Ino(parent.0), name.as_bytes());
-        self.answer(answer, move |result| match result {
+        self.timed(timing, answer, move |result| match result {
             Ok(Lookup::Found { attr, entry_ttl, attr_ttl }) => {
                 let attr = file_attr(&attr);
                 reply.entry_with_ttls(&ttl(attr_ttl), &ttl(entry_ttl), &attr, Generation(0));
@@ -218,8 +280,8 @@ impl Filesystem for FuseFs {
         _handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
-        self.kernel.note();
-        self.answer(self.vfs.getattr(Ino(ino.0)), move |result| match result {
+        let timing = self.came(|latencies| &latencies.getattr);
+        self.timed(timing, self.vfs.getattr(Ino(ino.0)), move |result| match result {
             Ok((attr, lifetime)) => reply.attr(&ttl(lifetime), &file_attr(&attr)),
             Err(error) => reply.error(errno(&error)),
         });
@@ -233,9 +295,9 @@ impl Filesystem for FuseFs {
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.kernel.note();
+        let timing = self.came(|latencies| &latencies.open);
         if self.vfs.is_merged(Ino(ino.0)) {
-            return self.open_merged(request, Ino(ino.0), flags, reply);
+            return self.open_merged(timing, request, (Ino(ino.0), flags), reply);
         }
         if flags.acc_mode() != OpenAccMode::O_RDONLY {
             return reply.error(errno(&VfsError::ReadOnly));
@@ -251,12 +313,13 @@ impl Filesystem for FuseFs {
                     return reply.error(Errno::EIO);
                 }
                 Again::Passed(id) => {
-                    return reply.opened_passthrough(UNHELD, FopenFlags::FOPEN_NOFLUSH, &id);
+                    reply.opened_passthrough(UNHELD, FopenFlags::FOPEN_NOFLUSH, &id);
+                    return timing.end(&self.stats);
                 }
             },
         }
         let (vfs, backings) = (Arc::clone(&self.vfs), Arc::clone(&self.backings));
-        self.answer(self.vfs.open(Ino(ino.0)), move |result| match result {
+        self.timed(timing, self.vfs.open(Ino(ino.0)), move |result| match result {
             Ok(opened) => reply_opened(&vfs, &backings, mode, opened, reply),
             Err(error) => reply.error(errno(&error)),
         });
@@ -273,19 +336,21 @@ impl Filesystem for FuseFs {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.kernel.note();
+        let mut timing = self.came(|latencies| &latencies.read_hit);
         BUFFER.with_borrow_mut(|buffer| {
             buffer.resize(buffer.len().max(size as usize), 0);
             let buffer = &mut buffer[..size as usize];
             match self.vfs.read(Ino(ino.0), NonZeroU64::new(handle.0), offset, buffer) {
-                Read::Done(Ok(count)) => reply.data(&buffer[..count]),
-                Read::Done(Err(error)) => reply.error(errno(&error)),
+                Read::Done(result) => {
+                    reply_read(&self.stats, result.map(|count| &buffer[..count]), reply);
+                    timing.end(&self.stats);
+                }
                 Read::Later(future) => {
-                    self.runtime.spawn(async move {
-                        match future.await {
-                            Ok(bytes) => reply.data(&bytes),
-                            Err(error) => reply.error(errno(&error)),
-                        }
+                    timing.kind = |latencies| &latencies.read_miss;
+                    let stats = Arc::clone(&self.stats);
+                    self.later(Some(timing), async move {
+                        let result = future.await;
+                        reply_read(&stats, result.as_deref(), reply);
                     });
                 }
             }
@@ -345,11 +410,10 @@ impl Filesystem for FuseFs {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        self.kernel.note();
+        let timing = self.came(|latencies| &latencies.readdir);
         let vfs = Arc::clone(&self.vfs);
-        self.answer(
-            self.listings.listing(&self.vfs, Ino(ino.0), offset),
-            move |result| match result {
+        self.timed(timing, self.listings.listing(&self.vfs, Ino(ino.0), offset), move |result| {
+            match result {
                 Ok(listing) => {
                     let mut is_empty = true;
                     let walked = vfs.walk(&listing.listed, listing.position, |entry| {
@@ -364,8 +428,8 @@ impl Filesystem for FuseFs {
                     }
                 }
                 Err(error) => reply.error(errno(&error)),
-            },
-        );
+            }
+        });
     }
 
     fn readdirplus(
@@ -376,18 +440,17 @@ impl Filesystem for FuseFs {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        self.kernel.note();
+        let timing = self.came(|latencies| &latencies.readdir);
         let vfs = Arc::clone(&self.vfs);
-        self.answer(
-            self.listings.listing(&self.vfs, Ino(ino.0), offset),
-            move |result| match result {
+        self.timed(timing, self.listings.listing(&self.vfs, Ino(ino.0), offset), move |result| {
+            match result {
                 Ok(listing) => match fill(&vfs, &listing, &mut reply) {
                     Ok(()) => reply.ok(),
                     Err(error) => reply.error(errno(&error)),
                 },
                 Err(error) => reply.error(errno(&error)),
-            },
-        );
+            }
+        });
     }
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
@@ -561,10 +624,10 @@ impl Filesystem for FuseFs {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.kernel.note();
+        let timing = self.came(|latencies| &latencies.write);
         let takes_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let written = self.vfs.write(Ino(ino.0), (offset, data), takes_set_id);
-        self.answer(written, move |written| match written {
+        self.timed(timing, written, move |written| match written {
             Ok(count) => reply.written(count as u32),
             Err(error) => reply.error(errno(&error)),
         });

@@ -32,9 +32,12 @@ const READ_AHEAD_KIB: &str = "1024";
 
 /// How to mount.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub struct MountOptions {
     /// Shown as the source in the mount table.
     pub source: String,
+    /// Let programs in it be run.
+    pub may_execute: bool,
     /// Let every user in, with permissions checked by the kernel.
     pub allow_other: bool,
     /// Owner and group of what is shown.
@@ -101,11 +104,13 @@ impl Session {
         (runtime, stats): (Handle, Arc<Stats>),
     ) -> Result<Self, MountError> {
         let kernel = Arc::<Kernel>::default();
+        let backings = Backings::new(options.descriptors, runtime.clone(), Arc::clone(&stats));
         let file_system = FuseFs {
             vfs,
+            stats,
             listings: Arc::default(),
             uppers: Arc::default(),
-            backings: Arc::new(Backings::new(options.descriptors, runtime.clone(), stats)),
+            backings: Arc::new(backings),
             runtime,
             owner: options.owner,
             stack_depth: open_mode::stack_depth(&options.cache_dir),
@@ -185,11 +190,15 @@ fn config(options: &MountOptions) -> Config {
     config.mount_options = vec![
         // The helper takes a list of options apart at commas.
         MountOption::FSName(options.source.replace([',', '\\'], "_")),
-        MountOption::Subtype("dvcfs".into()),
+        // The library would keep the option of its own for this from the kernel.
+        MountOption::CUSTOM("subtype=dvcfs".into()),
         if options.is_writable { MountOption::RW } else { MountOption::RO },
         MountOption::NoSuid,
         MountOption::NoDev,
     ];
+    if !options.may_execute {
+        config.mount_options.push(MountOption::NoExec);
+    }
     if options.allow_other || options.is_writable {
         config.mount_options.push(MountOption::DefaultPermissions);
     }

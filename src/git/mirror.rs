@@ -107,7 +107,8 @@ fn fetch_into(
     let configured_ssh = configure(repository, url)?;
     let transport = Transport { folder, url, options, configured_ssh };
     let before = repository.targets()?;
-    let volume = if options.progress.is_some() { "--progress" } else { "--quiet" };
+    let tells_progress = options.progress.is_some() || options.silence.is_some();
+    let volume = if tells_progress { "--progress" } else { "--quiet" };
     let mut arguments = vec!["fetch", volume, "--prune", "--no-tags", "--no-write-fetch-head"];
     arguments.extend(["--no-auto-maintenance", "--no-recurse-submodules", "origin"]);
     arguments.extend(REFSPECS);
@@ -349,6 +350,16 @@ mod tests {
         let (fixture, error) = fetch_over("exec sleep 1000", Duration::from_millis(300));
         assert!(matches!(error, GitError::TimedOut { .. }), "{error}");
         assert_eq!(names(&fixture.state().join("mirrors")).len(), 1);
+    }
+
+    #[test]
+    fn a_server_that_falls_silent_is_left_long_before_the_time_limit() {
+        let fixture = Fixture::new();
+        let mirror = mirror(&fixture);
+        let program = fixture.script("git", "echo connecting >&2; exec sleep 1000");
+        let silence = Some(Duration::from_millis(300));
+        let error = mirror.fetch(&TransportOptions { program, silence, ..options() }).unwrap_err();
+        assert!(matches!(error, GitError::TimedOut { limit, .. } if Some(limit) == silence));
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub(super) struct Output {
 pub(super) struct Limits<'a> {
     /// When it is stopped.
     pub(super) deadline: Instant,
+    /// How long it may print nothing, if that is limited.
+    pub(super) silence: Option<Duration>,
     /// Whether it may talk to the user's terminal. If not, it gets a process group of its own,
     /// which cannot, and which is stopped as a whole.
     pub(super) is_interactive: bool,
@@ -38,7 +40,7 @@ pub(super) struct Limits<'a> {
     pub(super) watch: &'a dyn Fn(&[u8]),
 }
 
-/// Runs `command`; nothing if the deadline passed and it was stopped.
+/// Runs `command`; nothing if a limit was reached and it was stopped.
 ///
 /// Programs that it left behind and that still hold its streams, such as a shared ssh connection,
 /// are not waited for.
@@ -48,11 +50,12 @@ pub(super) fn run(command: &mut Command, limits: &Limits<'_>) -> io::Result<Opti
         command.process_group(0);
     }
     let mut running = Running::new(command.spawn()?, !limits.is_interactive)?;
-    if running.wait_until(limits.deadline, limits.watch)? {
+    if running.wait_within(limits)? {
         return running.finish(limits.watch).map(Some);
     }
     running.signal(Signal::TERM);
-    running.wait_until(Instant::now() + GRACE, limits.watch)?;
+    let grace = Limits { deadline: Instant::now() + GRACE, silence: None, ..*limits };
+    running.wait_within(&grace)?;
     Ok(None)
 }
 
@@ -75,10 +78,13 @@ impl Running {
         Ok(Self { child, owns_group, is_reaped: false, exit, stdout, stderr })
     }
 
-    /// Reads what comes until the child ends (`true`) or the deadline passes (`false`).
-    fn wait_until(&mut self, deadline: Instant, watch: &dyn Fn(&[u8])) -> io::Result<bool> {
+    /// Reads what comes until the child ends (`true`) or a limit is reached (`false`).
+    fn wait_within(&mut self, limits: &Limits<'_>) -> io::Result<bool> {
+        let patience = || limits.silence.map(|silence| Instant::now() + silence);
+        let mut heard_until = patience();
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let until = heard_until.map_or(limits.deadline, |until| until.min(limits.deadline));
+            let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(false);
             }
@@ -88,7 +94,8 @@ impl Running {
             }
             if has_output {
                 self.stdout.read(&|_| ())?;
-                self.stderr.read(watch)?;
+                self.stderr.read(limits.watch)?;
+                heard_until = patience();
             }
         }
     }
@@ -198,7 +205,7 @@ mod tests {
 
     fn sh(script: &str, limit: Duration) -> Option<Output> {
         let deadline = Instant::now() + limit;
-        let limits = Limits { deadline, is_interactive: false, watch: &|_| () };
+        let limits = Limits { deadline, silence: None, is_interactive: false, watch: &|_| () };
         run(Command::new("sh").args(["-c", script]), &limits).unwrap()
     }
 
@@ -230,6 +237,17 @@ mod tests {
         assert!(started.elapsed() < Duration::from_secs(30));
         let pid = str::from_utf8(&output.stdout).unwrap().trim().parse().unwrap();
         kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    }
+
+    #[test]
+    fn a_child_that_falls_silent_is_stopped_long_before_the_deadline() {
+        let silence = Some(Duration::from_millis(300));
+        let deadline = Instant::now() + LONG;
+        let limits = Limits { deadline, silence, is_interactive: false, watch: &|_| () };
+        let run = |script| run(Command::new("sh").args(["-c", script]), &limits).unwrap();
+        assert!(run("echo begun >&2; sleep 1000").is_none());
+        assert!(Instant::now() < deadline);
+        assert!(run("echo all").is_some());
     }
 
     #[test]

@@ -75,6 +75,9 @@ pub struct TransportOptions {
     pub interactive: bool,
     /// The longest that one step may take: waiting for another process, or one run of git.
     pub timeout: Duration,
+    /// How long a run of git may print nothing; it is made to tell its progress then. Without it,
+    /// only `timeout` counts.
+    pub silence: Option<Duration>,
     /// The user's `GIT_SSH_COMMAND`; without it git's `core.sshCommand` counts, then `ssh`.
     pub ssh_command: Option<String>,
     /// Gets git's progress if somebody wants to see it.
@@ -87,6 +90,7 @@ impl Default for TransportOptions {
             program: "git".into(),
             interactive: false,
             timeout: Duration::from_mins(10),
+            silence: None,
             ssh_command: None,
             progress: None,
         }
@@ -99,6 +103,7 @@ impl fmt::Debug for TransportOptions {
             .field("program", &self.program)
             .field("interactive", &self.interactive)
             .field("timeout", &self.timeout)
+            .field("silence", &self.silence)
             .finish_non_exhaustive()
     }
 }
@@ -122,6 +127,7 @@ impl Transport<'_> {
         };
         let limits = Limits {
             deadline: Instant::now() + self.options.timeout,
+            silence: self.options.silence,
             is_interactive: self.options.interactive,
             watch: &watch,
         };
@@ -131,7 +137,7 @@ impl Transport<'_> {
             Some(output) if output.status.success() => Ok(output.stdout),
             Some(output) => Err(self.failed(&output)),
             None => {
-                let limit = self.options.timeout;
+                let limit = self.options.silence.unwrap_or(self.options.timeout);
                 Err(GitError::TimedOut { url: self.url.redacted(), limit })
             }
         }

@@ -44,6 +44,9 @@ const KEPT_CONFIGS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 /// What opening a registry may take.
 const FETCH_TIMEOUT: Duration = Duration::from_mins(10);
 
+/// How long a server may say nothing before a mirror that is there is used as it is.
+const FETCH_SILENCE: Duration = Duration::from_secs(20);
+
 /// Where the user's own settings are, and what the user has agreed to.
 #[derive(Clone)]
 pub struct RegistryOptions {
@@ -160,6 +163,9 @@ impl Registry {
                 match known {
                     Some(mirror) if has_wanted(&mirror) => Source::Mirror(mirror),
                     Some(mirror) => {
+                        // People may take their time with a password.
+                        let silence = (!transport.interactive).then_some(FETCH_SILENCE);
+                        let transport = TransportOptions { silence, ..transport };
                         if let Err(error) = mirror.fetch(&transport) {
                             tracing::warn!("using what was mirrored before: {error}");
                             stale = Some(error.to_string());

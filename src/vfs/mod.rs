@@ -62,6 +62,7 @@ pub use self::{
     lookup::Lookup,
     open::OpenedFile,
     read::Read,
+    reports::StatsReport,
     rounds::{Keeper, Rounds},
     upper::{Before, Change, Moved, New, Opened, Opening, Sought},
 };

@@ -9,15 +9,26 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
+use serde::Serialize;
 
 use super::{Attr, Ino, Lookup, Ttl, Vfs, VfsError, names::ReportKind};
-use crate::{blobs::BlobError, id::Key};
+use crate::{blobs::BlobError, id::Key, stats, usage::Usage};
 
 /// Reports take the upper half of slot 0, away from the names.
 const FIRST: u64 = 1 << 39;
 
 /// At most so many missing objects are remembered.
 const MAX_MISSING: usize = 10_000;
+
+/// What `.dvcfs/stats` tells.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct StatsReport {
+    /// The counters.
+    #[serde(flatten)]
+    pub counters: stats::Snapshot,
+    /// What the process takes.
+    pub process: Usage,
+}
 
 /// Reports the kernel knows, and the missing objects one of them tells.
 #[derive(Debug, Default)]
@@ -53,6 +64,11 @@ impl Reports {
 }
 
 impl Vfs {
+    /// What was done so far, and what it takes.
+    pub fn stats(&self) -> StatsReport {
+        StatsReport { counters: self.stats.snapshot(), process: Usage::now() }
+    }
+
     pub(super) fn found_report(&self, kind: ReportKind) -> Lookup {
         let text = self.report(kind);
         let size = text.len() as u64;
@@ -64,8 +80,8 @@ impl Vfs {
         match kind {
             ReportKind::Version => format!("dvcfs {}\n", env!("CARGO_PKG_VERSION")),
             ReportKind::Stats => {
-                let counters = serde_json::to_string_pretty(&self.stats.snapshot());
-                counters.unwrap_or_default() + "\n"
+                let report = serde_json::to_string_pretty(&self.stats());
+                report.unwrap_or_default() + "\n"
             }
             ReportKind::Missing => {
                 let missing = self.reports.missing.lock();

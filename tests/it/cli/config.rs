@@ -29,6 +29,7 @@ fn each_setting_of_dvcfs_tells_who_says_so() {
     file [SANDBOX]/settings.toml	min-free=2560M
     environment DVCFS_STATE_DIR	state-dir=[SANDBOX]/state
     default	runtime-dir=/run/dvcfs
+    default	log-format=auto
     file [SANDBOX]/settings.toml	trusted-endpoints=https://s3.team.example
     ");
     // A flag after the command is as good as one before it.
@@ -118,7 +119,7 @@ fn a_registry_that_is_not_there_and_settings_that_make_no_sense() {
     let mut command = sandbox.dvcfs(["config", "list", "--config"]);
     assert_snapshot!(said(&sandbox, command.arg(sandbox.path("settings.toml"))), @r"
     exit 2
-    error: read the settings file [SANDBOX]/settings.toml: line 1: unknown field `cache-sice`, expected one of `cache-dir`, `cache-size`, `min-free`, `state-dir`, `runtime-dir`, `trusted-endpoints`
+    error: read the settings file [SANDBOX]/settings.toml: line 1: unknown field `cache-sice`, expected one of `cache-dir`, `cache-size`, `min-free`, `state-dir`, `runtime-dir`, `log-format`, `trusted-endpoints`
     ");
     succeed(&mut sandbox.dvcfs(["config", "list"]));
 }

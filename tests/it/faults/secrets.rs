@@ -47,8 +47,15 @@ fn with_keys() -> (Sandbox, RegistryBuilder, S3Server) {
     (sandbox, registry, server)
 }
 
-fn assert_a_mount_tells_nothing(sandbox: &Sandbox, registry: &RegistryBuilder, server: &S3Server) {
-    let mount = sandbox.mount_with(registry.repository(), &["-v", "-v", "--rev", "main"]);
+fn assert_a_mount_tells_nothing(
+    sandbox: &Sandbox,
+    registry: &RegistryBuilder,
+    server: &S3Server,
+    log_format: Option<&str>,
+) {
+    let mut args = vec!["-v", "-v", "--rev", "main"];
+    args.extend(log_format.iter().flat_map(|format| ["--log-format", format]));
+    let mount = sandbox.mount_with(registry.repository(), &args);
     for fault in [Fault::Status(403, "SignatureDoesNotMatch"), Fault::Page] {
         server.fail_always(fault);
         fs::read(mount.path("file")).unwrap_err();
@@ -80,7 +87,7 @@ fn assert_a_mount_tells_nothing(sandbox: &Sandbox, registry: &RegistryBuilder, s
 #[test]
 fn keys_of_the_environment() {
     let (sandbox, registry, server) = with_keys();
-    assert_a_mount_tells_nothing(&sandbox, &registry, &server);
+    assert_a_mount_tells_nothing(&sandbox, &registry, &server, None);
     let mut cat = sandbox.dvcfs(["cat", "-v", "-v"]);
     let failed = output(cat.arg(registry.repository()).arg("file"));
     assert_eq!(failed.status.code(), Some(5));
@@ -97,7 +104,7 @@ fn keys_of_the_settings() {
         SECRETS[1],
         SECRETS[2],
     ));
-    assert_a_mount_tells_nothing(&sandbox, &registry, &server);
+    assert_a_mount_tells_nothing(&sandbox, &registry, &server, Some("json"));
 }
 
 #[test]
