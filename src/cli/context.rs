@@ -192,6 +192,8 @@ impl Context {
             only_inner_links: false,
             verify_before_open: true,
             mounted_at,
+            // No kernel knows any of them.
+            tree_memory: u64::MAX,
             descriptors: OPEN_AT_ONCE,
         };
         // Nobody keeps anything that events could invalidate.

@@ -47,6 +47,10 @@ const MOST_IDLE: NonZeroUsize = NonZeroUsize::new(2048).unwrap();
 /// Descriptors that room is made for in advance; the kernel takes 8 bytes for each.
 const DESCRIPTOR_ROOM: usize = 1 << 15;
 
+/// What the trees of revisions may take before the kernel is asked to forget the oldest: a dozen
+/// registries of a hundred thousand `.dvc` files.
+const TREE_MEMORY: u64 = 256 << 20;
+
 /// How long an ended mount waits for files that are still open.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -268,6 +272,7 @@ fn vfs_options(args: &MountArgs, descriptors: usize) -> VfsOptions {
         only_inner_links: args.symlinks == Symlinks::Inside,
         verify_before_open: args.verify == Verify::Strict,
         mounted_at: now(),
+        tree_memory: TREE_MEMORY,
         // Downloads, indexes and the program itself need some, too.
         descriptors: descriptors / 4,
     }

@@ -47,6 +47,9 @@ fn pass_on(notifier: &Notifier, pages: &Sender<Ino>, event: Event) {
                 _ = pages.send(ino);
             }
         }
+        Event::Forget { ino, name } => {
+            tolerate(notifier.inval_entry(INodeNo(ino.0), OsStr::from_bytes(&name)));
+        }
         // Whoever waited may have gone.
         Event::Told(waiting) => _ = waiting.send(()),
     }

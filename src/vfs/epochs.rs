@@ -1,7 +1,7 @@
 //! Epochs: commits as seen under one name, alive as long as the kernel knows a node of them.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     num::NonZeroUsize,
     sync::{
         Arc, OnceLock,
@@ -13,7 +13,7 @@ use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::OnceCell;
 
-use super::inodes::Slot;
+use super::inodes::{Ino, Slot};
 use crate::{git::CommitId, tree::Tree};
 
 /// One commit under one name. Its tree is built when something first looks inside, so that listing
@@ -22,7 +22,11 @@ use crate::{git::CommitId, tree::Tree};
 pub(super) struct Epoch {
     pub(super) slot: Slot,
     pub(super) commit: CommitId,
+    /// Where the kernel has it: the folder's inode, and the name; without one at the root.
+    pub(super) place: (Ino, Box<str>),
     tree: OnceLock<Arc<Tree>>,
+    /// How many trees had been built when it was last asked for.
+    used: AtomicU64,
     /// Look-ups the kernel has been answered less those it has forgotten.
     lookups: AtomicU64,
 }
@@ -31,20 +35,26 @@ pub(super) struct Epoch {
 #[derive(Debug, Default)]
 pub(super) struct Epochs {
     by_slot: RwLock<HashMap<Slot, Arc<Epoch>>>,
+    /// How many trees were built.
+    built: AtomicU64,
 }
 
 impl Epochs {
     pub(super) fn find(&self, slot: Slot) -> Option<Arc<Epoch>> {
-        self.by_slot.read().get(&slot).cloned()
+        let epoch = self.by_slot.read().get(&slot).cloned()?;
+        epoch.used.store(self.built.load(Ordering::Relaxed), Ordering::Relaxed);
+        Some(epoch)
     }
 
     /// The epoch of a slot, made if it is not alive, with one more look-up counted: the caller
     /// answers the kernel with a node of it.
-    pub(super) fn enter(&self, slot: Slot, commit: CommitId) -> Arc<Epoch> {
+    pub(super) fn enter(&self, slot: Slot, commit: CommitId, place: (Ino, &str)) -> Arc<Epoch> {
         let mut by_slot = self.by_slot.write();
         let epoch = by_slot.entry(slot).or_insert_with(|| {
             let (tree, lookups) = (OnceLock::new(), AtomicU64::new(0));
-            Arc::new(Epoch { slot, commit, tree, lookups })
+            let used = AtomicU64::new(self.built.load(Ordering::Relaxed));
+            let place = (place.0, place.1.into());
+            Arc::new(Epoch { slot, commit, place, tree, used, lookups })
         });
         epoch.lookups.fetch_add(1, Ordering::AcqRel);
         Arc::clone(epoch)
@@ -72,6 +82,26 @@ impl Epochs {
         if epoch.lookups.load(Ordering::Acquire) == 0 {
             by_slot.remove(&slot);
         }
+    }
+
+    /// Another tree was built. Gives the epochs that the kernel should forget, those asked for
+    /// longest ago, so that the trees of the others weigh no more than `limit`; the latest two
+    /// stay whatever they weigh.
+    pub(super) fn note_built(&self, limit: u64) -> Vec<Arc<Epoch>> {
+        self.built.fetch_add(1, Ordering::Relaxed);
+        let mut epochs = self.all();
+        epochs.retain(|epoch| epoch.tree().is_some() && !epoch.place.1.is_empty());
+        epochs.sort_by_key(|epoch| std::cmp::Reverse(epoch.used.load(Ordering::Relaxed)));
+        let mut known = HashSet::new();
+        let mut weight = 0;
+        let is_too_much = |(at, epoch): &(usize, Arc<Epoch>)| {
+            // Two names of one commit share its tree.
+            if let Some(tree) = epoch.tree().filter(|_| known.insert(epoch.commit)) {
+                weight += tree.weight();
+            }
+            *at >= 2 && weight > limit
+        };
+        epochs.into_iter().enumerate().filter(is_too_much).map(|(_, epoch)| epoch).collect()
     }
 
     /// How many are alive.

@@ -113,7 +113,7 @@ impl Vfs {
         }
     }
 
-    fn spot_ino(&self, spot: &Spot) -> Ino {
+    pub(super) fn spot_ino(&self, spot: &Spot) -> Ino {
         match spot {
             Spot::Root => ROOT_INO,
             _ => self.table.name(&spot.path()),

@@ -21,7 +21,8 @@ pub struct Listed {
 }
 
 enum Inner {
-    Above(Vec<Above>),
+    /// What a folder above commits lists, and its inode.
+    Above(Ino, Vec<Above>),
     Below(Arc<Epoch>, Index),
     Merged(MergedList),
 }
@@ -109,7 +110,7 @@ impl Vfs {
             };
             Some(Above { name, ino, what })
         });
-        Listed { inner: Inner::Above(entries.collect()), is_fixed: false }
+        Listed { inner: Inner::Above(self.spot_ino(spot), entries.collect()), is_fixed: false }
     }
 
     /// Walks a listing from a position on until `take` says enough.
@@ -122,7 +123,7 @@ impl Vfs {
         mut take: impl FnMut(DirEntry<'_>) -> bool,
     ) -> Result<(), VfsError> {
         match &listed.inner {
-            Inner::Above(entries) => {
+            Inner::Above(_, entries) => {
                 for (at, above) in entries.iter().enumerate().skip(position as usize) {
                     let (name, ino, kind) = (above.name.as_bytes(), above.ino, above.what.kind());
                     if !take(DirEntry { next: at as u64 + 1, name, ino, kind, node: None }) {
@@ -164,13 +165,13 @@ impl Vfs {
                 self.epochs.count_lookup(epoch);
                 Some(found.unwrap_or_else(|_| unknown()))
             }
-            Inner::Above(entries) => match &entries.get(entry.next as usize - 1)?.what {
-                What::Named(named) => {
+            Inner::Above(folder, entries) => match entries.get(entry.next as usize - 1)? {
+                Above { what: What::Named(named), .. } => {
                     self.spots.enter(entry.ino, named);
                     Some((self.named_attr(entry.ino, named), Ttl::Second))
                 }
-                What::Commit(commit) => {
-                    let epoch = self.epochs.enter(entry.ino.slot(), *commit);
+                Above { what: What::Commit(commit), name, .. } => {
+                    let epoch = self.epochs.enter(entry.ino.slot(), *commit, (*folder, name));
                     let found = self.node_attr(&epoch, ROOT);
                     if found.is_err() {
                         self.epochs.forget(epoch.slot, 1);

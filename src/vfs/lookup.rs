@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use parking_lot::RwLock;
 
 use super::{
-    Answer, Attr, Epoch, Ino, Layout, ROOT_INO, Ttl, Vfs, VfsError,
+    Answer, Attr, Epoch, Event, Ino, Layout, ROOT_INO, Ttl, Vfs, VfsError,
     names::{Spot, Target, lookup_beside_tree},
     reports::Reports,
 };
@@ -213,12 +213,22 @@ impl Vfs {
         match wanting {
             Wanting::Tree => {
                 epoch.set_tree(self.tree(epoch.commit).await?);
+                self.relieve();
                 Ok(())
             }
             Wanting::Manifest(output) => {
                 let tree = epoch.tree().ok_or(VfsError::Stale)?;
                 self.attach_manifest(tree, output).await
             }
+        }
+    }
+
+    /// Has the kernel forget the revisions that were asked for longest ago, while trees take too
+    /// much. What is in use of them it keeps; the rest comes back when it is asked for.
+    fn relieve(&self) {
+        for epoch in self.epochs.note_built(self.options.tree_memory) {
+            let (ino, name) = &epoch.place;
+            self.tell(Event::Forget { ino: *ino, name: name.as_bytes().to_vec() });
         }
     }
 
@@ -307,7 +317,9 @@ impl Vfs {
 
     fn found_commit(&self, commit: CommitId, place: &str) -> Result<Lookup, VfsError> {
         let slot = self.table.slot(commit, place).ok_or(VfsError::Numberless)?;
-        let epoch = self.epochs.enter(slot, commit);
+        let (folder, name) = place.rsplit_once('/').unwrap_or(("", place));
+        let folder = if folder.is_empty() { ROOT_INO } else { self.table.name(folder) };
+        let epoch = self.epochs.enter(slot, commit, (folder, name));
         let (attr, attr_ttl) = self.node_attr(&epoch, ROOT).inspect_err(|_| {
             self.epochs.forget(epoch.slot, 1);
         })?;

@@ -146,6 +146,9 @@ pub struct VfsOptions {
     pub verify_before_open: bool,
     /// The present time, in seconds since the epoch, for names above commits.
     pub mounted_at: i64,
+    /// What the trees of revisions that the kernel knows may take together, about, in bytes, until
+    /// it is asked to forget the oldest.
+    pub tree_memory: u64,
     /// How many files may have a descriptor of their own while they are open.
     pub descriptors: usize,
 }
@@ -166,6 +169,14 @@ pub enum Event {
         ino: Ino,
         /// Whether pages must go as well.
         with_data: bool,
+    },
+    /// A name is to be forgotten with all below it that is not in use; it stands for what it stood
+    /// for.
+    Forget {
+        /// The folder.
+        ino: Ino,
+        /// The name in it.
+        name: Vec<u8>,
     },
     /// Somebody waits until the kernel has been told everything up to here, but for pages that must
     /// go.
@@ -289,7 +300,7 @@ impl Vfs {
             tracing::warn!("no inode numbers are left: the root stays where it is");
             return;
         };
-        let epoch = self.epochs.enter(slot, tree.commit);
+        let epoch = self.epochs.enter(slot, tree.commit, (ROOT_INO, ""));
         epoch.set_tree(tree);
         let before = self.current.write().replace(epoch);
         // An epoch holds one look-up for being the current one.

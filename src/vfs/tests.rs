@@ -47,7 +47,8 @@ fn commits(repository: &Path, count: usize) -> Vec<String> {
     git(repository, &["rev-list", "main"], "").lines().map(str::to_owned).collect()
 }
 
-fn file_system(folder: &Path, repository: &Path, runtime: &Runtime) -> Arc<Vfs> {
+fn file_system(folder: &Path, repository: &Path, tree_memory: u64) -> Lab {
+    let runtime = Runtime::new().unwrap();
     let options = RegistryOptions {
         state_dir: folder.join("state"),
         dvc_system_config: folder.join("system"),
@@ -81,18 +82,21 @@ fn file_system(folder: &Path, repository: &Path, runtime: &Runtime) -> Arc<Vfs> 
         only_inner_links: false,
         verify_before_open: false,
         mounted_at: 0,
+        tree_memory,
         descriptors: 64,
     };
     let table = InodeTable::open(&folder.join("inodes")).unwrap();
-    let (events, _) = mpsc::unbounded_channel();
+    let (events, received) = mpsc::unbounded_channel();
     let (registry, layout) = (Arc::new(registry), (Layout::AllRevisions, options));
     let segments = Arc::new(Segments::new(None));
-    Vfs::new(registry, Arc::new(blobs), layout, (table, segments), events, handle).unwrap()
+    let vfs = Vfs::new(registry, Arc::new(blobs), layout, (table, segments), events, handle);
+    Lab { runtime, vfs: vfs.unwrap(), events: received }
 }
 
 struct Lab {
     runtime: Runtime,
     vfs: Arc<Vfs>,
+    events: mpsc::UnboundedReceiver<Event>,
 }
 
 impl Lab {
@@ -112,9 +116,7 @@ fn ten_thousand_revisions_one_after_another_leave_nothing_behind() {
     let repository = folder.path().join("registry.git");
     let hashes = commits(&repository, COUNT);
     assert_eq!(hashes.len(), COUNT);
-    let runtime = Runtime::new().unwrap();
-    let vfs = file_system(folder.path(), &repository, &runtime);
-    let lab = Lab { runtime, vfs };
+    let lab = file_system(folder.path(), &repository, u64::MAX);
     let above = lab.look(ROOT_INO, "commits");
     for (n, hash) in hashes.iter().enumerate() {
         let top = lab.look(above, hash);
@@ -142,6 +144,30 @@ fn ten_thousand_revisions_one_after_another_leave_nothing_behind() {
     let (first, again) = (lab.look(above, &hashes[0]), lab.look(above, &hashes[0]));
     assert_eq!(first, again);
     assert_eq!(first.slot(), 1);
+}
+
+#[test]
+fn the_kernel_is_asked_to_forget_the_oldest_revisions_when_trees_take_too_much() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = folder.path().join("registry.git");
+    let hashes = commits(&repository, 5);
+    let mut lab = file_system(folder.path(), &repository, 0);
+    let above = lab.look(ROOT_INO, "commits");
+    for hash in &hashes {
+        let top = lab.look(above, hash);
+        lab.look(top, "x");
+    }
+    let mut asked = Vec::new();
+    while let Ok(event) = lab.events.try_recv() {
+        let Event::Forget { ino, name } = event else { panic!("{event:?}") };
+        assert_eq!(ino, above);
+        asked.push(String::from_utf8(name).unwrap());
+    }
+    asked.sort();
+    asked.dedup();
+    let mut oldest = hashes[..3].to_vec();
+    oldest.sort();
+    assert_eq!(asked, oldest);
 }
 
 #[test]

@@ -110,7 +110,7 @@ impl Place {
             };
             match event {
                 Event::File { ino: file, .. } => is_told |= file == ino,
-                Event::Folder { .. } => {}
+                Event::Folder { .. } | Event::Forget { .. } => {}
                 Event::Told(waiting) => {
                     assert!(is_told, "of another file");
                     assert!(!opening.is_finished());
@@ -156,6 +156,7 @@ fn shown() -> VfsOptions {
         gid: 0,
         only_inner_links: false,
         verify_before_open: false,
+        tree_memory: u64::MAX,
         mounted_at: 0,
         descriptors: 64,
     }
