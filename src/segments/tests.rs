@@ -6,7 +6,7 @@ use proptest::{collection::vec, prelude::*};
 
 use super::*;
 use crate::{
-    dvc::manifest::write::compose,
+    dvc::manifest::{Entry, write::compose},
     id::{BlobId, Digest, Scheme},
     path::RepoPath,
 };
@@ -366,5 +366,36 @@ proptest! {
         check(&lab.again().open(ID).unwrap(), &model(&list));
         let in_memory = Segments::new(None);
         check(&in_memory.compile(ID, || Ok(text.as_bytes())).unwrap().segment, &model(&list));
+    }
+
+    #[test]
+    fn whatever_the_blocks_say_going_through_them_ends(
+        list in vec("[ab]{1,2}(/[ab]{1,2}){0,3}", 1..40),
+        changes in vec((any::<u16>(), any::<u8>()), 1..12),
+    ) {
+        let entries = list.iter().map(|path| Entry { relpath: path.as_bytes(), digest: None });
+        let segments = Segments::new(None);
+        let segment = segments.compile_entries(ID, entries).unwrap();
+        let mut image = segment.image().unwrap().to_vec();
+        let length = image.len();
+        for (at, byte) in changes {
+            image[usize::from(at) % length] = byte;
+        }
+        // Header and index have their checks; blocks in memory are taken as they are.
+        let Ok(segment) = segments.adopt(image) else { return Ok(()) };
+        for row in 0..segment.len() {
+            let (mut at, mut steps) = (row, 0);
+            while let Ok(parent) = segment.parent(at) && at != Segment::ROOT {
+                prop_assert!(steps < segment.len());
+                (at, steps) = (parent, steps + 1);
+            }
+            for name in [&b"a"[..], b"ab", b""] {
+                drop(segment.child(row, name));
+            }
+            if let Ok(rows) = segment.children(row) {
+                prop_assert!(rows.is_empty() || rows.start > row);
+                drop(segment.walk(rows, |_, _, _| ControlFlow::Continue(())));
+            }
+        }
     }
 }
