@@ -132,6 +132,26 @@ impl Key {
         let suffix = if self.is_manifest { ".dir" } else { "" };
         format!("{prefix}{}/{}{suffix}", &hex[..2], &hex[2..])
     }
+
+    /// Whether it names the content of every empty file.
+    pub const fn is_empty_content(&self) -> bool {
+        !self.is_manifest && BlobId { digest: self.digest, scheme: self.scheme }.is_empty_content()
+    }
+
+    /// The key with that [`path`](Self::path), if any has it.
+    pub fn from_path(path: &str) -> Option<Self> {
+        let (scheme, rest) = match path.strip_prefix("files/md5/") {
+            Some(rest) => (Scheme::Md5, rest),
+            None => (Scheme::Dos2Unix, path),
+        };
+        let (rest, is_manifest) = match rest.strip_suffix(".dir") {
+            Some(rest) => (rest, true),
+            None => (rest, false),
+        };
+        let (first, rest) = rest.split_once('/').filter(|(first, _)| first.len() == 2)?;
+        let digest = parse_digest(&format!("{first}{rest}")).ok()?;
+        Some(Self { digest, scheme, is_manifest })
+    }
 }
 
 impl From<BlobId> for Key {
@@ -180,6 +200,25 @@ mod tests {
         let old = BlobId { digest, scheme: Scheme::Dos2Unix };
         assert_eq!(Key::from(new).path(), "files/md5/d7/51713988987e9331980363e24189ce.dir");
         assert_eq!(Key::from(old).path(), "d7/51713988987e9331980363e24189ce");
+        for key in [Key::from(new), Key::from(old)] {
+            assert_eq!(Key::from_path(&key.path()), Some(key));
+        }
+    }
+
+    #[test]
+    fn what_is_no_path_of_a_key_gives_none() {
+        for path in [
+            "",
+            "files/md5/d7",
+            "d75/1713988987e9331980363e24189ce",
+            "d7/51713988987e9331980363e24189c",
+            "D7/51713988987e9331980363e24189ce",
+            "d7/51713988987e9331980363e24189ce.tmp",
+            "files/md5/d7/51713988987e9331980363e24189ce.dir.dir",
+            "md5/d7/51713988987e9331980363e24189ce",
+        ] {
+            assert_eq!(Key::from_path(path), None, "{path}");
+        }
     }
 
     #[test]

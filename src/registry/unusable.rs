@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use crate::{
     id::Key,
-    remote::{Body, Cause, Remote, RemoteError},
+    remote::{Body, Cause, Page, Prefix, Remote, RemoteError, get_action, list_action},
 };
 
 #[derive(Debug)]
@@ -23,10 +23,10 @@ impl UnusableRemote {
         Arc::new(Self { url: without_user(url), cause, reason, hint: None })
     }
 
-    fn error(&self, key: Key) -> RemoteError {
+    fn error(&self, action: String) -> RemoteError {
         RemoteError {
             cause: self.cause,
-            action: format!("get {key} from"),
+            action,
             url: self.url.clone(),
             reason: self.reason.clone(),
             hint: self.hint.clone(),
@@ -51,11 +51,19 @@ pub(super) fn without_user(url: &str) -> String {
 #[async_trait]
 impl Remote for UnusableRemote {
     async fn get(&self, key: Key, _range: Option<Range<u64>>) -> Result<Body, RemoteError> {
-        Err(self.error(key))
+        Err(self.error(get_action(key)))
     }
 
     async fn size(&self, key: Key) -> Result<u64, RemoteError> {
-        Err(self.error(key))
+        Err(self.error(get_action(key)))
+    }
+
+    async fn list(&self, prefix: Prefix, _after: Option<&str>) -> Result<Page, RemoteError> {
+        Err(self.error(list_action(prefix)))
+    }
+
+    fn lists_cheaply(&self) -> bool {
+        false
     }
 
     fn url(&self) -> &str {

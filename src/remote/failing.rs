@@ -8,7 +8,7 @@ use futures_util::{StreamExt, future, stream};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::{Body, Cause, Remote, RemoteError, get_action, size_action};
+use super::{Body, Cause, Page, Prefix, Remote, RemoteError, get_action, list_action, size_action};
 use crate::id::Key;
 
 /// What goes wrong with one request.
@@ -106,6 +106,19 @@ impl Remote for FailingRemote {
             Fault::Pass | Fault::Break { .. } | Fault::Flip { .. } => {}
         }
         self.inner.size(key).await
+    }
+
+    async fn list(&self, prefix: Prefix, after: Option<&str>) -> Result<Page, RemoteError> {
+        match self.next() {
+            Fault::Refuse(cause) => return Err(self.refusal(cause, list_action(prefix))),
+            Fault::Wait(gate) => wait(&gate).await,
+            Fault::Pass | Fault::Break { .. } | Fault::Flip { .. } => {}
+        }
+        self.inner.list(prefix, after).await
+    }
+
+    fn lists_cheaply(&self) -> bool {
+        self.inner.lists_cheaply()
     }
 
     fn url(&self) -> &str {

@@ -15,10 +15,13 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
-use super::{Body, Cause, Remote, RemoteError, RequestLimits, get_action, range::cut, size_action};
+use super::{
+    Body, Cause, PAGE, Page, Prefix, Remote, RemoteError, RequestLimits, get_action, list_action,
+    range::cut, size_action,
+};
 use crate::id::Key;
 
 /// How much is read at once.
@@ -116,6 +119,16 @@ impl Remote for LocalRemote {
         Ok(size)
     }
 
+    async fn list(&self, prefix: Prefix, after: Option<&str>) -> Result<Page, RemoteError> {
+        let (action, after) = (list_action(prefix), after.unwrap_or_default().to_owned());
+        self.run(action.clone(), move |dir| dir.page(prefix, &after, &action)).await
+    }
+
+    /// Every size takes a look at its file either way.
+    fn lists_cheaply(&self) -> bool {
+        false
+    }
+
     fn url(&self) -> &str {
         &self.0.url
     }
@@ -164,23 +177,91 @@ impl Directory {
     /// Opens an object and tells its size.
     fn open(&self, key: Key, action: &str) -> Result<(File, u64), RemoteError> {
         let root = self.open_root(action)?;
-        let file = match self.open_below(root, &key.path()) {
+        let last = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = match self.open_below(&root, &key.path(), last) {
             Ok(file) => File::from(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(self.missing(action));
             }
-            Err(error) if is_link(&error) && self.strictness == Strictness::Confined => {
-                return Err(self
-                    .error(Cause::Untrusted, action, "a symbolic link lies in the way")
-                    .with_hint("name this folder as remote in your own DVC configuration"));
-            }
-            Err(error) => return Err(self.failure(action, error)),
+            Err(error) => return Err(self.not_opened(action, error)),
         };
         let metadata = file.metadata().map_err(|error| self.failure(action, error))?;
         if !metadata.is_file() {
             return Err(self.error(Cause::Misconfigured, action, "not a regular file"));
         }
         Ok((file, metadata.len()))
+    }
+
+    /// The objects of `prefix` behind `after`, up to a page of them.
+    fn page(&self, prefix: Prefix, after: &str, action: &str) -> Result<Page, RemoteError> {
+        let root = self.open_root(action)?;
+        if let Ok(true) = self.is_empty() {
+            return Err(self.missing(action));
+        }
+        let mut objects = Vec::new();
+        for first in prefix.first_bytes() {
+            if objects.len() > PAGE {
+                break;
+            }
+            let folder = prefix.folder(first);
+            if folder.as_str() >= after || after.starts_with(&folder) {
+                let start = objects.len();
+                self.list_folder(&root, &folder, action, |key, size| {
+                    if prefix.contains(&key) && *key.path() > *after {
+                        objects.push((key, size));
+                    }
+                })?;
+                objects[start..].sort_unstable();
+            }
+        }
+        Ok(Page::cut(objects))
+    }
+
+    /// Gives every regular file of one folder that is named as an object; a folder that does not
+    /// exist has none.
+    fn list_folder(
+        &self,
+        root: &OwnedFd,
+        path: &str,
+        action: &str,
+        mut each: impl FnMut(Key, u64),
+    ) -> Result<(), RemoteError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = match self.open_below(root, path.trim_end_matches('/'), flags) {
+            Ok(folder) => folder,
+            Err(error) if is_none(&error, self.strictness) => return Ok(()),
+            Err(error) => return Err(self.not_opened(action, error)),
+        };
+        let failed = |errno: rustix::io::Errno| self.failure(action, errno.into());
+        let follow = match self.strictness {
+            Strictness::Own => AtFlags::empty(),
+            Strictness::Confined => AtFlags::SYMLINK_NOFOLLOW,
+        };
+        for entry in Dir::read_from(&folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            let Some(key) =
+                name.to_str().ok().and_then(|it| Key::from_path(&format!("{path}{it}")))
+            else {
+                continue;
+            };
+            // One that goes meanwhile is no object any more, and a link may lead nowhere.
+            let Ok(stat) = rustix::fs::statat(&folder, name, follow) else { continue };
+            if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+                each(key, stat.st_size as u64);
+            }
+        }
+        Ok(())
+    }
+
+    /// What lies below is not there as it should be.
+    fn not_opened(&self, action: &str, error: io::Error) -> RemoteError {
+        if is_link(&error) && self.strictness == Strictness::Confined {
+            return self
+                .error(Cause::Untrusted, action, "a symbolic link lies in the way")
+                .with_hint("name this folder as remote in your own DVC configuration");
+        }
+        self.failure(action, error)
     }
 
     /// A folder that is away is the folder's fault, not the object's.
@@ -200,23 +281,28 @@ impl Directory {
     /// Opens step by step, so that no component is a link unless links may be followed.
     ///
     /// Without `NONBLOCK` opening a named pipe would wait for a writer.
-    fn open_below(&self, root: OwnedFd, path: &str) -> io::Result<OwnedFd> {
-        let last = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    fn open_below(&self, root: &OwnedFd, path: &str, last: OFlags) -> io::Result<OwnedFd> {
         if self.strictness == Strictness::Own {
             return Ok(rustix::fs::openat(root, path, last, Mode::empty())?);
         }
         let step = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let (folders, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let mut folder = root;
+        let mut folder: Option<OwnedFd> = None;
         for component in folders.split('/').filter(|component| !component.is_empty()) {
-            folder = rustix::fs::openat(folder, component, step, Mode::empty())?;
+            let within = folder.as_ref().unwrap_or(root);
+            folder = Some(rustix::fs::openat(within, component, step, Mode::empty())?);
         }
-        Ok(rustix::fs::openat(folder, name, last | OFlags::NOFOLLOW, Mode::empty())?)
+        let within = folder.as_ref().unwrap_or(root);
+        Ok(rustix::fs::openat(within, name, last | OFlags::NOFOLLOW, Mode::empty())?)
+    }
+
+    fn is_empty(&self) -> io::Result<bool> {
+        std::fs::read_dir(&self.root).map(|mut entries| entries.next().is_none())
     }
 
     /// The object is not there; but an empty folder is more likely one that is not mounted.
     fn missing(&self, action: &str) -> RemoteError {
-        match std::fs::read_dir(&self.root).map(|mut entries| entries.next().is_none()) {
+        match self.is_empty() {
             Ok(false) => self.error(Cause::Missing, action, "there is no such object"),
             Ok(true) => self
                 .error(Cause::Misconfigured, action, "the folder is empty")
@@ -235,6 +321,16 @@ impl Directory {
 
     fn error(&self, cause: Cause, action: &str, reason: &str) -> RemoteError {
         RemoteError::new(cause, action, &self.url, reason)
+    }
+}
+
+/// Whether there is no such folder; a file in its place cannot be told from a link where those are
+/// refused.
+fn is_none(error: &io::Error, strictness: Strictness) -> bool {
+    match error.kind() {
+        io::ErrorKind::NotFound => true,
+        io::ErrorKind::NotADirectory => strictness == Strictness::Own,
+        _ => false,
     }
 }
 

@@ -1,13 +1,13 @@
 //! A remote in memory, for tests of every floor above.
 
-use std::{collections::HashMap, ops::Range};
+use std::{collections::BTreeMap, ops::Range};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 
-use super::{Body, Cause, Remote, RemoteError, get_action, range::cut, size_action};
+use super::{Body, Cause, Page, Prefix, Remote, RemoteError, get_action, range::cut, size_action};
 use crate::{id::Key, stats::Counter};
 
 /// How much comes at once, small enough that readers see several chunks.
@@ -16,9 +16,10 @@ const CHUNK: usize = 64 << 10;
 /// A map from key to bytes that counts what is asked of it.
 #[derive(Debug, Default)]
 pub struct MemoryRemote {
-    objects: Mutex<HashMap<Key, Bytes>>,
+    objects: Mutex<BTreeMap<Key, Bytes>>,
     gets: Counter,
     sizes: Counter,
+    lists: Counter,
 }
 
 impl MemoryRemote {
@@ -47,6 +48,11 @@ impl MemoryRemote {
         self.sizes.value()
     }
 
+    /// How often [`Remote::list`] was called.
+    pub fn lists(&self) -> u64 {
+        self.lists.value()
+    }
+
     fn find(&self, key: Key, action: String) -> Result<Bytes, RemoteError> {
         self.objects.lock().get(&key).cloned().ok_or_else(|| {
             RemoteError::new(Cause::Missing, action, self.url(), "there is no such object")
@@ -72,6 +78,19 @@ impl Remote for MemoryRemote {
     async fn size(&self, key: Key) -> Result<u64, RemoteError> {
         self.sizes.add(1);
         Ok(self.find(key, size_action(key))?.len() as u64)
+    }
+
+    async fn list(&self, prefix: Prefix, after: Option<&str>) -> Result<Page, RemoteError> {
+        self.lists.add(1);
+        let objects = self.objects.lock();
+        // Keys of one scheme are in the order of their names.
+        let wanted = objects.iter().filter(|(key, _)| prefix.contains(key));
+        let wanted = wanted.filter(|(key, _)| after.is_none_or(|after| *key.path() > *after));
+        Ok(Page::cut(wanted.map(|(key, bytes)| (*key, bytes.len() as u64))))
+    }
+
+    fn lists_cheaply(&self) -> bool {
+        true
     }
 
     fn url(&self) -> &'static str {

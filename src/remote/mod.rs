@@ -13,6 +13,7 @@ use crate::id::Key;
 
 mod failing;
 mod http;
+mod listing;
 mod local;
 mod memory;
 mod range;
@@ -23,6 +24,8 @@ mod transport;
 
 pub use failing::{FailingRemote, Fault};
 pub use http::{HttpAuth, HttpRemote, HttpSettings};
+pub(crate) use listing::list_action;
+pub use listing::{PAGE, Page, Prefix};
 pub use local::{LocalRemote, Strictness};
 pub use memory::MemoryRemote;
 pub use retry::RequestLimits;
@@ -43,6 +46,15 @@ pub trait Remote: Send + Sync + fmt::Debug {
 
     /// The size of an object in bytes.
     async fn size(&self, key: Key) -> Result<u64, RemoteError>;
+
+    /// A page of the objects of `prefix` whose names come after `after`, or the first page.
+    ///
+    /// Names are those below the remote's URL, as [`Key::path`] gives them; `after` need not exist.
+    /// [`Cause::Unsupported`] where nothing can be listed.
+    async fn list(&self, prefix: Prefix, after: Option<&str>) -> Result<Page, RemoteError>;
+
+    /// Whether a page of a listing costs about as much as the question for one size.
+    fn lists_cheaply(&self) -> bool;
 
     /// The URL, without credentials, for messages and as the scope of size claims.
     fn url(&self) -> &str;
@@ -81,6 +93,8 @@ pub enum Cause {
     Untrusted,
     /// Network trouble, time-outs, throttling or server errors that outlasted the retries.
     Unreachable,
+    /// This kind of remote offers no such thing.
+    Unsupported,
 }
 
 /// A failed request: what was asked of which remote, and why it failed.

@@ -1,6 +1,7 @@
 //! What every kind of remote promises, held against each of them.
 
 mod http;
+mod listings;
 mod moto;
 mod objects;
 mod s3;
@@ -44,6 +45,7 @@ async fn holds(remote: Arc<dyn Remote>) {
     a_missing_object_is_missing(&*remote).await;
     a_big_object_comes_in_order_and_in_pieces(&*remote, &objects).await;
     a_dropped_body_leaves_the_remote_usable(&*remote, &objects).await;
+    listings::every_object_is_listed(&*remote, &objects).await;
     many_gets_at_once_do_not_mix(remote, &objects).await;
 }
 

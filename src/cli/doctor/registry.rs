@@ -237,7 +237,7 @@ impl Probe {
             Cause::Unreachable => {
                 Some("is the network up, and the server's name right?".to_owned())
             }
-            Cause::Missing | Cause::Misconfigured | Cause::Untrusted => None,
+            Cause::Missing | Cause::Misconfigured | Cause::Untrusted | Cause::Unsupported => None,
         };
         Check { hint: error.hint.clone().or(usual), ..check }
     }

@@ -14,7 +14,8 @@ use reqwest::{
 use tokio::sync::OnceCell;
 
 use super::{
-    Body, Cause, Remote, RemoteError, RequestLimits, TlsVerify, get_action,
+    Body, Cause, Page, Prefix, Remote, RemoteError, RequestLimits, TlsVerify, get_action,
+    list_action,
     range::range_header,
     resume::{self, Answer, Ranged},
     retry::persist,
@@ -268,6 +269,15 @@ impl Remote for HttpRemote {
                 .with_hint(network_hint(""))
         };
         persist(self.limits(), stalled, || self.ask_size(key)).await
+    }
+
+    async fn list(&self, prefix: Prefix, _after: Option<&str>) -> Result<Page, RemoteError> {
+        let reason = "HTTP has no listings";
+        Err(self.error(Cause::Unsupported, &list_action(prefix), reason))
+    }
+
+    fn lists_cheaply(&self) -> bool {
+        false
     }
 
     fn url(&self) -> &str {

@@ -145,6 +145,7 @@ fn judge_code(code: &str) -> Option<(Cause, &'static str)> {
         "SignatureDoesNotMatch" => (Cause::Denied, "the secret key is not right"),
         "RequestTimeTooSkewed" => (Cause::Denied, "set this machine's clock"),
         "AccessDenied" | "AccessDeniedException" | "AllAccessDisabled" => (Cause::Denied, ALLOW),
+        "NotImplemented" => (Cause::Unsupported, "another server may offer it"),
         "InvalidObjectState" => (Cause::Unreachable, "the object is archived: restore it first"),
         "PreconditionFailed" => {
             (Cause::Unreachable, "the object changed while it was read; try again")

@@ -26,7 +26,7 @@ use self::{
     settings::CustomerKey,
 };
 use super::{
-    Body, Cause, Remote, RemoteError, RequestLimits, get_action,
+    Body, Cause, Page, Prefix, Remote, RemoteError, RequestLimits, get_action, list_action,
     range::{content_range, range_header},
     resume::{self, Answer, Ranged},
     retry::persist,
@@ -37,6 +37,7 @@ use crate::id::Key;
 mod client;
 mod connector;
 mod errors;
+mod list;
 mod settings;
 
 pub use settings::S3Settings;
@@ -75,9 +76,13 @@ impl S3Remote {
     }
 
     fn object_name(&self, key: Key) -> String {
+        self.full_name(&key.path())
+    }
+
+    fn full_name(&self, path: &str) -> String {
         match self.0.settings.prefix.trim_matches('/') {
-            "" => key.path(),
-            prefix => format!("{prefix}/{}", key.path()),
+            "" => path.to_owned(),
+            prefix => format!("{prefix}/{path}"),
         }
     }
 
@@ -286,6 +291,18 @@ impl Remote for S3Remote {
                 .with_hint(errors::NETWORK_HINT)
         };
         persist(self.limits(), stalled, || Box::pin(self.ask_size(key))).await
+    }
+
+    async fn list(&self, prefix: Prefix, after: Option<&str>) -> Result<Page, RemoteError> {
+        let stalled = || {
+            self.error(Cause::Unreachable, &list_action(prefix), "no answer in time")
+                .with_hint(errors::NETWORK_HINT)
+        };
+        persist(self.limits(), stalled, || Box::pin(self.ask_page(prefix, after))).await
+    }
+
+    fn lists_cheaply(&self) -> bool {
+        true
     }
 
     fn url(&self) -> &str {

@@ -6,6 +6,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use futures_util::{StreamExt, stream};
+
 use super::objects::Objects;
 
 /// A running `moto_server`; dropping it ends it.
@@ -49,9 +51,11 @@ impl Moto {
             assert!(response.status().is_success(), "{}", response.status());
         };
         put(String::new(), Vec::new()).await;
-        for (key, content) in objects.all() {
-            put(format!("/{prefix}/{}", key.path()), content.clone()).await;
-        }
+        let all = stream::iter(objects.all());
+        all.for_each_concurrent(8, |(key, content)| {
+            put(format!("/{prefix}/{}", key.path()), content.clone())
+        })
+        .await;
     }
 }
 

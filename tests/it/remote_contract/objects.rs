@@ -8,6 +8,9 @@ use md5::{Digest, Md5};
 /// A small, an empty and a big object, one of the older layout, and a manifest.
 pub(super) struct Objects(Vec<(Key, Vec<u8>)>);
 
+/// How many objects [`Objects::crowd`] has: three pages of a listing.
+pub(super) const CROWD: usize = 2050;
+
 fn key(content: &[u8], scheme: Scheme, is_manifest: bool) -> Key {
     Key { digest: Md5::digest(content).into(), scheme, is_manifest }
 }
@@ -35,6 +38,18 @@ impl Objects {
         Self(contents.map(|(bytes, scheme, dir)| (key(&bytes, scheme, dir), bytes)).into())
     }
 
+    /// So many of both layouts in one folder that a listing takes pages, each as long as its number
+    /// among three says. The remote is not to look at their content.
+    pub(super) fn crowd() -> Self {
+        let objects = (0..CROWD + 3).map(|n| {
+            let mut digest = [0xcc; 16];
+            digest[1..9].copy_from_slice(&(n as u64).wrapping_mul(NUMBERS).to_be_bytes());
+            let scheme = if n < CROWD { Scheme::Md5 } else { Scheme::Dos2Unix };
+            (Key { digest, scheme, is_manifest: n.is_multiple_of(5) }, vec![0; n % 3])
+        });
+        Self(objects.collect())
+    }
+
     pub(super) fn all(&self) -> &[(Key, Vec<u8>)] {
         &self.0
     }
@@ -52,13 +67,34 @@ impl Objects {
     }
 
     pub(super) fn write_below(&self, folder: &Path) {
-        for (key, content) in &self.0 {
-            let path = folder.join(key.path());
-            fs::create_dir_all(path.parent().expect("a folder")).expect("folders");
-            fs::write(path, content).expect("an object");
-        }
+        self.0.iter().for_each(|(key, content)| write(&folder.join(key.path()), content));
     }
 }
+
+/// Puts [`STRANGERS`] into a folder.
+pub(super) fn write_strangers_below(folder: &Path) {
+    for name in STRANGERS {
+        write(&folder.join(name), b"stranger");
+    }
+}
+
+fn write(path: &Path, content: &[u8]) {
+    fs::create_dir_all(path.parent().expect("a folder")).expect("folders");
+    fs::write(path, content).expect("an object");
+}
+
+/// Odd, so that multiplying by it gives no number twice.
+const NUMBERS: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Names beside objects that are none.
+pub(super) const STRANGERS: [&str; 6] = [
+    "files/md5/cc/notes.txt",
+    "files/md5/cc/cccccccccccccccccccccccccccccc.tmp",
+    "files/md5/CC/cccccccccccccccccccccccccccccc",
+    "cc/CCCCCCCCCCCCCCCCCCCCCCCCCCCCCC",
+    "cc/cccccccccccccccccccccccccccccc.unpacked/x",
+    "runs/cc/cccccccccccccccccccccccccccccc",
+];
 
 /// Keys that no remote has; one is a folder where objects are files.
 pub(super) fn absent() -> [Key; 3] {
