@@ -133,11 +133,6 @@ impl Key {
         format!("{prefix}{}/{}{suffix}", &hex[..2], &hex[2..])
     }
 
-    /// Whether it names the content of every empty file.
-    pub const fn is_empty_content(&self) -> bool {
-        !self.is_manifest && BlobId { digest: self.digest, scheme: self.scheme }.is_empty_content()
-    }
-
     /// The key with that [`path`](Self::path), if any has it.
     pub fn from_path(path: &str) -> Option<Self> {
         let (scheme, rest) = match path.strip_prefix("files/md5/") {

@@ -47,7 +47,7 @@ impl Seen {
     pub(super) fn open(path: &Path) -> Self {
         let mut verdicts = LruCache::new(LIMIT);
         let records = Records::open(path, 2 * LIMIT.get() as u64).and_then(|records| {
-            records.read_from(0, |record: &[u8; WIDTH]| {
+            records.read_new(|record: &[u8; WIDTH]| {
                 let mut digest = [0; 16];
                 digest.copy_from_slice(&record[..16]);
                 verdicts.put(Fingerprint(digest), record[16] == 1);
