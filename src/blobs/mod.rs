@@ -13,10 +13,11 @@
 //!    partial was resumed. They are served unchecked until all are there; from then on every read
 //!    waits for the check.
 //! 4. Where the cache's disk fails, both go on in bounded memory ([`memory`]).
+//!
+//! Sizes alone are learnt one by one, or in [`bulk`].
 
 use std::{sync::Arc, time::Instant};
 
-use futures_util::StreamExt as _;
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, mpsc},
@@ -30,6 +31,7 @@ use crate::{
     stats::Stats,
 };
 
+mod bulk;
 mod error;
 mod fetch;
 mod first;
@@ -39,9 +41,11 @@ mod stream;
 mod target;
 mod window;
 
+pub use bulk::{Learnt, Unsized};
 pub use error::{BlobError, Failure};
 pub use fetch::{Fetch, Reader};
 
+use bulk::Surveys;
 use flight::Flights;
 use memory::Memory;
 use target::{Context, Target, is_size_fixed};
@@ -51,9 +55,6 @@ pub const SMALL: u64 = 8 << 20;
 
 /// What the first request for a blob of unknown size asks for.
 pub const FIRST: u64 = 1 << 20;
-
-/// Sizes asked for at once.
-const SIZES_AT_ONCE: usize = 64;
 
 /// The remotes that may have an object, in the order in which they are asked.
 pub type Sources = Arc<[Arc<dyn Remote>]>;
@@ -84,6 +85,7 @@ impl Options {
 pub struct Blobs {
     context: Arc<Context>,
     flights: Arc<Flights<(Key, Option<Scope>), Fetch>>,
+    surveys: Arc<Surveys>,
 }
 
 /// The answer to an open.
@@ -130,7 +132,7 @@ impl Blobs {
             ahead: Semaphore::new((requests * 3 / 4).max(1)),
             invalid: options.invalid,
         };
-        Self { context: Arc::new(context), flights: Arc::default() }
+        Self { context: Arc::new(context), flights: Arc::default(), surveys: Arc::default() }
     }
 
     /// Opens an object without waiting: no hashing and no network on the calling thread.
@@ -179,39 +181,37 @@ impl Blobs {
         sources: &Sources,
     ) -> Result<u64, BlobError> {
         let key = id.into();
-        if is_empty(&key) {
-            return Ok(0);
+        if let Some(bytes) = self.size_at_hand(key, sources).await {
+            return Ok(bytes);
         }
-        let scope = scope_of(sources);
-        let known = scope.and_then(|scope| self.context.sizes.get(&key, scope));
-        if let Some(size) = known {
-            return Ok(size.bytes);
-        }
-        if let Lookup::Hit(blob) = self.context.cache.open_blob(&key, None) {
-            if let Some(scope) = scope {
-                self.context.sizes.record_verified(&key, scope, blob.size());
-            }
-            return Ok(blob.size());
-        }
-        match self.flights.find(&(key, scope)).filter(|fetch| !fetch.has_failed()) {
+        match self.flights.find(&(key, scope_of(sources))).filter(|fetch| !fetch.has_failed()) {
             Some(fetch) => fetch.size().await,
             None => self.ask_size(key, sources).await,
         }
     }
 
-    /// [`Self::resolve_size`] for many objects, with at most 64 requests at once; the index knows
-    /// them afterwards. Objects that are missing are passed over, any other failure ends it.
-    pub async fn resolve_sizes(&self, keys: &[Key], sources: &Sources) -> Result<(), BlobError> {
-        let sizes =
-            futures_util::stream::iter(keys.to_vec()).map(|key| self.resolve_size(key, sources));
-        let mut sizes = sizes.buffer_unordered(SIZES_AT_ONCE);
-        while let Some(size) = sizes.next().await {
-            match size {
-                Ok(_) | Err(BlobError::Missing(_)) => {}
-                Err(error) => return Err(error),
-            }
+    /// The size of an object in bytes as far as this machine knows it: from the index, or else the
+    /// cache.
+    pub async fn size_at_hand(&self, id: impl Into<Key>, sources: &Sources) -> Option<u64> {
+        let key = id.into();
+        if is_empty(&key) {
+            return Some(0);
         }
-        Ok(())
+        let scope = scope_of(sources);
+        let known = scope.and_then(|scope| self.context.sizes.get(&key, scope));
+        if let Some(size) = known {
+            return Some(size.bytes);
+        }
+        let context = Arc::clone(&self.context);
+        let look = move || match context.cache.open_blob(&key, None) {
+            Lookup::Hit(blob) => Some(blob.size()),
+            Lookup::NeedsCheck(_) | Lookup::Miss => None,
+        };
+        let bytes = self.context.runtime.spawn_blocking(look).await.ok().flatten()?;
+        if let Some(scope) = scope {
+            self.context.sizes.record_verified(&key, scope, bytes);
+        }
+        Some(bytes)
     }
 
     /// What is known of an object's size without asking: verified, or claimed by its remote.
@@ -245,12 +245,22 @@ impl Blobs {
         }
     }
 
-    /// Puts the size that content turned out to have in place of a wrong claim.
-    pub fn correct_size(&self, id: impl Into<Key>, sources: &Sources, bytes: u64) {
+    /// Puts the size that content turned out to have in place of a wrong claim; it is one itself
+    /// as long as the content was not checked.
+    pub fn correct_size(
+        &self,
+        id: impl Into<Key>,
+        sources: &Sources,
+        bytes: u64,
+        is_verified: bool,
+    ) {
         let key = id.into();
         self.context.sizes.revise(&key);
-        if let Some(scope) = scope_of(sources) {
+        let Some(scope) = scope_of(sources) else { return };
+        if is_verified {
             self.context.sizes.record_verified(&key, scope, bytes);
+        } else {
+            self.context.sizes.record_claim(&key, scope, bytes);
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{future::join_all, stream};
+use futures_util::{StreamExt as _, future::join_all, stream};
 use md5::{Digest as _, Md5};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use super::*;
 use crate::{
     cache::{self, BLOCK},
-    remote::{Body, RemoteError},
+    remote::{Body, Page, Prefix, RemoteError},
 };
 
 const MIB: usize = 1 << 20;
@@ -167,6 +167,14 @@ impl Remote for Scripted {
     async fn size(&self, key: Key) -> Result<u64, RemoteError> {
         self.heads.fetch_add(1, Ordering::Relaxed);
         Ok(self.object(key)?.len() as u64)
+    }
+
+    async fn list(&self, _prefix: Prefix, _after: Option<&str>) -> Result<Page, RemoteError> {
+        Err(self.error(Cause::Unsupported))
+    }
+
+    fn lists_cheaply(&self) -> bool {
+        false
     }
 
     fn url(&self) -> &str {
@@ -671,11 +679,11 @@ async fn sizes_come_from_the_index_the_cache_a_download_or_the_remote() {
     let absent = Key { digest: [1; 16], ..keys[0] };
     lab.read(keys[0]).await.unwrap();
     lab.claim(keys[1], 2);
-    lab.blobs.resolve_sizes(&keys, &lab.sources()).await.unwrap();
+    assert!(lab.blobs.resolve_sizes(&keys, &lab.sources(), &|| ()).await.unwrap().is_empty());
     let sizes = keys.iter().map(|key| lab.blobs.known_size(*key, &lab.sources()));
     assert!(sizes.eq((1..=200).map(Some)));
     assert_eq!(lab.remote.heads.load(Ordering::Relaxed), 198);
-    lab.blobs.resolve_sizes(&keys, &lab.sources()).await.unwrap();
+    assert!(lab.blobs.resolve_sizes(&keys, &lab.sources(), &|| ()).await.unwrap().is_empty());
     assert_eq!(lab.remote.heads.load(Ordering::Relaxed), 198);
     let missing = lab.blobs.resolve_size(absent, &lab.sources()).await;
     assert!(matches!(missing, Err(BlobError::Missing(_))));

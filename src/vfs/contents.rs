@@ -6,6 +6,7 @@ use super::{Vfs, VfsError, attributes::Size};
 use crate::{
     git::Repository,
     id::{BlobId, Key},
+    remote::Cause,
     segments::Segment,
     tree::{OutputId, Tree},
 };
@@ -47,7 +48,14 @@ impl Vfs {
         }
         let mut result = Ok(());
         for (output, keys) in by_output {
-            let learnt = self.blobs.resolve_sizes(&keys, &self.sources(tree, output)).await;
+            let sources = self.sources(tree, output);
+            let learnt = match self.blobs.resolve_sizes(&keys, &sources, &|| ()).await {
+                Ok(failed) => failed
+                    .iter()
+                    .find(|it| it.cause == Cause::Denied)
+                    .map_or(Ok(()), |it| Err(it.error(&sources))),
+                Err(error) => Err(error),
+            };
             result = result.and(learnt.map_err(VfsError::from));
         }
         result

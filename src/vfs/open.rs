@@ -201,7 +201,8 @@ impl Vfs {
             _ => return Ok(file),
         };
         self.open_files.correct(ino);
-        self.blobs.correct_size(blob.id, &blob.sources, file.size);
+        let is_verified = matches!(file.content, Content::Cached(_));
+        self.blobs.correct_size(blob.id, &blob.sources, file.size, is_verified);
         self.tell(Event::File { ino, with_data: true });
         let error = VfsError::WrongSize { shown, actual: file.size };
         self.log_failure("open", &blob.file, &error);

@@ -7,7 +7,7 @@
 //! between, the whole folder is sized at once.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     num::NonZeroUsize,
     ops::ControlFlow,
     sync::Arc,
@@ -16,10 +16,11 @@ use std::{
 
 use lru::LruCache;
 use parking_lot::Mutex;
+use tokio::{sync::watch, time::timeout};
 
 use super::{Epoch, Ino, Vfs, VfsError, attributes::Size};
 use crate::{
-    blobs::{BlobError, Sources},
+    blobs::{BlobError, Sources, Unsized},
     id::{BlobId, Key},
     tree::{Index, Node, OutputId, Tree},
 };
@@ -33,15 +34,35 @@ pub(super) struct Sizing {
     listed: Mutex<LruCache<Ino, ()>>,
     /// The folder of the last file whose size was asked for, until something is read in it.
     asked: Mutex<Option<Ino>>,
-    /// Folders that are being sized.
-    running: Mutex<HashSet<Ino>>,
+    /// Folders that are being sized, and who tells of progress there.
+    running: Mutex<HashMap<Ino, watch::Receiver<()>>>,
+    /// Folders that were sized lately.
+    swept: Mutex<LruCache<Ino, Swept>>,
     /// When a remote was last found unreachable, and how: for a moment nobody waits for it again,
     /// or listing a folder would wait once for each of its files.
     trouble: Mutex<Option<(Instant, BlobError)>>,
 }
 
-/// How long a remote's trouble is remembered.
+/// A folder that was sized.
+#[derive(Debug)]
+struct Swept {
+    since: Instant,
+    /// Objects whose sizes nobody tells.
+    failed: HashMap<Key, Unsized>,
+}
+
+/// How long a remote's trouble is remembered, and what it lacks.
 const TROUBLE: Duration = Duration::from_secs(10);
+
+/// How long the sizing of one folder may take.
+const SIZING: Duration = Duration::from_mins(2);
+
+/// How long the question for one size waits for its folder, before it asks by itself.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Folders that were sized lately, and how many failures are remembered of each.
+const SWEPT: NonZeroUsize = NonZeroUsize::new(16).unwrap();
+const FAILURES: usize = 100_000;
 
 impl Default for Sizing {
     fn default() -> Self {
@@ -49,6 +70,7 @@ impl Default for Sizing {
             listed: Mutex::new(LruCache::new(LISTED)),
             asked: Mutex::default(),
             running: Mutex::default(),
+            swept: Mutex::new(LruCache::new(SWEPT)),
             trouble: Mutex::default(),
         }
     }
@@ -67,8 +89,25 @@ impl Sizing {
 
     fn note_trouble(&self, error: &BlobError) {
         if let BlobError::Unreachable(_) = error {
-            *self.trouble.lock() = Some((Instant::now(), error.clone()));
+            self.note_general_trouble(error);
         }
+    }
+
+    /// Trouble that is not about one object alone.
+    fn note_general_trouble(&self, error: &BlobError) {
+        *self.trouble.lock() = Some((Instant::now(), error.clone()));
+    }
+
+    fn note_swept(&self, folder: Ino, failed: impl IntoIterator<Item = Unsized>) {
+        let failed = failed.into_iter().take(FAILURES).map(|it| (it.key, it)).collect();
+        self.swept.lock().put(folder, Swept { since: Instant::now(), failed });
+    }
+
+    /// Whether the folder was sized just now, and what that said of one of its objects.
+    fn swept(&self, folder: Ino, key: Key) -> (bool, Option<Unsized>) {
+        let mut swept = self.swept.lock();
+        let fresh = swept.get(&folder).filter(|swept| swept.since.elapsed() < TROUBLE);
+        (fresh.is_some(), fresh.and_then(|swept| swept.failed.get(&key).copied()))
     }
 
     /// The trouble that a remote is known to be in.
@@ -97,13 +136,9 @@ impl Vfs {
         let Some(Node::Blob { id: Some(id), output, .. }) = tree.node(index)? else { return Ok(0) };
         let folder = Ino::new(epoch.slot, tree.parent(index)?);
         let sources = self.sources(tree, output);
-        let result = if let Some(error) = self.sizing.trouble(&sources) {
-            Err(error)
-        } else if self.sizing.is_one_of_many(folder) {
-            self.size_folder(folder, epoch);
-            self.blobs.resolve_size(id, &sources).await
-        } else {
-            self.blobs.size_by_fetch(id, &sources).await
+        let result = match self.blobs.size_at_hand(id, &sources).await {
+            Some(size) => Ok(size),
+            None => self.ask_size((epoch, folder), id.into(), &sources).await,
         };
         let error = match result {
             Ok(size) => return Ok(size),
@@ -117,22 +152,79 @@ impl Vfs {
         Err(error)
     }
 
-    /// Starts asking for every unknown size in a folder, unless that is going on.
-    fn size_folder(&self, folder: Ino, epoch: &Arc<Epoch>) {
-        if !self.sizing.running.lock().insert(folder) {
-            return;
+    /// Asks the remotes for a size, as the rest of its folder suggests.
+    async fn ask_size(
+        &self,
+        (epoch, folder): (&Arc<Epoch>, Ino),
+        key: Key,
+        sources: &Sources,
+    ) -> Result<u64, BlobError> {
+        if let Some(error) = self.sizing.trouble(sources) {
+            return Err(error);
         }
-        let (vfs, epoch) = (self.myself(), Arc::clone(epoch));
-        self.runtime.spawn(async move {
-            if let Some(tree) = epoch.tree() {
-                for (sources, keys) in vfs.unknown_sizes(tree, folder.index()) {
-                    if let Err(error) = vfs.blobs.resolve_sizes(&keys, &sources).await {
-                        vfs.sizing.note_trouble(&error);
+        if !self.sizing.is_one_of_many(folder) {
+            return self.blobs.size_by_fetch(key, sources).await;
+        }
+        if let Some(mut progress) = self.size_folder(folder, key, epoch) {
+            let told = async {
+                while self.blobs.known_size(key, sources).is_none() {
+                    if progress.changed().await.is_err() {
+                        return;
                     }
                 }
-            }
+            };
+            // However it ended, what is known now decides.
+            drop(timeout(PATIENCE, told).await);
+        }
+        if let Some(size) = self.blobs.known_size(key, sources) {
+            return Ok(size);
+        }
+        if let Some(error) = self.sizing.trouble(sources) {
+            return Err(error);
+        }
+        match self.sizing.swept(folder, key) {
+            (_, Some(failed)) => Err(failed.error(sources)),
+            _ => self.blobs.resolve_size(key, sources).await,
+        }
+    }
+
+    /// Has every unknown size in a folder asked for, once however many want one of them; gives who
+    /// tells of progress. Nothing if that was done just now.
+    fn size_folder(
+        &self,
+        folder: Ino,
+        key: Key,
+        epoch: &Arc<Epoch>,
+    ) -> Option<watch::Receiver<()>> {
+        let mut running = self.sizing.running.lock();
+        if let Some(progress) = running.get(&folder) {
+            return Some(progress.clone());
+        }
+        if let (true, _) = self.sizing.swept(folder, key) {
+            return None;
+        }
+        let (teller, progress) = watch::channel(());
+        running.insert(folder, progress.clone());
+        let (vfs, epoch) = (self.myself(), Arc::clone(epoch));
+        self.runtime.spawn(async move {
+            let sizing = vfs.learn_folder(&epoch, folder, &teller);
+            // What it has not learnt by then is asked anew.
+            drop(timeout(SIZING, sizing).await);
             vfs.sizing.running.lock().remove(&folder);
         });
+        Some(progress)
+    }
+
+    async fn learn_folder(&self, epoch: &Epoch, folder: Ino, teller: &watch::Sender<()>) {
+        let Some(tree) = epoch.tree() else { return };
+        let mut failed = Vec::new();
+        for (sources, keys) in self.unknown_sizes(tree, folder.index()) {
+            match self.blobs.resolve_sizes(&keys, &sources, &|| _ = teller.send(())).await {
+                Ok(rest) => failed.extend(rest),
+                Err(error) => self.sizing.note_general_trouble(&error),
+            }
+        }
+        self.sizing.note_swept(folder, failed);
     }
 
     /// The blobs of unknown size directly in a folder, by the remote that has them.

@@ -42,6 +42,7 @@ mod remote_contract;
 mod s3server_dvc;
 mod semantics;
 mod service;
+mod sizes;
 mod stats;
 mod told_sizes;
 mod unprivileged;

@@ -87,7 +87,6 @@ impl Pull {
     fn correct_size(&self, size: u64) {
         let target = &self.target;
         tracing::warn!(key = %target.key, url = target.url(), size, "size was claimed wrong");
-        target.context.sizes.forget_claim(&target.key, target.scope());
         target.context.sizes.record_claim(&target.key, target.scope(), size);
         let Some(fetch) = self.fetch.upgrade() else {
             return;
