@@ -19,8 +19,8 @@ use crate::registry_builder::RegistryBuilder;
 /// Files in the folder `data`.
 pub(crate) const FILES: usize = 10_000;
 
-/// Bytes of the file `large`, which is in the cache.
-pub(crate) const LARGE: usize = 16 << 20;
+/// Bytes of the file `large`, which is in the cache once it was opened.
+pub(crate) const LARGE: usize = 8 << 20;
 
 /// The file system, and all that it stands on.
 pub(crate) struct Lab {

@@ -289,6 +289,7 @@ impl Blobs {
         let mut missing = None;
         for remote in sources.iter() {
             self.context.stats.remote_requests.add(1);
+            self.context.stats.size_questions.add(1);
             let asked = Instant::now();
             let answer = remote.size(key).await;
             self.context.stats.latencies.remote.record(asked.elapsed());

@@ -107,6 +107,10 @@ fn describe(report: &Report) -> String {
     let (memory, descriptors) = (size(process("resident_bytes")), process("descriptors"));
     let limit = process("descriptor_limit");
     line("process", &format!("{memory}, {descriptors} of {limit} descriptors"));
+    let (questions, listings) = (number("size_questions"), number("size_listings"));
+    if questions + listings > 0 {
+        line("sizes", &format!("{questions} asked for, {listings} pages listed"));
+    }
     if number("verification_failures") > 0 {
         line("damaged", &format!("{} contents", number("verification_failures")));
     }

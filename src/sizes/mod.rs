@@ -18,6 +18,7 @@
 //! which nobody outside can make collide, and the size itself.
 
 use std::{
+    cell::RefCell,
     collections::hash_map::RandomState,
     hash::BuildHasher as _,
     num::NonZeroUsize,
@@ -81,6 +82,22 @@ pub struct Scope([u8; 5]);
 impl Scope {
     /// The scope of the remote at `url`.
     pub fn of(url: &str) -> Self {
+        thread_local! {
+            /// Whoever asks mostly asks for the same remote again, once for every file.
+            static LAST: RefCell<(String, Scope)> = const {
+                RefCell::new((String::new(), Scope::GLOBAL))
+            };
+        }
+        LAST.with_borrow_mut(|(last, scope)| {
+            if last != url || last.is_empty() {
+                *scope = Self::hash(url);
+                url.clone_into(last);
+            }
+            *scope
+        })
+    }
+
+    fn hash(url: &str) -> Self {
         let digest: [u8; 16] = Md5::digest(url.as_bytes()).into();
         let mut scope = [0; 5];
         scope.copy_from_slice(&digest[..5]);

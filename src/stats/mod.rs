@@ -64,6 +64,10 @@ counters! {
     misses,
     /// Requests made to remotes; one that is tried again counts once.
     remote_requests,
+    /// Requests for the size of one object.
+    size_questions,
+    /// Pages of listings, each with the sizes of up to a thousand objects.
+    size_listings,
     /// Requests that ended in an error.
     remote_errors,
     /// Bytes received from remotes.

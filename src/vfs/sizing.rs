@@ -242,7 +242,19 @@ impl Vfs {
         if walked.is_err() {
             tracing::debug!("{}: some sizes are asked for one by one", tree.shown_path(folder));
         }
-        let by_sources = by_output.into_iter();
-        by_sources.map(|(output, keys)| (self.sources(tree, output), keys)).collect()
+        // Outputs of one remote are asked for together: each may be a single file.
+        let mut by_sources: Vec<(Sources, Vec<Key>)> = Vec::new();
+        for (output, keys) in by_output {
+            let sources = self.sources(tree, output);
+            match by_sources.iter_mut().find(|(known, _)| are_same(known, &sources)) {
+                Some((_, known)) => known.extend(keys),
+                None => by_sources.push((sources, keys)),
+            }
+        }
+        by_sources
     }
+}
+
+fn are_same(one: &Sources, other: &Sources) -> bool {
+    one.len() == other.len() && one.iter().zip(&**other).all(|(a, b)| Arc::ptr_eq(a, b))
 }

@@ -13,6 +13,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Instant,
 };
 
 use super::{BlobError, Blobs, Sources, is_empty, scope_of, target::Context};
@@ -73,11 +74,13 @@ impl Blobs {
         Ok(failed)
     }
 
-    /// Those objects of which neither index nor cache knows the size, and whose download does not
-    /// tell it either.
+    /// Those objects, each once, of which neither index nor cache knows the size, and whose download
+    /// does not tell it either.
     async fn unknown(&self, keys: &[Key], scope: Scope) -> Vec<Key> {
+        let mut seen = HashSet::new();
         let is_asked = |key: &&Key| {
             !is_empty(key)
+                && seen.insert(**key)
                 && self.context.sizes.get(key, scope).is_none()
                 && self.flights.find(&(**key, Some(scope))).is_none_or(|fetch| fetch.has_failed())
         };
@@ -160,15 +163,14 @@ impl Bulk<'_> {
         }
         let mut sorted = wanted.clone();
         sorted.sort_unstable();
-        sorted.dedup();
         let (objects, mut failed) = self.survey(&mut sorted).await;
         (self.learnt)();
         let (listed, asked): (Vec<_>, Vec<_>) =
             runs(&sorted, objects).into_iter().partition(|run| is_worth_a_page(run));
         let mut jobs: Vec<_> = listed.into_iter().map(|run| Job::List(run.to_vec())).collect();
         // In the order of the folder, which is how programs go through it.
-        let mut asked: HashSet<Key> = asked.concat().into_iter().collect();
-        jobs.extend(wanted.into_iter().filter(|key| asked.remove(key)).map(Job::Ask));
+        let asked: HashSet<Key> = asked.concat().into_iter().collect();
+        jobs.extend(wanted.into_iter().filter(|key| asked.contains(key)).map(Job::Ask));
         failed.extend(self.run(jobs).await?);
         Ok(failed)
     }
@@ -226,7 +228,11 @@ impl Bulk<'_> {
 
     async fn ask(&self, key: Key) -> Outcome {
         self.context.stats.remote_requests.add(1);
-        let error = match self.remote.size(key).await {
+        self.context.stats.size_questions.add(1);
+        let asked = Instant::now();
+        let answer = self.remote.size(key).await;
+        self.context.stats.latencies.remote.record(asked.elapsed());
+        let error = match answer {
             Ok(0) if !key.is_of_nothing() => {
                 // Whoever wants this one's size asks once more, and is told.
                 drop(self.context.empty(key, self.remote.url()));
@@ -276,7 +282,11 @@ impl Bulk<'_> {
     /// long as these are not too many.
     async fn page(&self, prefix: Prefix, after: &str, wanted: &[Key]) -> Result<Page, RemoteError> {
         self.context.stats.remote_requests.add(1);
-        let page = self.remote.list(prefix, Some(after)).await.inspect_err(|error| {
+        self.context.stats.size_listings.add(1);
+        let asked = Instant::now();
+        let listed = self.remote.list(prefix, Some(after)).await;
+        self.context.stats.latencies.remote.record(asked.elapsed());
+        let page = listed.inspect_err(|error| {
             self.context.stats.remote_errors.add(1);
             tracing::debug!(%error, "not listed");
             if error.cause != Cause::Unreachable {
