@@ -60,6 +60,13 @@ fn target(args: &GetArgs) -> Result<PathBuf, Failure> {
         let message = format!("get {}: {} exists", args.path.display(), out.display());
         return Err(Failure::new(Code::Conflict, message).hint("--force replaces it"));
     }
+    let folder = folder_of(&out);
+    if !folder.is_dir() {
+        let folder = escape(folder.as_os_str().as_bytes());
+        let message = format!("get {}: no such folder: {folder}", args.path.display());
+        let failure = Failure::new(Code::Usage, message);
+        return Err(failure.hint(format!("make it first: mkdir -p {folder}")));
+    }
     Ok(out)
 }
 
@@ -186,7 +193,7 @@ fn folder_of(path: &Path) -> &Path {
 
 /// Copies into a temporary file beside the target, which then takes its name.
 async fn copy_bytes(vfs: &Vfs, job: &Job, force: bool, progress: &Progress) -> Result<(), Failure> {
-    let failed = |error: io::Error| disk(&job.to, &error);
+    let failed = |error: io::Error| Failure::new(Code::Failed, format!("write: {error}"));
     let temporary = tempfile::Builder::new()
         .prefix(".dvcfs-")
         .permissions(fs::Permissions::from_mode(0o666))

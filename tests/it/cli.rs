@@ -5,6 +5,7 @@ mod cache;
 mod completions;
 mod config;
 mod doctor;
+mod get;
 mod help;
 mod man;
 mod progress;

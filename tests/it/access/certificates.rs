@@ -5,7 +5,7 @@ use crate::{
     bad_input::refused,
     registry_builder::RegistryBuilder,
     s3server::{Options, S3Server},
-    support::{PREFIX, Sandbox},
+    support::{PREFIX, Proxy, Sandbox},
 };
 
 /// A server that speaks TLS, and where its certificate lies.
@@ -22,6 +22,19 @@ fn are_known_by_a_bundle_that_dvc_names() {
     let (sandbox, registry, server, bundle) = with_own_certificate();
     configure(&sandbox, &server.endpoint(), &format!("    ssl_verify = {bundle}\n"));
     assert_is_read(&mut read(&sandbox, &registry));
+}
+
+#[test]
+fn of_another_host_are_refused() {
+    let (sandbox, registry, server, bundle) = with_own_certificate();
+    let proxy = Proxy::to(server.address());
+    configure(&sandbox, "https://storage.invalid", "");
+    let mut command = read(&sandbox, &registry);
+    command.env("HTTPS_PROXY", proxy.url("")).env("AWS_CA_BUNDLE", bundle);
+    let said = refused(&sandbox, &mut command);
+    assert!(said.starts_with("exit 6\n"), "{said}");
+    assert!(said.contains("certificate not valid for name \"storage.invalid\""), "{said}");
+    assert!(server.log().is_empty(), "{:?}", server.log());
 }
 
 #[test]

@@ -86,6 +86,30 @@ fn are_used_for_http_remotes_of_the_users_own() {
 }
 
 #[test]
+fn do_not_lead_where_a_repository_may_not_send_anybody() {
+    let (sandbox, registry, server) = served(Options { anonymous: true, ..Options::default() });
+    let proxy = Proxy::to(server.address());
+    let files = server.endpoint().replace("127.0.0.1", "localhost");
+    let files = format!("{files}/{}", crate::support::PREFIX);
+    registry
+        .text(
+            ".dvc/config",
+            &format!("[core]\n    remote = web\n['remote \"web\"']\n    url = {files}\n"),
+        )
+        .unwrap();
+    registry.commit("Move", crate::support::DATE).unwrap();
+    sandbox.user_config("");
+    let mut command = read(&sandbox, &registry);
+    let said = refused(&sandbox, command.env("HTTP_PROXY", proxy.url("")));
+    assert!(said.starts_with("exit 5\n") && said.contains("this machine"), "{said}");
+    assert!(proxy.log().is_empty() && server.log().is_empty(), "{:?}", proxy.log());
+    // Whoever trusts the repository says so.
+    let mut trusting = read(&sandbox, &registry);
+    assert_is_read(trusting.arg("--trust-remote").env("HTTP_PROXY", proxy.url("")));
+    assert!(!proxy.log().is_empty());
+}
+
+#[test]
 fn are_told_their_password_and_nobody_else_is() {
     let (sandbox, registry, server) = served(Options::default());
     let proxy = Proxy::to(server.address());
