@@ -10,8 +10,7 @@
 //! A `\r\n` across the border of two pieces is never touched. The last two agree until a piece
 //! looks unlike the first, so the third hasher starts only there, as a copy of the second.
 
-use md5::{Digest as _, Md5};
-
+use super::md5::Md5;
 use crate::id::{Digest, Scheme};
 
 /// DVC reads files in pieces of this many bytes.
@@ -68,7 +67,7 @@ impl Checker {
     pub fn finish(self) -> Digests {
         let legacy = self.legacy.map(Legacy::finish);
         Digests {
-            raw: self.raw.finalize().into(),
+            raw: self.raw.finish(),
             by_file: legacy.map(|(by_file, _)| by_file),
             by_piece: legacy.map(|(_, by_piece)| by_piece),
         }
@@ -144,8 +143,8 @@ impl Legacy {
         }
         self.end_piece();
         let by_file = self.by_file.map_or_else(Md5::new, |normaliser| normaliser.hasher);
-        let by_file: Digest = by_file.finalize().into();
-        (by_file, self.by_piece.map_or(by_file, |normaliser| normaliser.hasher.finalize().into()))
+        let by_file = by_file.finish();
+        (by_file, self.by_piece.map_or(by_file, |normaliser| normaliser.hasher.finish()))
     }
 }
 
@@ -198,6 +197,7 @@ fn is_text(head: &[u8]) -> bool {
 mod tests {
     use super::*;
     use crate::id::hex;
+    use md5::Digest as _;
     use proptest::collection::vec;
     use proptest::prelude::*;
     use proptest::sample::select;
@@ -211,7 +211,7 @@ mod tests {
     }
 
     fn md5(bytes: &[u8]) -> Digest {
-        Md5::digest(bytes).into()
+        md5::Md5::digest(bytes).into()
     }
 
     /// The definition, on content that is all in memory: `decide` sees the file and the piece.

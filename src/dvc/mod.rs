@@ -13,6 +13,7 @@ pub mod ignore;
 pub mod json;
 pub mod lockfile;
 pub mod manifest;
+pub(crate) mod md5;
 pub mod output;
 pub mod pipeline;
 pub mod record;
