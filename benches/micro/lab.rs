@@ -85,6 +85,7 @@ impl Lab {
             verify_before_open: false,
             mounted_at: now.as_secs() as i64,
             descriptors: 256,
+            tree_memory: u64::MAX,
         };
         let (events, received) = mpsc::unbounded_channel();
         let kept = (InodeTable::in_memory(), Arc::new(Segments::new(Some(&at("segments")))));

@@ -11,13 +11,15 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, task::JoinSet};
 
 use super::{
-    BlobError, first,
+    BlobError,
+    budget::{Rank, Urgency},
+    first,
     memory::Part,
-    stream::{Answer, Pull, Stream},
+    stream::{Answer, Ask, Pull, Stream},
     target::Target,
     window::Cursor,
 };
-use crate::cache::{BLOCK, BlockSet, CachedBlob, Partial, blocks_of};
+use crate::cache::{BlockSet, CachedBlob, Partial, Room, blocks_of};
 
 /// How often one download begins anew, because the size was wrong or the disk failed.
 const TROUBLES: u8 = 4;
@@ -28,6 +30,9 @@ const READS: u8 = 8;
 /// Bytes read at a time where all are wanted.
 const WHOLE_STEP: u64 = 1 << 20;
 
+/// How far ahead of itself a download goes that nobody waits for.
+const FILL_AHEAD: u64 = 32 << 20;
+
 /// A blob or manifest on its way here.
 ///
 /// When the last holder drops it, the requests of a large blob stop and its partial stays; the
@@ -36,6 +41,8 @@ const WHOLE_STEP: u64 = 1 << 20;
 #[derive(Debug)]
 pub struct Fetch {
     pub(super) target: Arc<Target>,
+    /// How urgent its first request is, and for whom its bytes are kept.
+    pub(super) rank: Rank,
     state: Mutex<State>,
     changed: Notify,
     tasks: Mutex<JoinSet<()>>,
@@ -78,9 +85,10 @@ enum Ready {
 }
 
 impl Fetch {
-    pub(super) fn new(target: Target) -> Self {
+    pub(super) fn new(target: Target, urgency: Urgency) -> Self {
         Self {
             target: Arc::new(target),
+            rank: Rank::new(urgency),
             state: Mutex::new(State {
                 phase: Phase::First,
                 size: None,
@@ -105,8 +113,45 @@ impl Fetch {
         Reader { fetch: self.clone(), cursor: Mutex::default() }
     }
 
+    /// Brings all of it in when nothing more urgent has to be done, and waits until it is checked.
+    /// Gives its size, or nothing where the cache does not take it; `progress` is told of bytes as
+    /// they come.
+    pub(super) async fn fill(
+        self: &Arc<Self>,
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<Option<u64>, BlobError> {
+        let (mut at, mut told) = (0_u64, 0);
+        loop {
+            let size = self.await_size().await?;
+            let is_kept = match &self.state.lock().phase {
+                Phase::Cached(_) => {
+                    progress(size.saturating_sub(told));
+                    return Ok(Some(size));
+                }
+                Phase::Streaming(stream) => stream.is_on_disk(),
+                Phase::Whole => false,
+                Phase::First | Phase::Failed(_) => true,
+            };
+            if !is_kept {
+                return Ok(None);
+            }
+            let range = at..at.saturating_add(WHOLE_STEP);
+            let plan = at..range.end.saturating_add(FILL_AHEAD);
+            self.ready(&Ask { range, plan, urgency: Urgency::Background }).await?;
+            at = (at + WHOLE_STEP).min(size.saturating_sub(1));
+            progress(at.saturating_sub(told));
+            told = told.max(at);
+        }
+    }
+
     /// The size of the whole object in bytes, as soon as the first answer tells it.
     pub async fn size(&self) -> Result<u64, BlobError> {
+        self.rank.raise(Urgency::Demand);
+        let _waiting = self.target.context.budget.wait();
+        self.await_size().await
+    }
+
+    async fn await_size(&self) -> Result<u64, BlobError> {
         loop {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
@@ -128,6 +173,23 @@ impl Fetch {
             Phase::Cached(blob) => Some(blob.clone()),
             _ => None,
         }
+    }
+
+    /// The size in bytes, as far as it is known by now.
+    pub fn known_size(&self) -> Option<u64> {
+        self.state.lock().size
+    }
+
+    /// The size, or what is claimed of it before anybody was asked.
+    fn likely_size(&self) -> Option<u64> {
+        let target = &self.target;
+        let claimed = || target.context.sizes.get(&target.key, target.scope());
+        self.known_size().or_else(|| Some(claimed()?.bytes))
+    }
+
+    /// For whom its bytes are kept.
+    pub(super) fn room(&self) -> Room {
+        if self.rank.is(Urgency::Demand) { Room::Wanted } else { Room::Spare }
     }
 
     pub(super) fn has_failed(&self) -> bool {
@@ -230,16 +292,12 @@ impl Fetch {
         tasks.spawn_on(task, &self.target.context.runtime);
     }
 
-    async fn ready(
-        self: &Arc<Self>,
-        range: &Range<u64>,
-        ahead_to: u64,
-    ) -> Result<Ready, BlobError> {
+    async fn ready(self: &Arc<Self>, ask: &Ask) -> Result<Ready, BlobError> {
         let mut failures = None;
         loop {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
-            if let Some(ready) = self.try_ready(range, ahead_to, &mut failures) {
+            if let Some(ready) = self.try_ready(ask, &mut failures) {
                 return ready;
             }
             changed.await;
@@ -249,10 +307,10 @@ impl Fetch {
     /// Answers a read or starts what it needs.
     fn try_ready(
         self: &Arc<Self>,
-        range: &Range<u64>,
-        ahead_to: u64,
+        ask: &Ask,
         failures: &mut Option<u64>,
     ) -> Option<Result<Ready, BlobError>> {
+        self.rank.raise(ask.urgency);
         let mut pulls = Vec::new();
         let (life, answer) = {
             let mut state = self.state.lock();
@@ -262,19 +320,16 @@ impl Fetch {
                 Phase::First => return None,
                 Phase::Whole => {
                     match self.target.context.memory.get(self.target.owner, Part::Whole) {
-                        Some(bytes) => return Some(Ok(Ready::Bytes(cut(&bytes, range)))),
+                        Some(bytes) => return Some(Ok(Ready::Bytes(cut(&bytes, &ask.range)))),
                         None => Answer::Gone,
                     }
                 }
-                Phase::Streaming(stream) => {
-                    stream.answer(&self.target, range, ahead_to, failures, &mut pulls)
-                }
+                Phase::Streaming(stream) => stream.answer(&self.target, ask, failures, &mut pulls),
             };
             (state.life, answer)
         };
-        for blocks in pulls {
-            let is_ahead = blocks.start * BLOCK >= range.end;
-            self.spawn(Pull::new(self, life, blocks).run(is_ahead));
+        for (blocks, rank) in pulls {
+            self.spawn(Pull::new(self, life, blocks, rank).run());
         }
         match answer {
             Answer::Wait => None,
@@ -288,6 +343,15 @@ impl Fetch {
         }
     }
 
+    /// Whether a read of `range` need not wait.
+    fn has(&self, range: &Range<u64>) -> bool {
+        match &self.state.lock().phase {
+            Phase::Cached(_) => true,
+            Phase::Streaming(stream) => stream.has(range),
+            Phase::First | Phase::Whole | Phase::Failed(_) => false,
+        }
+    }
+
     fn landed(&self, state: &mut State) {
         if std::mem::take(&mut state.is_in_flight) {
             self.target.context.stats.in_flight.sub(1);
@@ -298,10 +362,15 @@ impl Fetch {
         self.state.lock().life
     }
 
-    async fn read(self: &Arc<Self>, range: Range<u64>, ahead_to: u64) -> Result<Bytes, BlobError> {
+    async fn read(self: &Arc<Self>, ask: Ask) -> Result<Bytes, BlobError> {
+        let range = &ask.range;
         for _ in 0..READS {
             let life = self.life();
-            let read = match self.ready(&range, ahead_to).await? {
+            let ready = {
+                let _waiting = self.target.context.budget.wait();
+                self.ready(&ask).await?
+            };
+            let read = match ready {
                 Ready::Bytes(bytes) => return Ok(bytes),
                 Ready::Cached(blob) => {
                     self.read_file(move |range| read_range(&blob, range), range.clone()).await
@@ -370,21 +439,43 @@ impl Reader {
 
     /// Reads up to `length` bytes from `offset` on; fewer only at the end of the object.
     pub async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, BlobError> {
-        let range = offset..offset.saturating_add(length as u64);
-        let plan = self.cursor.lock().plan(range.clone());
-        self.fetch.read(range, plan.end).await
+        self.fetch.read(self.ask(offset..offset.saturating_add(length as u64))).await
+    }
+
+    /// Fills `buffer` from `offset` on, where that takes no waiting for a remote; gives how much
+    /// there was before the end.
+    pub fn read_now(&self, offset: u64, buffer: &mut [u8]) -> Option<usize> {
+        let range = offset..offset.saturating_add(buffer.len() as u64);
+        if !self.fetch.has(&range) {
+            return None;
+        }
+        match self.fetch.try_ready(&self.ask(range), &mut None)?.ok()? {
+            Ready::Cached(blob) => blob.read_at(buffer, offset).ok(),
+            Ready::Partial(partial, range) => {
+                let wanted = (range.end - range.start) as usize;
+                let count = partial.read_at(&mut buffer[..wanted], range.start).ok()?;
+                (count == wanted).then_some(count)
+            }
+            Ready::Bytes(_) => None,
+        }
     }
 
     /// Waits until all of the object is here and checked.
     pub async fn verified(&self) -> Result<(), BlobError> {
+        let _waiting = self.fetch.target.context.budget.wait();
         let mut offset = 0;
         while offset < self.fetch.size().await?.max(1) && self.fetch.cached().is_none() {
-            let range = offset..offset + WHOLE_STEP;
-            let plan = self.cursor.lock().plan(range.clone());
-            self.fetch.ready(&range, plan.end).await?;
-            offset = range.end;
+            let ask = self.ask(offset..offset + WHOLE_STEP);
+            self.fetch.ready(&ask).await?;
+            offset = ask.range.end;
         }
         Ok(())
+    }
+
+    fn ask(&self, range: Range<u64>) -> Ask {
+        let (is_here, size) = (self.fetch.has(&range), self.fetch.likely_size());
+        let plan = self.cursor.lock().plan(range.clone(), size, is_here);
+        Ask { range, plan, urgency: Urgency::Demand }
     }
 
     /// Reads the object from its beginning, at most `limit` bytes of it.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     BlobError, FIRST, Fetch, SMALL,
+    budget::Permit,
     fetch::Phase,
     memory::Part,
     stream::{self, Stream},
@@ -67,7 +67,7 @@ impl Start<'_> {
 
     /// Of known size: one request for everything.
     async fn whole(&self, size: u64) -> Result<(), BlobError> {
-        let _permit = self.permit(size).await?;
+        let _permit = self.permit(size).await;
         let body = self.fetch.target.get(None).await?;
         if body.size > size {
             self.learn(body.size);
@@ -83,7 +83,7 @@ impl Start<'_> {
     /// Of unknown size: one request for the beginning, whose answer tells the size.
     async fn unknown(&self) -> Result<(), BlobError> {
         let target = &self.fetch.target;
-        let permit = self.permit(FIRST).await?;
+        let permit = self.permit(FIRST).await;
         let body = target.get(Some(0..FIRST)).await?;
         let size = body.size;
         self.learn(size);
@@ -96,8 +96,7 @@ impl Start<'_> {
         }
         if size > FIRST {
             // Waiting for more while holding some could make all wait for each other.
-            let rest = target.context.small_kib.clone().try_acquire_many_owned(kib(size - FIRST));
-            let Ok(_rest) = rest else {
+            let Some(_rest) = target.context.budget.try_admit(size - FIRST) else {
                 self.fetch.restart(self.life, Some(size), false);
                 return Ok(());
             };
@@ -110,10 +109,8 @@ impl Start<'_> {
         self.finish(arriving).await
     }
 
-    async fn permit(&self, size: u64) -> Result<OwnedSemaphorePermit, BlobError> {
-        let target = &self.fetch.target;
-        let permits = target.context.small_kib.clone().acquire_many_owned(kib(size)).await;
-        permits.map_err(|closed| target.unreachable(closed.to_string()))
+    async fn permit(&self, size: u64) -> Permit {
+        self.fetch.target.context.budget.admit(size, &self.fetch.rank).await
     }
 
     /// Keeps what an answer says of the size, and tells who waits for it.
@@ -136,8 +133,8 @@ impl Start<'_> {
         let content = Bytes::from(arriving.bytes);
         let size = content.len() as u64;
         if !self.is_past_cache {
-            let (cache, copy) = (shared.cache.clone(), content.clone());
-            let admit = move || cache.admit(&key, &copy).ok();
+            let (cache, copy, room) = (shared.cache.clone(), content.clone(), self.fetch.room());
+            let admit = move || cache.admit(&key, &copy, room).ok();
             if let Ok(Some(blob)) = shared.runtime.spawn_blocking(admit).await {
                 self.succeed(blob);
                 return Ok(());
@@ -173,7 +170,7 @@ impl Start<'_> {
             state.phase = Phase::Streaming(Box::new(stream));
         });
         if !beginning.is_empty() {
-            stream::store(self.fetch, self.life, 0, beginning).await;
+            stream::store(self.fetch, self.life, 0, vec![beginning]).await;
         }
         stream::hash_on(self.fetch, self.life);
         Ok(())
@@ -200,7 +197,9 @@ impl Arriving {
         if body.range.start != start || end > body.size {
             return Err(target.unreachable("it answered with another range"));
         }
+        self.bytes.reserve((end.saturating_sub(start)).min(SMALL) as usize);
         while let Some(chunk) = body.chunks.next().await {
+            target.context.budget.give_way(&self.fetch.rank).await;
             let chunk = chunk.map_err(|error| BlobError::from_remote(target.key, error))?;
             if self.bytes.len() as u64 + chunk.len() as u64 > end {
                 return Err(target.unreachable("it sent more than it announced"));
@@ -213,8 +212,4 @@ impl Arriving {
         }
         Ok(())
     }
-}
-
-fn kib(bytes: u64) -> u32 {
-    bytes.div_ceil(1024).clamp(1, SMALL / 1024) as u32
 }

@@ -39,6 +39,11 @@ impl Memory {
         Self { limit, owners: AtomicU64::new(0), kept }
     }
 
+    /// How many bytes are kept at most.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
     pub(super) fn new_owner(&self) -> Owner {
         Owner(self.owners.fetch_add(1, Ordering::Relaxed))
     }

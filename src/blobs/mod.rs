@@ -8,20 +8,18 @@
 //! 2. Up to [`SMALL`] bytes: one request; the bytes are hashed as they arrive and served only once
 //!    they are right ([`first`]). Of unknown size: the first request asks for [`FIRST`] bytes and
 //!    learns the size from its answer.
-//! 3. Larger: blocks of a partial file, demanded ones first, with a window of read-ahead per reader
-//!    ([`stream`], [`window`]); hashed in order as the prefix grows, from the beginning also when a
+//! 3. Larger: blocks of a partial file, demanded ones first, with a window of read-ahead per place
+//!    of reading ([`stream`], [`window`]); hashed in order as the prefix grows, from the beginning also when a
 //!    partial was resumed. They are served unchecked until all are there; from then on every read
 //!    waits for the check.
 //! 4. Where the cache's disk fails, both go on in bounded memory ([`memory`]).
 //!
-//! Sizes alone are learnt one by one, or in [`bulk`].
+//! Sizes alone are learnt one by one, or in [`bulk`]. All downloads share one budget of memory, in
+//! which those who wait go first ([`budget`]).
 
 use std::{sync::Arc, time::Instant};
 
-use tokio::{
-    runtime::Handle,
-    sync::{Semaphore, mpsc},
-};
+use tokio::{runtime::Handle, sync::mpsc};
 
 use crate::{
     cache::{BlobCache, CachedBlob, Lookup},
@@ -31,6 +29,7 @@ use crate::{
     stats::Stats,
 };
 
+mod budget;
 mod bulk;
 mod error;
 mod fetch;
@@ -45,6 +44,7 @@ pub use bulk::{Learnt, Unsized};
 pub use error::{BlobError, Failure};
 pub use fetch::{Fetch, Reader};
 
+use budget::{Budget, Urgency};
 use bulk::Surveys;
 use flight::Flights;
 use memory::Memory;
@@ -56,16 +56,18 @@ pub const SMALL: u64 = 8 << 20;
 /// What the first request for a blob of unknown size asks for.
 pub const FIRST: u64 = 1 << 20;
 
+/// The least memory that downloads can do with.
+pub const LEAST_MEMORY: u64 = 2 * SMALL;
+
 /// The remotes that may have an object, in the order in which they are asked.
 pub type Sources = Arc<[Arc<dyn Remote>]>;
 
 /// How much a process may do at once.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Bytes of small blobs on their way; at least [`SMALL`].
-    pub small_bytes: u64,
-    /// Bytes kept in memory where the cache's disk cannot be used.
-    pub memory_bytes: usize,
+    /// Bytes of blobs in memory: three quarters for what is on its way, one for what is kept
+    /// where the cache's disk cannot be used. At least [`LEAST_MEMORY`].
+    pub memory_limit: u64,
     /// Requests to remotes at once.
     pub requests: usize,
     /// Learns the key of every large blob whose content turned out wrong after some of it was
@@ -76,7 +78,7 @@ pub struct Options {
 impl Options {
     /// The usual limits.
     pub const fn new(invalid: mpsc::Sender<Key>) -> Self {
-        Self { small_bytes: 128 << 20, memory_bytes: 64 << 20, requests: 64, invalid }
+        Self { memory_limit: 128 << 20, requests: 64, invalid }
     }
 }
 
@@ -99,6 +101,17 @@ pub enum Opened {
     Fetch(Arc<Fetch>),
 }
 
+/// What came of a prefetch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prefetched {
+    /// It was in the cache already, of so many bytes.
+    Here(u64),
+    /// It is in the cache now, of so many bytes.
+    Fetched(u64),
+    /// The cache did not take it.
+    NotKept,
+}
+
 /// Content that was checked as a whole.
 #[derive(Debug)]
 pub enum Verified {
@@ -119,17 +132,14 @@ impl Blobs {
         runtime: Handle,
         options: Options,
     ) -> Self {
-        let small_kib = (options.small_bytes.max(SMALL) / 1024).min(1 << 24) as usize;
-        let requests = options.requests.max(2);
+        let limit = options.memory_limit.max(LEAST_MEMORY);
         let context = Context {
             cache,
             sizes,
             stats,
             runtime,
-            memory: Memory::new(options.memory_bytes),
-            small_kib: Arc::new(Semaphore::new(small_kib)),
-            requests: Semaphore::new(requests),
-            ahead: Semaphore::new((requests * 3 / 4).max(1)),
+            memory: Memory::new((limit / 4) as usize),
+            budget: Budget::new(limit / 4 * 3, options.requests),
             invalid: options.invalid,
         };
         Self { context: Arc::new(context), flights: Arc::default(), surveys: Arc::default() }
@@ -146,15 +156,58 @@ impl Blobs {
             return Opened::Ready(blob);
         }
         self.context.stats.misses.add(1);
-        Opened::Fetch(self.fetch(key, sources))
+        Opened::Fetch(self.fetch(key, sources, Urgency::Demand))
     }
 
     /// Opens an object without its cached file, which turned out to be unreadable.
     pub fn open_past_cache(&self, id: impl Into<Key>, sources: &Sources) -> Arc<Fetch> {
         let target = Target::new(self.context.clone(), id.into(), sources.clone());
-        let fetch = Arc::new(Fetch::new(target).past_cache());
+        let fetch = Arc::new(Fetch::new(target, Urgency::Demand).past_cache());
         fetch.begin();
         fetch
+    }
+
+    /// Brings an object into the cache when nothing more urgent has to be done. `progress` is told
+    /// of bytes as they come.
+    pub async fn prefetch(
+        &self,
+        id: impl Into<Key>,
+        sources: &Sources,
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<Prefetched, BlobError> {
+        let key = id.into();
+        if is_empty(&key) {
+            return Ok(Prefetched::Here(0));
+        }
+        let (context, size) = (self.context.clone(), self.verified_size(&key));
+        let look = move || match context.cache.open_blob(&key, size) {
+            Lookup::Hit(blob) => Some(blob.size()),
+            Lookup::NeedsCheck(_) | Lookup::Miss => None,
+        };
+        if let Ok(Some(size)) = self.context.runtime.spawn_blocking(look).await {
+            return Ok(Prefetched::Here(size));
+        }
+        let fetch = self.fetch(key, sources, Urgency::Background);
+        Ok(fetch.fill(progress).await?.map_or(Prefetched::NotKept, Prefetched::Fetched))
+    }
+
+    /// Begins to bring what is likely to be opened next: a small blob, or the beginning of one of
+    /// unknown size. It waits for nothing, and nothing comes of it that an open would not tell.
+    pub fn look_ahead(&self, id: impl Into<Key>, sources: &Sources) {
+        let key = id.into();
+        let is_large = self.known_size(key, sources).is_some_and(|size| size > SMALL);
+        let is_here = || {
+            !matches!(self.context.cache.open_blob(&key, self.verified_size(&key)), Lookup::Miss)
+        };
+        if !is_empty(&key) && !is_large && !is_here() {
+            // Its first request holds it.
+            drop(self.fetch(key, sources, Urgency::Ahead));
+        }
+    }
+
+    /// Removes an object from the cache; gives the bytes that this freed.
+    pub fn evict(&self, id: impl Into<Key>) -> u64 {
+        self.context.cache.evict(&id.into())
     }
 
     /// Opens an object and waits until all of it is here and checked.
@@ -313,14 +366,16 @@ impl Blobs {
         ))
     }
 
-    fn fetch(&self, key: Key, sources: &Sources) -> Arc<Fetch> {
+    fn fetch(&self, key: Key, sources: &Sources, urgency: Urgency) -> Arc<Fetch> {
         let (fetch, is_new) = self.flights.join(
             (key, scope_of(sources)),
             |fetch| !fetch.has_failed(),
-            || Fetch::new(Target::new(self.context.clone(), key, sources.clone())),
+            || Fetch::new(Target::new(self.context.clone(), key, sources.clone()), urgency),
         );
         if is_new {
             fetch.begin();
+        } else {
+            fetch.rank.raise(urgency);
         }
         fetch
     }

@@ -11,13 +11,11 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use tokio::{
-    runtime::Handle,
-    sync::{Semaphore, mpsc},
-};
+use tokio::{runtime::Handle, sync::mpsc};
 
 use super::{
     BlobError, Sources,
+    budget::Budget,
     memory::{Memory, Owner},
 };
 use crate::{
@@ -36,12 +34,8 @@ pub(super) struct Context {
     pub(super) stats: Arc<Stats>,
     pub(super) runtime: Handle,
     pub(super) memory: Memory,
-    /// Memory for small blobs on their way, in KiB.
-    pub(super) small_kib: Arc<Semaphore>,
-    /// Requests at once.
-    pub(super) requests: Semaphore,
-    /// Those of them that may be for read-ahead, so that demand always finds some free.
-    pub(super) ahead: Semaphore,
+    /// For what is on its way.
+    pub(super) budget: Budget,
     pub(super) invalid: mpsc::Sender<Key>,
 }
 

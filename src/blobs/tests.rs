@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, future::join_all, stream};
 use md5::{Digest as _, Md5};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use super::*;
 use crate::{
@@ -214,7 +214,7 @@ impl Lab {
         };
         let cache = BlobCache::open(options, stats.clone());
         let (sender, invalid) = mpsc::channel(8);
-        let options = Options { memory_bytes: 4 * MIB, ..Options::new(sender) };
+        let options = Options { memory_limit: 16 * MIB as u64, ..Options::new(sender) };
         let blobs = Blobs::new(cache, sizes.clone(), stats.clone(), Handle::current(), options);
         Self { dir, remote, stats, sizes, invalid, blobs }
     }
@@ -697,4 +697,169 @@ async fn sizes_come_from_the_index_the_cache_a_download_or_the_remote() {
     assert_eq!(lab.remote.heads.load(Ordering::Relaxed), 199);
     lab.remote.open();
     assert_eq!(fetch.size().await.unwrap(), MIB as u64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scattered_reads_cost_a_request_each_and_little_more_than_they_ask() {
+    const READ: usize = 128 << 10;
+    let lab = Lab::new();
+    let bytes = content(64 * MIB);
+    let key = lab.remote.put(bytes.clone());
+    lab.claim(key, bytes.len() as u64);
+    let reader = lab.fetch(key).reader();
+    let places = (0..61).map(|n| (n * 37 % 61 + 2) * MIB + 5000);
+    for at in places {
+        // As the kernel asks for what does not begin at the border of a page.
+        let (first, rest) = (at..at + READ, at + READ..at + READ + 4096);
+        for part in [first, rest] {
+            let read = reader.read_at(part.start as u64, part.len()).await.unwrap();
+            assert!(read == bytes[part]);
+        }
+    }
+    assert_eq!(lab.remote.requests().len(), 61);
+    assert!(lab.remote.requested_bytes() <= 61 * 3 * BLOCK);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_footer_is_one_request() {
+    let lab = Lab::new();
+    let bytes = content(32 * MIB + 777);
+    let size = bytes.len() as u64;
+    let key = lab.remote.put(bytes.clone());
+    lab.claim(key, size);
+    let reader = lab.fetch(key).reader();
+    for length in [22, 65_557, 300_000] {
+        let at = bytes.len() - length;
+        assert!(reader.read_at(at as u64, length).await.unwrap() == bytes[at..]);
+    }
+    assert_eq!(lab.remote.requests().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_waits_goes_before_what_nobody_asked_for() {
+    let lab = Lab::new();
+    let bytes = content(40 * MIB);
+    let key = lab.remote.put(bytes.clone());
+    lab.claim(key, bytes.len() as u64);
+    lab.remote.close();
+    let (blobs, sources) = (lab.blobs.clone(), lab.sources());
+    let filled = tokio::spawn(async move { blobs.prefetch(key, &sources, &|_| ()).await });
+    lab.remote.has_requests(2).await;
+    // Claimed by the prefetch, and queued behind as many requests as it may have at a time.
+    let reader = lab.fetch(key).reader();
+    let read = tokio::spawn(async move { reader.read_at(21 * MIB as u64, 100).await });
+    lab.remote.has_requests(3).await;
+    let requested = lab.remote.requests()[2].clone().unwrap();
+    assert!(requested.contains(&(21 * MIB as u64)), "{requested:?}");
+    lab.remote.open();
+    assert_eq!(read.await.unwrap().unwrap(), bytes[21 * MIB..21 * MIB + 100]);
+    assert_eq!(filled.await.unwrap().unwrap(), Prefetched::Fetched(bytes.len() as u64));
+    assert_eq!(lab.remote.requested_bytes(), bytes.len() as u64);
+    assert!(lab.is_ready(key));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_readers_share_one_budget() {
+    const LENGTH: usize = 700_000;
+    let lab = Arc::new(Lab::new());
+    let keys: Vec<Key> = (0..64).map(|n| lab.remote.put(content(LENGTH + n))).collect();
+    for (n, key) in keys.iter().enumerate() {
+        lab.claim(*key, (LENGTH + n) as u64);
+    }
+    lab.remote.close();
+    let readers: Vec<_> = keys
+        .iter()
+        .map(|key| {
+            let (lab, key) = (lab.clone(), *key);
+            tokio::spawn(async move { lab.read(key).await })
+        })
+        .collect();
+    // 12 of the 16 MiB are for what is on its way.
+    let most = 12 * MIB / LENGTH;
+    lab.remote.has_requests(most).await;
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(lab.remote.requests().len(), most);
+    lab.remote.open();
+    for (n, reader) in readers.into_iter().enumerate() {
+        assert!(reader.await.unwrap().unwrap() == content(LENGTH + n));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prefetch_fills_the_cache_once_and_tells_of_bytes() {
+    let lab = Lab::new();
+    let lengths = [1000, 3 * MIB, 10 * MIB];
+    let told = AtomicUsize::new(0);
+    let progress = |bytes: u64| {
+        told.fetch_add(bytes as usize, Ordering::Relaxed);
+    };
+    for length in lengths {
+        let key = lab.remote.put(content(length));
+        let fetched = lab.blobs.prefetch(key, &lab.sources(), &progress).await.unwrap();
+        assert_eq!(fetched, Prefetched::Fetched(length as u64));
+        let again = lab.blobs.prefetch(key, &lab.sources(), &progress).await.unwrap();
+        assert_eq!(again, Prefetched::Here(length as u64));
+        assert!(lab.is_ready(key));
+    }
+    assert_eq!(told.load(Ordering::Relaxed), lengths.iter().sum::<usize>());
+    let bad = lab.remote.put(content(9 * MIB));
+    *lab.remote.fault.lock() = Fault::Flip(1);
+    let refused = lab.blobs.prefetch(bad, &lab.sources(), &progress).await;
+    assert!(matches!(refused, Err(BlobError::Integrity(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prefetch_pushes_nothing_out_that_was_read_lately() {
+    let dir = tempfile::tempdir().unwrap();
+    let lab = Lab::at(dir, Scripted::new("mem://one"), 12 * MIB as u64);
+    let read = lab.remote.put(content(5 * MIB));
+    lab.read(read).await.unwrap();
+    for length in [8 * MIB, 10 * MIB] {
+        let key = lab.remote.put(content(length));
+        let fetched = lab.blobs.prefetch(key, &lab.sources(), &|_| ()).await.unwrap();
+        assert_eq!(fetched, Prefetched::NotKept, "{length}");
+        assert!(lab.is_ready(read) && !lab.is_ready(key));
+    }
+    assert_eq!(lab.stats.cache_failures.value(), 0);
+    let wanted = lab.remote.put(content(10 * MIB + 1));
+    lab.read(wanted).await.unwrap();
+    assert!(lab.is_ready(wanted) && !lab.is_ready(read));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_looked_ahead_at_is_not_requested_again() {
+    let lab = Lab::new();
+    let large = content(20 * MIB);
+    let keys = [lab.remote.put(content(300_000)), lab.remote.put(large.clone())];
+    for key in keys {
+        lab.blobs.look_ahead(key, &lab.sources());
+    }
+    lab.remote.has_requests(2).await;
+    lab.blobs.open_verified(keys[0], &lab.sources()).await.unwrap();
+    let beginning = lab.fetch(keys[1]).reader().read_at(0, MIB).await.unwrap();
+    assert!(beginning == large[..MIB]);
+    assert_eq!(lab.remote.requests().len(), 2);
+    let known = lab.remote.put(content(30 * MIB));
+    lab.claim(known, 30 * MIB as u64);
+    lab.blobs.look_ahead(known, &lab.sources());
+    lab.blobs.look_ahead(keys[0], &lab.sources());
+    assert_eq!(lab.remote.requests().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_come_is_read_at_once() {
+    let lab = Lab::new();
+    let bytes = content(10 * MIB);
+    let key = lab.remote.put(bytes.clone());
+    let reader = lab.fetch(key).reader();
+    let mut buffer = vec![0; 4096];
+    assert_eq!(reader.read_now(0, &mut buffer), None);
+    reader.read_at(0, MIB).await.unwrap();
+    assert_eq!(reader.read_now(1000, &mut buffer), Some(4096));
+    assert!(buffer == bytes[1000..5096]);
+    assert_eq!(reader.read_now(9 * MIB as u64, &mut buffer), None);
+    reader.verified().await.unwrap();
+    assert_eq!(reader.read_now(10 * MIB as u64 - 10, &mut buffer), Some(10));
 }

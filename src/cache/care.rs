@@ -8,7 +8,7 @@ use std::{
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::{BlobCache, Entry, Item, Key, Shared, lookup::hash_matches, open_regular};
+use super::{BlobCache, Entry, Item, Key, Room, Shared, lookup::hash_matches, open_regular};
 
 /// How full a cache is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -99,7 +99,7 @@ impl BlobCache {
         shared.scan_if_older_than(Duration::ZERO);
         match target {
             GcTarget::Bytes(bytes) => {
-                shared.evict(shared.usage.total().saturating_sub(bytes), true)
+                shared.evict(shared.usage.total().saturating_sub(bytes), true, Room::Wanted)
             }
             GcTarget::UnusedSince(since) => {
                 let secs = since.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -107,6 +107,21 @@ impl BlobCache {
             }
             GcTarget::Everything => shared.evict_each(|_| true),
         }
+    }
+}
+
+impl BlobCache {
+    /// How many bytes our blobs may take.
+    pub fn max_bytes(&self) -> u64 {
+        self.shared.max_bytes
+    }
+
+    /// Evicts one blob of ours, used or not; returns the bytes freed.
+    pub fn evict(&self, key: &Key) -> u64 {
+        let shared = &self.shared;
+        let entry = Entry { bytes: 0, used_secs: i64::MAX };
+        shared.view.forget(&Item::Blob(*key));
+        shared.evict_item(Item::Blob(*key), entry)
     }
 }
 

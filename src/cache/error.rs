@@ -21,6 +21,12 @@ pub enum CacheError {
         /// The cache's directory.
         dir: PathBuf,
     },
+    /// Something that was used lately would have to go for what nobody has asked for yet.
+    #[error("no room to spare for {bytes} bytes in the cache")]
+    NoneToSpare {
+        /// How much was asked for.
+        bytes: u64,
+    },
     /// The cache directory belongs to another user: it is read, never written.
     #[error("cache {} belongs to user {owner}", dir.display())]
     NotOurs {

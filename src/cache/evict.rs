@@ -6,16 +6,41 @@ use std::{
     time::Duration,
 };
 
-use super::{CacheError, Entry, Item, Key, Shared, usage::lock_patiently};
+use super::{CacheError, Entry, Item, Key, Shared, now_secs, usage::lock_patiently};
 
 /// How old the last scan must be before running out of victims causes another.
 const RESCAN: Duration = Duration::from_mins(1);
 
+/// What was used so lately makes no room for what nobody has asked for.
+const LATELY: Duration = Duration::from_mins(10);
+
+/// For whom room is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// For somebody who wants it now: whatever was not used for the longest time goes.
+    Wanted,
+    /// For somebody who may want it later: what was used within the last ten minutes stays.
+    Spare,
+}
+
+impl Room {
+    /// Only what was last used before then may go, in seconds since 1970.
+    fn unused_since(self) -> i64 {
+        match self {
+            Self::Wanted => i64::MAX,
+            Self::Spare => now_secs() - LATELY.as_secs() as i64,
+        }
+    }
+}
+
 impl Shared {
     /// Counts `bytes` more, evicting what the limits demand.
-    pub(super) fn reserve(&self, bytes: u64) -> Result<(), CacheError> {
+    pub(super) fn reserve(&self, bytes: u64, room: Room) -> Result<(), CacheError> {
         self.require_ours()?;
-        let full = || CacheError::Full { bytes, dir: self.layout.root.clone() };
+        let full = || match room {
+            Room::Wanted => CacheError::Full { bytes, dir: self.layout.root.clone() },
+            Room::Spare => CacheError::NoneToSpare { bytes },
+        };
         if bytes > self.max_bytes {
             return Err(full());
         }
@@ -23,7 +48,7 @@ impl Shared {
             .usage
             .add(bytes.cast_signed())
             .map_err(CacheError::io("count the bytes of", &self.layout.root))?;
-        if total <= self.max_bytes && self.lacking_free(bytes) == 0 || self.make_room(bytes) {
+        if total <= self.max_bytes && self.lacking_free(bytes) == 0 || self.make_room(bytes, room) {
             return Ok(());
         }
         self.release(bytes);
@@ -38,16 +63,16 @@ impl Shared {
     }
 
     /// Brings the cache, with `bytes` that are counted but not yet written, within its limits.
-    fn make_room(&self, bytes: u64) -> bool {
+    fn make_room(&self, bytes: u64, room: Room) -> bool {
         // One evictor at a time, so that two processes do not both evict for the same excess.
         let lock =
             OpenOptions::new().create(true).append(true).open(self.layout.own().join("evict"));
         let _guard = lock.inspect(lock_patiently);
         let excess = self.usage.total().saturating_sub(self.max_bytes);
-        let is_within = self.evict(excess, true) >= excess;
+        let is_within = self.evict(excess, true, room) >= excess;
         let lacking = self.lacking_free(bytes);
         // Evicting a blob in use frees no disk space before it is closed.
-        is_within && self.evict(lacking, false) >= lacking
+        is_within && self.evict(lacking, false, room) >= lacking
     }
 
     /// How many bytes must go so that the disk keeps its minimum after `bytes` more.
@@ -62,10 +87,10 @@ impl Shared {
     }
 
     /// Evicts until `bytes` are gone or nothing is left to evict; returns how many are gone.
-    pub(super) fn evict(&self, bytes: u64, may_be_used: bool) -> u64 {
+    pub(super) fn evict(&self, bytes: u64, may_be_used: bool, room: Room) -> u64 {
         let mut freed = 0;
         while freed < bytes {
-            match self.view.take_victim(may_be_used) {
+            match self.view.take_victim(may_be_used, room.unused_since()) {
                 Some((item, entry)) => freed += self.evict_item(item, entry),
                 None if self.scan_if_older_than(RESCAN) => {}
                 None => break,

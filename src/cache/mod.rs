@@ -51,6 +51,7 @@ mod view;
 pub use blocks::{BLOCK, BlockSet, blocks_of, bytes_of};
 pub use care::{CheckReport, GcTarget, Info};
 pub use error::CacheError;
+pub use evict::Room;
 pub use layout::stamp_secs;
 pub use lookup::{Lookup, Unchecked};
 pub use partial::Partial;
@@ -207,12 +208,12 @@ impl BlobCache {
     }
 
     /// Puts a small blob in place. The caller has checked that `content` is what `key` names.
-    pub fn admit(&self, key: &Key, content: &[u8]) -> Result<CachedBlob, CacheError> {
+    pub fn admit(&self, key: &Key, content: &[u8], room: Room) -> Result<CachedBlob, CacheError> {
         let shared = &self.shared;
         let bytes = content.len() as u64;
         shared.noted(|| {
-            shared.reserve(bytes)?;
-            let written = shared.write_checked(key, content);
+            shared.reserve(bytes, room)?;
+            let written = shared.write_checked(key, content, room);
             if written.is_err() {
                 shared.release(bytes);
             }
@@ -255,10 +256,12 @@ impl BlobCache {
 }
 
 impl Shared {
-    /// Counts a failure and logs the first of a row.
+    /// Counts a failure and logs the first of a row. That there is nothing to spare is none.
     fn noted<T>(&self, work: impl FnOnce() -> Result<T, CacheError>) -> Result<T, CacheError> {
         let result = work();
-        if let Err(error) = &result {
+        if let Err(CacheError::NoneToSpare { .. }) = &result {
+            tracing::debug!("the cache has no room to spare");
+        } else if let Err(error) = &result {
             self.stats.cache_failures.add(1);
             if !self.is_failing.swap(true, Ordering::Relaxed) {
                 tracing::warn!(%error, "reading past the cache");
@@ -280,15 +283,19 @@ impl Shared {
         }
     }
 
-    fn write_checked(&self, key: &Key, content: &[u8]) -> Result<File, CacheError> {
-        let (file, mut path) = self.write_temporary(content)?.into_parts();
+    fn write_checked(&self, key: &Key, content: &[u8], room: Room) -> Result<File, CacheError> {
+        let (file, mut path) = self.write_temporary(content, room)?.into_parts();
         self.place(key, &file, &path)?;
         path.disable_cleanup(true);
         Ok(file)
     }
 
     /// Writes `content` to a temporary; on a full disk evicts as much and tries once more.
-    fn write_temporary(&self, content: &[u8]) -> Result<tempfile::NamedTempFile, CacheError> {
+    fn write_temporary(
+        &self,
+        content: &[u8],
+        room: Room,
+    ) -> Result<tempfile::NamedTempFile, CacheError> {
         let write = || -> Result<_, CacheError> {
             let mut temporary = self.temporary()?;
             let path = temporary.path().to_path_buf();
@@ -297,7 +304,7 @@ impl Shared {
         };
         match write() {
             Err(error) if error.is_disk_full() => {
-                self.evict(content.len() as u64, false);
+                self.evict(content.len() as u64, false, room);
                 write()
             }
             other => other,

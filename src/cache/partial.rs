@@ -9,7 +9,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read as _},
+    io::{self, IoSlice, Read as _},
     os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::PathBuf,
     sync::Arc,
@@ -20,7 +20,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    BLOCK, BlockSet, CacheError, Entry, Item, Key, Shared, blocks_of, now_secs, read_full_at,
+    BLOCK, BlockSet, CacheError, Entry, Item, Key, Room, Shared, blocks_of, now_secs, read_full_at,
 };
 
 const MAGIC: &[u8; 8] = b"dvcfspm1";
@@ -28,6 +28,9 @@ const HEADER: usize = 52;
 
 /// Room is asked for in steps of this many bytes.
 const RESERVE_STEP: u64 = 4 << 20;
+
+/// Pieces that the system writes at once.
+const IOV_MAX: usize = 1024;
 
 /// Larger claims are lies; the map of one would take 128 MiB.
 const LARGEST: u64 = BLOCK << 27;
@@ -48,11 +51,11 @@ pub struct Partial {
     path: PathBuf,
     /// Missing where another process owns the partial of this key and this one is private.
     map: Option<File>,
-    room: Mutex<Room>,
+    taken: Mutex<Taken>,
 }
 
 #[derive(Debug, Default)]
-struct Room {
+struct Taken {
     stored: u64,
     reserved: u64,
     is_settled: bool,
@@ -110,7 +113,7 @@ impl Partial {
             data: Arc::new(data),
             map: Some(map.map_err(CacheError::io("create", map_path))?),
             path,
-            room: Mutex::new(Room { stored, reserved: stored, is_settled: false }),
+            taken: Mutex::new(Taken { stored, reserved: stored, is_settled: false }),
         };
         Ok((partial, present))
     }
@@ -129,7 +132,7 @@ impl Partial {
             data: Arc::new(data),
             path: path.to_path_buf(),
             map: None,
-            room: Mutex::default(),
+            taken: Mutex::default(),
         };
         Ok((partial, BlockSet::default()))
     }
@@ -148,21 +151,28 @@ impl Partial {
         &self.data
     }
 
-    /// Stores `content` from block `first` on; only the blob's last block may be shorter.
-    pub fn write(&self, first: u64, content: &[u8]) -> Result<(), CacheError> {
+    /// Stores the content that `pieces` make together from block `first` on; only the blob's last
+    /// block may be shorter.
+    pub fn write(
+        &self,
+        first: u64,
+        pieces: &[impl AsRef<[u8]>],
+        room: Room,
+    ) -> Result<(), CacheError> {
+        let bytes: u64 = pieces.iter().map(|piece| piece.as_ref().len() as u64).sum();
         self.shared.noted(|| {
-            self.reserve(content.len() as u64)?;
+            self.reserve(bytes, room)?;
             let io = |source| CacheError::io("write", &self.path)(source);
-            let write = || self.data.write_all_at(content, first * BLOCK).map_err(io);
+            let write = || write_all_at(&self.data, pieces, first * BLOCK).map_err(io);
             match write() {
                 Err(error) if error.is_disk_full() => {
-                    self.shared.evict(content.len() as u64, false);
+                    self.shared.evict(bytes, false, room);
                     write()
                 }
                 other => other,
             }?;
             let Some(map) = &self.map else { return Ok(()) };
-            let blocks = blocks_of(0..content.len() as u64).end;
+            let blocks = blocks_of(0..bytes).end;
             map.write_all_at(&vec![1; blocks as usize], HEADER as u64 + first).map_err(io)
         })
     }
@@ -176,52 +186,52 @@ impl Partial {
 
     /// Throws away what was downloaded.
     pub fn discard(&self) {
-        let Some(room) = self.settle() else { return };
+        let Some(taken) = self.settle() else { return };
         self.remove_files();
-        self.shared.release(room.reserved);
+        self.shared.release(taken.reserved);
     }
 
     /// Gives the checked content its name.
     pub(super) fn place(&self) -> Result<(), CacheError> {
         self.shared.place(&self.key, &self.data, &self.path)?;
-        if let Some(room) = self.settle() {
-            self.shared.release(room.reserved.saturating_sub(self.size));
+        if let Some(taken) = self.settle() {
+            self.shared.release(taken.reserved.saturating_sub(self.size));
         }
         self.remove_map();
         Ok(())
     }
 
-    fn reserve(&self, bytes: u64) -> Result<(), CacheError> {
+    fn reserve(&self, bytes: u64, room: Room) -> Result<(), CacheError> {
         let step = {
-            let mut room = self.room.lock();
-            let stored = (room.stored + bytes).min(self.size);
-            let step = if stored <= room.reserved {
+            let mut taken = self.taken.lock();
+            let stored = (taken.stored + bytes).min(self.size);
+            let step = if stored <= taken.reserved {
                 0
             } else {
-                (stored - room.reserved).max(RESERVE_STEP).min(self.size - room.reserved)
+                (stored - taken.reserved).max(RESERVE_STEP).min(self.size - taken.reserved)
             };
-            room.stored = stored;
-            room.reserved += step;
+            taken.stored = stored;
+            taken.reserved += step;
             step
         };
         if step == 0 {
             return Ok(());
         }
-        self.shared.reserve(step).inspect_err(|_| {
-            let mut room = self.room.lock();
-            room.reserved -= step;
-            room.stored = room.stored.min(room.reserved);
+        self.shared.reserve(step, room).inspect_err(|_| {
+            let mut taken = self.taken.lock();
+            taken.reserved -= step;
+            taken.stored = taken.stored.min(taken.reserved);
         })
     }
 
     /// What was counted for it, the first time that its end is decided.
-    fn settle(&self) -> Option<Room> {
-        let mut room = self.room.lock();
-        if room.is_settled {
+    fn settle(&self) -> Option<Taken> {
+        let mut taken = self.taken.lock();
+        if taken.is_settled {
             return None;
         }
-        room.is_settled = true;
-        Some(Room { ..*room })
+        taken.is_settled = true;
+        Some(Taken { ..*taken })
     }
 
     fn remove_files(&self) {
@@ -241,16 +251,35 @@ impl Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        let Some(room) = self.settle() else { return };
-        if self.map.is_some() && room.stored > 0 {
-            self.shared.release(room.reserved - room.stored);
-            let entry = Entry { bytes: room.stored, used_secs: now_secs() };
+        let Some(taken) = self.settle() else { return };
+        if self.map.is_some() && taken.stored > 0 {
+            self.shared.release(taken.reserved - taken.stored);
+            let entry = Entry { bytes: taken.stored, used_secs: now_secs() };
             self.shared.view.touch(Item::Partial(self.key), entry);
         } else {
             self.remove_files();
-            self.shared.release(room.reserved);
+            self.shared.release(taken.reserved);
         }
     }
+}
+
+/// Writes pieces one after the other, as many as the system takes at a time.
+fn write_all_at(file: &File, pieces: &[impl AsRef<[u8]>], offset: u64) -> io::Result<()> {
+    let mut slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece.as_ref())).collect();
+    let (mut slices, mut at) = (&mut slices[..], offset);
+    while slices.iter().any(|slice| !slice.is_empty()) {
+        let batch = &slices[..slices.len().min(IOV_MAX)];
+        match rustix::io::pwritev(file, batch, at) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                IoSlice::advance_slices(&mut slices, count);
+                at += count as u64;
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Opens and locks the data file; nothing when another has it and keeps it.

@@ -96,7 +96,7 @@ fn an_admitted_blob_is_read_at_once_and_stamped_after_its_sync() {
     let dir = Dir::new();
     let cache = dir.cache();
     let key = key_of(b"hello");
-    let blob = cache.admit(&key, b"hello").unwrap();
+    let blob = cache.admit(&key, b"hello", Room::Wanted).unwrap();
     assert_eq!(read(&blob), b"hello");
     assert_eq!(read(&hit(&cache, &key).unwrap()), b"hello");
     cache.flush();
@@ -131,7 +131,7 @@ fn a_stamped_file_that_was_truncated_overwritten_or_touched_is_checked_again() {
     let cache = dir.cache();
     let key = key_of(b"content");
     for damage in [&b"cont"[..], b"CONTENT", b"content"] {
-        drop(cache.admit(&key, b"content").unwrap());
+        drop(cache.admit(&key, b"content", Room::Wanted).unwrap());
         cache.flush();
         fs::set_permissions(dir.path(&key), Permissions::from_mode(0o644)).unwrap();
         fs::write(dir.path(&key), damage).unwrap();
@@ -146,7 +146,7 @@ fn a_stamp_on_a_file_of_the_wrong_size_does_not_count() {
     let dir = Dir::new();
     let cache = dir.cache();
     let key = key_of(b"content");
-    drop(cache.admit(&key, b"content").unwrap());
+    drop(cache.admit(&key, b"content", Room::Wanted).unwrap());
     cache.flush();
     fs::set_permissions(dir.path(&key), Permissions::from_mode(0o644)).unwrap();
     fs::write(dir.path(&key), b"cont").unwrap();
@@ -182,7 +182,7 @@ fn a_bad_file_of_others_is_hashed_once_left_alone_and_replaced_by_a_checked_one(
     assert!(unchecked(&cache, &key, None).check().is_none());
     assert!(is_missing(&cache, &key));
     assert_eq!(fs::read(&path).unwrap(), b"wrong");
-    drop(cache.admit(&key, b"right").unwrap());
+    drop(cache.admit(&key, b"right", Room::Wanted).unwrap());
     assert_eq!(read(&hit(&cache, &key).unwrap()), b"right");
 }
 
@@ -218,19 +218,19 @@ fn the_least_recently_used_goes_first_and_those_in_use_last() {
     let cache = dir.limited(300);
     let blobs: Vec<Vec<u8>> = (0..5).map(|n| vec![n; 100]).collect();
     let keys: Vec<Key> = blobs.iter().map(|blob| key_of(blob)).collect();
-    let pinned = cache.admit(&keys[0], &blobs[0]).unwrap();
-    drop(cache.admit(&keys[1], &blobs[1]).unwrap());
-    drop(cache.admit(&keys[2], &blobs[2]).unwrap());
+    let pinned = cache.admit(&keys[0], &blobs[0], Room::Wanted).unwrap();
+    drop(cache.admit(&keys[1], &blobs[1], Room::Wanted).unwrap());
+    drop(cache.admit(&keys[2], &blobs[2], Room::Wanted).unwrap());
     drop(hit(&cache, &keys[1]).unwrap());
-    drop(cache.admit(&keys[3], &blobs[3]).unwrap());
+    drop(cache.admit(&keys[3], &blobs[3], Room::Wanted).unwrap());
     assert!(is_missing(&cache, &keys[2]));
-    drop(cache.admit(&keys[4], &blobs[4]).unwrap());
+    drop(cache.admit(&keys[4], &blobs[4], Room::Wanted).unwrap());
     assert!(is_missing(&cache, &keys[1]));
     assert!(hit(&cache, &keys[0]).is_some());
     assert_eq!(dir.stats.evictions.value(), 2);
 
     let held: Vec<CachedBlob> = [3, 4].map(|n| hit(&cache, &keys[n]).unwrap()).into();
-    drop(cache.admit(&keys[1], &blobs[1]).unwrap());
+    drop(cache.admit(&keys[1], &blobs[1], Room::Wanted).unwrap());
     assert_eq!(cache.info().blobs, 3);
     assert_eq!(read(&pinned), blobs[0]);
     assert_eq!(read(&held[0]), blobs[3]);
@@ -242,7 +242,7 @@ fn foreign_files_are_never_evicted_nor_counted() {
     let foreign = dir.put_foreign("cache", &key_of(b"unpushed"), b"unpushed");
     let cache = dir.limited(150);
     for n in 0..4 {
-        drop(cache.admit(&key_of(&[n; 100]), &[n; 100]).unwrap());
+        drop(cache.admit(&key_of(&[n; 100]), &[n; 100], Room::Wanted).unwrap());
     }
     cache.gc(GcTarget::Everything);
     assert!(foreign.exists());
@@ -256,7 +256,7 @@ fn two_processes_keep_one_limit_together() {
     let caches = [dir.limited(1000), dir.limited(1000)];
     for n in 0..40_u8 {
         let blob = [n; 100];
-        drop(caches[usize::from(n % 2)].admit(&key_of(&blob), &blob).unwrap());
+        drop(caches[usize::from(n % 2)].admit(&key_of(&blob), &blob, Room::Wanted).unwrap());
         assert!(caches[0].info().bytes <= 1000);
     }
     assert!(caches[0].info().blobs >= 9);
@@ -266,8 +266,8 @@ fn two_processes_keep_one_limit_together() {
 fn what_is_larger_than_the_cache_is_refused_without_evicting() {
     let dir = Dir::new();
     let cache = dir.limited(150);
-    drop(cache.admit(&key_of(&[1; 100]), &[1; 100]).unwrap());
-    let refused = cache.admit(&key_of(&[2; 200]), &[2; 200]);
+    drop(cache.admit(&key_of(&[1; 100]), &[1; 100], Room::Wanted).unwrap());
+    let refused = cache.admit(&key_of(&[2; 200]), &[2; 200], Room::Wanted);
     assert!(matches!(refused, Err(CacheError::Full { .. })));
     assert_eq!(cache.info().blobs, 1);
     assert_eq!(dir.stats.cache_failures.value(), 1);
@@ -278,7 +278,7 @@ fn a_minimum_of_free_disk_that_cannot_be_had_refuses() {
     let dir = Dir::new();
     let options = Options { min_free_bytes: u64::MAX / 2, ..dir.options() };
     let cache = BlobCache::open(options, dir.stats.clone());
-    assert!(matches!(cache.admit(&key_of(b"x"), b"x"), Err(CacheError::Full { .. })));
+    assert!(matches!(cache.admit(&key_of(b"x"), b"x", Room::Wanted), Err(CacheError::Full { .. })));
     assert_eq!(cache.shared.usage.total(), 0);
 }
 
@@ -287,16 +287,16 @@ fn the_directory_may_be_removed_while_running() {
     let dir = Dir::new();
     let cache = dir.cache();
     let key = key_of(b"hello");
-    let blob = cache.admit(&key, b"hello").unwrap();
+    let blob = cache.admit(&key, b"hello", Room::Wanted).unwrap();
     cache.flush();
     fs::remove_dir_all(dir.root()).unwrap();
     assert_eq!(read(&blob), b"hello");
     assert!(is_missing(&cache, &key));
-    drop(cache.admit(&key, b"hello").unwrap());
+    drop(cache.admit(&key, b"hello", Room::Wanted).unwrap());
     assert!(hit(&cache, &key).is_some());
     let (partial, _) = cache.partial(&key_of(b"big"), BLOCK * 2).unwrap();
     fs::remove_dir_all(dir.root()).unwrap();
-    partial.write(0, &vec![1; BLOCK as usize]).unwrap();
+    partial.write(0, &[vec![1; BLOCK as usize]], Room::Wanted).unwrap();
     assert_eq!(cache.admit_partial(&partial).size(), BLOCK * 2);
 }
 
@@ -305,7 +305,7 @@ fn a_directory_that_cannot_be_made_refuses_and_misses() {
     let dir = Dir::new();
     fs::write(dir.root(), b"a file").unwrap();
     let cache = dir.cache();
-    assert!(cache.admit(&key_of(b"x"), b"x").is_err());
+    assert!(cache.admit(&key_of(b"x"), b"x", Room::Wanted).is_err());
     assert!(is_missing(&cache, &key_of(b"x")));
     assert!(cache.partial(&key_of(b"x"), 100).is_err());
 }
@@ -316,7 +316,7 @@ fn a_linked_directory_is_followed() {
     let real = dir.temporary.path().join("real");
     fs::create_dir(&real).unwrap();
     symlink(&real, dir.root()).unwrap();
-    drop(dir.cache().admit(&key_of(b"x"), b"x").unwrap());
+    drop(dir.cache().admit(&key_of(b"x"), b"x", Room::Wanted).unwrap());
     assert!(real.join(key_of(b"x").path()).exists());
 }
 
@@ -326,12 +326,15 @@ fn a_directory_of_another_user_is_read_with_suspicion_and_not_written() {
         return;
     }
     let dir = Dir::new();
-    drop(dir.cache().admit(&key_of(b"x"), b"x").unwrap());
+    drop(dir.cache().admit(&key_of(b"x"), b"x", Room::Wanted).unwrap());
     dir.cache().flush();
     std::os::unix::fs::chown(dir.root(), Some(12345), None).unwrap();
     let cache = dir.cache();
     assert!(unchecked(&cache, &key_of(b"x"), None).check().is_some());
-    assert!(matches!(cache.admit(&key_of(b"y"), b"y"), Err(CacheError::NotOurs { .. })));
+    assert!(matches!(
+        cache.admit(&key_of(b"y"), b"y", Room::Wanted),
+        Err(CacheError::NotOurs { .. })
+    ));
 }
 
 #[test]
@@ -339,7 +342,7 @@ fn a_use_is_noted_in_the_access_time_and_seldom() {
     let dir = Dir::new();
     let cache = dir.cache();
     let key = key_of(b"x");
-    drop(cache.admit(&key, b"x").unwrap());
+    drop(cache.admit(&key, b"x", Room::Wanted).unwrap());
     cache.flush();
     let file = File::open(dir.path(&key)).unwrap();
     for (age, is_noted) in [(7200, true), (60, false)] {
@@ -356,7 +359,7 @@ fn a_restart_evicts_by_the_access_times_that_the_last_life_left() {
     let keys: Vec<Key> = (0..3).map(|n| key_of(&[n; 100])).collect();
     let first = dir.cache();
     for (n, key) in keys.iter().enumerate() {
-        drop(first.admit(key, &[n as u8; 100]).unwrap());
+        drop(first.admit(key, &[n as u8; 100], Room::Wanted).unwrap());
     }
     first.flush();
     for (key, age) in keys.iter().zip([100, 300, 200]) {
@@ -364,7 +367,7 @@ fn a_restart_evicts_by_the_access_times_that_the_last_life_left() {
     }
     let second = dir.limited(300);
     second.shared.scan_if_older_than(Duration::ZERO);
-    drop(second.admit(&key_of(&[9; 150]), &[9; 150]).unwrap());
+    drop(second.admit(&key_of(&[9; 150]), &[9; 150], Room::Wanted).unwrap());
     let left: Vec<bool> = keys.iter().map(|key| dir.path(key).exists()).collect();
     assert_eq!(left, [true, false, false]);
 }
@@ -373,7 +376,7 @@ fn a_restart_evicts_by_the_access_times_that_the_last_life_left() {
 fn a_drifted_counter_is_corrected_by_a_scan() {
     let dir = Dir::new();
     let cache = dir.cache();
-    drop(cache.admit(&key_of(&[1; 100]), &[1; 100]).unwrap());
+    drop(cache.admit(&key_of(&[1; 100]), &[1; 100], Room::Wanted).unwrap());
     cache.shared.usage.change(|_| 77_777).unwrap();
     cache.shared.scan_if_older_than(Duration::ZERO);
     assert_eq!(cache.shared.usage.total(), 100);
@@ -387,11 +390,11 @@ fn a_partial_is_resumed_and_one_that_is_owned_is_not_shared() {
     let (key, size) = (key_of(&content), content.len() as u64);
     let (first, present) = cache.partial(&key, size).unwrap();
     assert_eq!(present, BlockSet::default());
-    first.write(1, &content[..2 * BLOCK as usize]).unwrap();
+    first.write(1, &[&content[..2 * BLOCK as usize]], Room::Wanted).unwrap();
     let (private, nothing) = other.partial(&key, size).unwrap();
     assert_eq!(nothing, BlockSet::default());
     drop(first);
-    private.write(0, &content).unwrap();
+    private.write(0, &[&content], Room::Wanted).unwrap();
     assert_eq!(read(&cache.admit_partial(&private)), content);
 
     let (resumed, present) = cache.partial(&key, size).unwrap();
@@ -414,7 +417,7 @@ fn a_partial_of_another_size_boot_or_with_a_damaged_map_starts_over() {
     let map = cache.shared.layout.partial_map(&key);
     let begin = |size: u64| {
         let (partial, present) = cache.partial(&key, size).unwrap();
-        partial.write(0, &vec![1; BLOCK as usize]).unwrap();
+        partial.write(0, &[vec![1; BLOCK as usize]], Room::Wanted).unwrap();
         present.contains(&(0..1))
     };
     assert!(!begin(4 * BLOCK));
@@ -436,14 +439,14 @@ fn abandoned_partials_count_and_are_evicted() {
     let cache = dir.limited(3 * BLOCK);
     let key = key_of(b"large");
     let (partial, _) = cache.partial(&key, 10 * BLOCK).unwrap_or_else(|e| panic!("{e}"));
-    partial.write(0, &vec![1; BLOCK as usize]).unwrap_err();
+    partial.write(0, &[vec![1; BLOCK as usize]], Room::Wanted).unwrap_err();
     drop(partial);
     let (partial, _) = cache.partial(&key, 2 * BLOCK).unwrap();
-    partial.write(0, &vec![1; BLOCK as usize]).unwrap();
+    partial.write(0, &[vec![1; BLOCK as usize]], Room::Wanted).unwrap();
     drop(partial);
     assert_eq!(cache.shared.usage.total(), BLOCK);
     let blob = vec![5; 3 * BLOCK as usize];
-    drop(cache.admit(&key_of(&blob), &blob).unwrap());
+    drop(cache.admit(&key_of(&blob), &blob, Room::Wanted).unwrap());
     assert!(!cache.shared.layout.partial_data(&key).exists());
     assert_eq!(cache.shared.usage.total(), 3 * BLOCK);
 }
@@ -473,7 +476,7 @@ fn gc_reaches_its_size_or_age() {
     let dir = Dir::new();
     let cache = dir.cache();
     for n in 0..4_u8 {
-        drop(cache.admit(&key_of(&[n; 100]), &[n; 100]).unwrap());
+        drop(cache.admit(&key_of(&[n; 100]), &[n; 100], Room::Wanted).unwrap());
     }
     cache.flush();
     assert_eq!(cache.gc(GcTarget::Bytes(250)), 200);

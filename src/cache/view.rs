@@ -80,11 +80,18 @@ impl View {
         state.order.pop(item);
     }
 
-    /// Takes the item that was not used for the longest time; one in use only when `may_be_used`
-    /// and nothing else is left.
-    pub(super) fn take_victim(&self, may_be_used: bool) -> Option<(Item, Entry)> {
+    /// Takes the item that was not used for the longest time, if that is since `unused_since`; one
+    /// in use only when `may_be_used` and nothing else is left.
+    pub(super) fn take_victim(
+        &self,
+        may_be_used: bool,
+        unused_since: i64,
+    ) -> Option<(Item, Entry)> {
         let mut state = self.0.lock();
         for _ in 0..state.order.len() {
+            if state.order.peek_lru().is_some_and(|(_, entry)| entry.used_secs >= unused_since) {
+                return None;
+            }
             let (item, entry) = state.order.pop_lru()?;
             match item {
                 Item::Blob(key) if state.pins.contains_key(&key) => {

@@ -98,6 +98,11 @@ pub(super) struct Common {
     #[arg(long, global = true, value_name = "SIZE",
           value_parser = parse_size)]
     pub(super) min_free: Option<u64>,
+    /// How much memory downloads may take, such as 256M
+    /// [default: 128M, or a quarter of what the control group has]
+    #[arg(long, global = true, value_name = "SIZE",
+          value_parser = parse_size)]
+    pub(super) memory_limit: Option<u64>,
     /// Where git mirrors and indexes are kept [default: ~/.local/state/dvcfs, or /var/lib/dvcfs as root]
     #[arg(long, global = true, value_name = "DIR")]
     pub(super) state_dir: Option<PathBuf>,
@@ -141,6 +146,9 @@ pub(super) enum Command {
     Get(GetArgs),
     /// Print a file of a registry
     Cat(CatArgs),
+    /// Fill the cache with files and folders before they are read
+    #[command(after_help = PREFETCH_HELP)]
+    Prefetch(PrefetchArgs),
     /// List the branches and tags of a registry, and the commits that changed data
     Revs(RevsArgs),
     /// Show what changed between two revisions, as `dvc diff` does
@@ -162,6 +170,10 @@ pub(super) enum Command {
     #[command(after_help = "Read one with: dvcfs man mount | man -l -")]
     Man(ManArgs),
 }
+
+const PREFETCH_HELP: &str = "\
+Of a mount, paths are those below DIR, and the daemon fetches: readers of the mount go first.
+What is cached already is not fetched again, so an interrupted prefetch goes on where it was.";
 
 const COMPLETIONS_HELP: &str = "\
 Where they go:
@@ -236,6 +248,9 @@ pub(super) struct MountArgs {
     /// How opens of files are answered
     #[arg(long, value_enum, default_value_t = OpenModeArg::Auto)]
     pub(super) open_mode: OpenModeArg,
+    /// Begin to fill the cache with this file or folder of the mount; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub(super) prefetch: Vec<OsString>,
     /// Whether to wait for quick requests without going to sleep
     #[arg(long, value_enum, default_value_t = SpinArg::Auto)]
     pub(super) spin: SpinArg,
@@ -365,6 +380,34 @@ pub(super) struct CatArgs {
     /// Branch, tag, commit or expression [default: the default branch]
     #[arg(long, value_name = "REV")]
     pub(super) rev: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PrefetchArgs {
+    /// The folder that is mounted on, or a git repository: a path or any git URL
+    #[arg(value_name = "DIR-or-REPO")]
+    pub(super) repo: String,
+    /// Files and folders [default: everything]
+    #[arg(value_name = "PATH")]
+    pub(super) paths: Vec<OsString>,
+    /// Branch, tag, commit or expression [default: what is mounted, or the default branch]
+    #[arg(long, value_name = "REV")]
+    pub(super) rev: Option<String>,
+    /// Fetch nothing; say how much is cached, and fail unless all is
+    #[arg(long, conflicts_with = "evict")]
+    pub(super) check: bool,
+    /// Take them out of the cache instead
+    #[arg(long)]
+    pub(super) evict: bool,
+    /// Read more paths from a file, one a line; - is the standard input
+    #[arg(short, long, value_name = "LIST", value_hint = ValueHint::FilePath)]
+    pub(super) files_from: Option<PathBuf>,
+    /// Let the repository's own configuration choose the S3 endpoint and how it is checked
+    #[arg(long)]
+    pub(super) trust_remote: bool,
+    /// Read from this remote instead of the configured default
+    #[arg(short = 'r', long, value_name = "NAME")]
+    pub(super) remote: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -85,6 +85,7 @@ fn own(settings: &Settings, given: &Given<'_>) -> Result<Vec<Line>, Failure> {
         ("cache-dir", path(&settings.cache_dir), file.cache_dir.is_some()),
         ("cache-size", size_text(settings.cache_size), file.cache_size.is_some()),
         ("min-free", size_text(settings.min_free), file.min_free.is_some()),
+        ("memory-limit", size_text(settings.memory_limit), file.memory_limit.is_some()),
         ("state-dir", path(&settings.state_dir), file.state_dir.is_some()),
         ("runtime-dir", path(&settings.runtime_dir), file.runtime_dir.is_some()),
         ("log-format", log_format.into(), file.log_format.is_some()),

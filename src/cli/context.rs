@@ -138,7 +138,8 @@ impl Context {
     pub(super) fn blobs(&self, registry: &Registry, invalid: mpsc::Sender<Key>) -> Arc<Blobs> {
         let cache = self.cache(registry.neighbour_caches());
         let sizes = SizeIndex::open(&self.settings.state_dir.join("sizes"));
-        let options = crate::blobs::Options::new(invalid);
+        let memory_limit = self.settings.memory_limit;
+        let options = crate::blobs::Options { memory_limit, ..crate::blobs::Options::new(invalid) };
         let handle = self.runtime.handle().clone();
         Arc::new(Blobs::new(cache, Arc::new(sizes), Arc::clone(&self.stats), handle, options))
     }

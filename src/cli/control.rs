@@ -12,28 +12,34 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::prefetch::Task;
+
 /// What a command may ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Request {
     /// What the mount shows and what it did so far.
     Status,
     /// Look for new commits now; answers when that is done.
     Refresh,
+    /// Fill the cache, or look how full it is; answers with the number of the job.
+    Prefetch(Task),
+    /// How far a job has come. One that nobody asks for is given up.
+    Job(u64),
 }
 
 /// What the mount answers: a value, or why there is none.
 pub(super) type Response = Result<serde_json::Value, String>;
 
 /// A request or answer is never longer.
-const MAX_LINE: u64 = 1 << 20;
+const MAX_LINE: u64 = 16 << 20;
 
 /// Asks a mount. A mount that does not answer within `deadline` is an error.
-pub(super) fn ask(socket: &Path, request: Request, deadline: Duration) -> io::Result<Response> {
+pub(super) fn ask(socket: &Path, request: &Request, deadline: Duration) -> io::Result<Response> {
     let stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(deadline))?;
     stream.set_write_timeout(Some(deadline))?;
-    send(&stream, &request)?;
+    send(&stream, request)?;
     receive(&stream)
 }
 
@@ -93,14 +99,14 @@ mod tests {
         std::thread::spawn(move || {
             serve(&listener, |request| match request {
                 Request::Status => Ok(serde_json::json!({"mounted": true})),
-                Request::Refresh => Err("no network".into()),
+                _ => Err("no network".into()),
             });
         });
         let deadline = Duration::from_secs(10);
         UnixStream::connect(&path).unwrap().write_all(b"nonsense\n").unwrap();
-        let status = ask(&path, Request::Status, deadline).unwrap().unwrap();
+        let status = ask(&path, &Request::Status, deadline).unwrap().unwrap();
         assert_eq!(status["mounted"], true);
-        let refused = ask(&path, Request::Refresh, deadline).unwrap();
+        let refused = ask(&path, &Request::Refresh, deadline).unwrap();
         assert_eq!(refused, Err("no network".into()));
     }
 }

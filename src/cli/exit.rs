@@ -2,10 +2,12 @@
 
 use std::{fmt, process::ExitCode};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{blobs::BlobError, git::GitError, registry::RegistryError, vfs::VfsError};
 
 /// Exit codes, the same for every command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Code {
     /// Something differs, is missing or failed.
     Failed,
@@ -96,7 +98,7 @@ impl Code {
 }
 
 /// Why a command failed: one line of what, on what, why; and what to do about it.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Failure {
     /// The exit code.
     pub code: Code,

@@ -16,9 +16,11 @@ mod helper;
 mod list;
 mod log;
 mod man;
+mod memory;
 mod mount;
 mod mounts;
 mod overlay;
+mod prefetch;
 mod progress;
 mod refresh;
 mod revs;
@@ -81,6 +83,7 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<ExitCode, Failure> {
         Command::Diff(args) => diff::run(&context()?, &args),
         Command::Get(args) => get::run(&context()?, &args),
         Command::Cat(args) => cat::run(&context()?, &args),
+        Command::Prefetch(args) => prefetch::run(settings()?, &args),
         Command::Cache(command) => cache::run(&context()?, &command),
         Command::Config(command) => {
             let given = Given { common: &common, matches, environment: &environment };

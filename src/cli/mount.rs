@@ -26,6 +26,7 @@ use super::{
     log,
     mounts::{self, Record, Records, short_name},
     overlay,
+    prefetch::{Jobs, Task, What},
     progress::Waiting,
     settings::{Settings, Verbosity},
     umount::resolve,
@@ -151,6 +152,7 @@ fn serve(
     dir: &Path,
     mut readiness: Readiness,
 ) -> Result<ExitCode, Failure> {
+    let prefetch = Task::new(&args.prefetch, None, What::Fetch)?;
     let descriptors = raise_file_limit();
     make_room_for_descriptors(descriptors);
     let context = Context::for_mount(settings)?;
@@ -192,7 +194,8 @@ fn serve(
         socket: records.socket(dir),
     };
     let told = Told { open_mode: session.open_mode().clone(), overlay };
-    let published = publish(&context, &records, &record, (&vfs, &blobs), told)
+    let jobs = Arc::new(Jobs::new(Arc::clone(&vfs), context.runtime.handle().clone()));
+    let published = publish(&context, &records, &record, (&vfs, &blobs, &jobs), told)
         .and_then(|()| wait_until_it_answers(dir))
         .and_then(|()| {
             let log = context.settings.state_dir.join(format!("log/{}.log", short_name(dir)));
@@ -207,6 +210,9 @@ fn serve(
         return Err(failure);
     }
     tell_systemd(&[sd_notify::NotifyState::Ready]);
+    if !args.prefetch.is_empty() {
+        jobs.start_unattended(prefetch);
+    }
     if vfs.can_move() && !args.no_follow {
         context.runtime.spawn(follow(Arc::clone(&vfs), args.follow));
     }
@@ -333,7 +339,7 @@ fn publish(
     context: &Context,
     records: &Records,
     record: &Record,
-    (vfs, blobs): (&Arc<Vfs>, &Arc<Blobs>),
+    (vfs, blobs, jobs): (&Arc<Vfs>, &Arc<Blobs>, &Arc<Jobs>),
     told: Told,
 ) -> Result<(), Failure> {
     let failed = |error: io::Error| {
@@ -346,9 +352,9 @@ fn publish(
     }
     let listener = UnixListener::bind(socket).map_err(failed)?;
     records.write(record).map_err(failed)?;
-    let (vfs, blobs) = (Arc::clone(vfs), Arc::clone(blobs));
+    let (vfs, blobs, jobs) = (Arc::clone(vfs), Arc::clone(blobs), Arc::clone(jobs));
     let runtime = context.runtime.handle().clone();
-    let answer = move |request| answer(request, &vfs, &blobs, (&told, &runtime));
+    let answer = move |request| answer(request, &vfs, (&blobs, &jobs), (&told, &runtime));
     let serving = thread::Builder::new().name("control".into());
     serving.spawn(move || control::serve(&listener, answer)).map_err(failed)?;
     Ok(())
@@ -357,7 +363,7 @@ fn publish(
 fn answer(
     request: Request,
     vfs: &Vfs,
-    blobs: &Blobs,
+    (blobs, jobs): (&Blobs, &Jobs),
     (told, runtime): (&Told, &tokio::runtime::Handle),
 ) -> Response {
     match request {
@@ -376,6 +382,11 @@ fn answer(
                 "commit": refreshed.commit.map(|commit| commit.to_string()),
             })),
             Err(error) => Err(chain(&error)),
+        },
+        Request::Prefetch(task) => Ok(json!(jobs.start(task))),
+        Request::Job(number) => match jobs.report(number) {
+            Some(report) => serde_json::to_value(report).map_err(|error| error.to_string()),
+            None => Err(format!("there is no job {number}")),
         },
     }
 }

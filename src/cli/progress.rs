@@ -38,6 +38,12 @@ impl Progress {
         Self { bar, _end: end }
     }
 
+    /// How many bytes there are in all, which may become clear only later; and how many are done.
+    pub(super) fn set(&self, bytes: u64, done: u64) {
+        self.bar.set_length(bytes);
+        self.bar.set_position(done);
+    }
+
     /// So many more bytes, which may be more than were known of.
     pub(super) fn add(&self, bytes: u64) {
         self.bar.inc(bytes);

@@ -24,7 +24,7 @@ pub(super) fn run(settings: &Settings, args: &RefreshArgs) -> Result<ExitCode, F
     })?;
     let failed =
         |code, why: String| Failure::new(code, format!("refresh {}: {why}", args.dir.display()));
-    let answer = ask(&record.socket, Request::Refresh, DEADLINE)
+    let answer = ask(&record.socket, &Request::Refresh, DEADLINE)
         .map_err(|error| failed(Code::Failed, error.to_string()))?
         .map_err(|why| failed(Code::Network, why))?;
     if settings.verbosity > Verbosity::Quiet {

@@ -12,8 +12,9 @@ use serde::Deserialize;
 use super::{
     args::{Common, LogFormat, parse_size},
     exit::{Code, Failure},
+    memory,
 };
-use crate::registry::AwsFiles;
+use crate::{blobs::LEAST_MEMORY, registry::AwsFiles};
 
 const DEFAULT_CACHE_SIZE: u64 = 50 << 30;
 const DEFAULT_MIN_FREE: u64 = 5 << 30;
@@ -24,6 +25,7 @@ pub(super) struct Settings {
     pub(super) cache_dir: PathBuf,
     pub(super) cache_size: u64,
     pub(super) min_free: u64,
+    pub(super) memory_limit: u64,
     pub(super) state_dir: PathBuf,
     pub(super) runtime_dir: PathBuf,
     /// S3 endpoints that any repository may name.
@@ -57,6 +59,7 @@ pub(super) struct SettingsFile {
     pub(super) cache_dir: Option<PathBuf>,
     pub(super) cache_size: Option<String>,
     pub(super) min_free: Option<String>,
+    pub(super) memory_limit: Option<String>,
     pub(super) state_dir: Option<PathBuf>,
     pub(super) runtime_dir: Option<PathBuf>,
     pub(super) log_format: Option<LogFormat>,
@@ -133,6 +136,12 @@ impl Settings {
             cache_dir: absolute(args.cache_dir.clone().or(file.cache_dir).unwrap_or(cache_dir)),
             cache_size: size(args.cache_size, "cache-size", &file.cache_size, DEFAULT_CACHE_SIZE)?,
             min_free: size(args.min_free, "min-free", &file.min_free, DEFAULT_MIN_FREE)?,
+            memory_limit: memory_limit(size(
+                args.memory_limit,
+                "memory-limit",
+                &file.memory_limit,
+                memory::default_limit(memory::of_control_group()),
+            )?)?,
             state_dir: absolute(state_dir),
             runtime_dir: absolute(
                 args.runtime_dir.clone().or(file.runtime_dir).unwrap_or(runtime_dir),
@@ -157,6 +166,15 @@ impl Settings {
             journal_stream: text("JOURNAL_STREAM"),
         })
     }
+}
+
+/// Less would not do.
+fn memory_limit(bytes: u64) -> Result<u64, Failure> {
+    if bytes < LEAST_MEMORY {
+        let message = format!("memory-limit: {bytes} bytes are too few");
+        return Err(Failure::new(Code::Usage, message).hint("the least is 16M"));
+    }
+    Ok(bytes)
 }
 
 fn absolute(path: PathBuf) -> PathBuf {
@@ -210,6 +228,7 @@ mod tests {
             cache_dir: None,
             cache_size: None,
             min_free: None,
+            memory_limit: None,
             state_dir: None,
             runtime_dir: None,
             log_format: None,
@@ -240,6 +259,13 @@ mod tests {
         let flags = Common { config: Some(file), cache_size: Some(7), ..no_flags() };
         let settings = Settings::resolve(&flags, &Environment::default()).unwrap();
         assert_eq!((settings.cache_size, settings.min_free), (7, 1 << 30));
+    }
+
+    #[test]
+    fn too_little_memory_is_refused() {
+        let flags = Common { memory_limit: Some(1 << 20), ..no_flags() };
+        let failure = Settings::resolve(&flags, &Environment::default()).unwrap_err();
+        assert_eq!(failure.code, Code::Usage);
     }
 
     #[test]

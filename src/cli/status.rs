@@ -54,7 +54,7 @@ pub(super) fn run(settings: &Settings, args: &StatusArgs) -> Result<ExitCode, Fa
 }
 
 fn report(record: Record) -> Report {
-    let answer = match ask(&record.socket, Request::Status, DEADLINE) {
+    let answer = match ask(&record.socket, &Request::Status, DEADLINE) {
         Ok(Ok(answer)) => answer,
         Ok(Err(why)) => json!({ "error": why }),
         Err(error) => json!({ "error": format!("the mount does not answer: {error}") }),

@@ -93,8 +93,10 @@ impl OpenFile {
                 Some(wanted)
             }
             Content::Cached(blob) => read_whole(blob, buffer, offset),
-            Content::Streamed(reader) => read_whole(&*reader.fetch().cached()?, buffer, offset),
-            Content::Failed(_) => None,
+            Content::Streamed(reader) if reader.fetch().known_size() == Some(self.size) => {
+                reader.read_now(offset, buffer).filter(|count| *count == wanted)
+            }
+            Content::Streamed(_) | Content::Failed(_) => None,
         }
     }
 

@@ -11,12 +11,15 @@
 //! | `attributes` | sizes, times, modes, extended attributes |
 //! | `listing` | what is in a folder |
 //! | `open`, `read` | opening and reading |
+//! | `part` | the blobs below a path, to prefetch them |
+//! | `ahead` | what is likely to be opened next |
 //! | `files`, `exposures` | what is open, and what was shown of it unchecked |
 //! | `upper` | the merged view of a writable mount |
 //! | `contents` | the tree as a whole, for commands |
 //! | `follow` | branches that move |
 //! | `inodes`, `epochs`, `names` | what the numbers and names stand for |
 
+mod ahead;
 mod attributes;
 mod contents;
 mod epochs;
@@ -30,6 +33,7 @@ mod lookup;
 mod manifests;
 mod names;
 mod open;
+mod part;
 mod read;
 mod reports;
 mod rounds;
@@ -61,6 +65,7 @@ pub use self::{
     listing::{DirEntry, Listed},
     lookup::Lookup,
     open::OpenedFile,
+    part::{Part, PartFile},
     read::Read,
     reports::StatsReport,
     rounds::{Keeper, Rounds},
@@ -212,6 +217,7 @@ pub struct Vfs {
     spots: lookup::Spots,
     reports: reports::Reports,
     sizing: sizing::Sizing,
+    ahead: ahead::Ahead,
     open_files: files::OpenFiles,
     rounds: Rounds,
     events: mpsc::UnboundedSender<Event>,
@@ -275,6 +281,7 @@ impl Vfs {
             spots: lookup::Spots::default(),
             reports: reports::Reports::default(),
             sizing: sizing::Sizing::default(),
+            ahead: ahead::Ahead::default(),
             open_files,
             rounds: Rounds::default(),
             events,

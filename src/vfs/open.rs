@@ -137,7 +137,15 @@ impl Vfs {
         if let Size::Known(size) = blob.shown {
             self.blobs.claim_size(blob.id, &blob.sources, size);
         }
-        match self.blobs.open(blob.id, &blob.sources) {
+        let opened = self.blobs.open(blob.id, &blob.sources);
+        let size = match (&opened, &blob.shown) {
+            (Opened::Ready(cached), _) => Some(cached.size()),
+            (_, Size::Known(size)) => Some(*size),
+            (_, Size::Unknown) => None,
+        };
+        let is_here = !matches!(opened, Opened::Fetch(_));
+        self.look_ahead((&blob.file.epoch, blob.file.index), size, is_here);
+        match opened {
             Opened::Empty => Answer::Now(Ok(OpenFile::in_memory(bytes::Bytes::new()))),
             Opened::Ready(cached) => {
                 let (size, content) = (cached.size(), Content::Cached(Arc::new(cached)));

@@ -8,6 +8,7 @@ mod doctor;
 mod get;
 mod help;
 mod man;
+mod prefetch;
 mod progress;
 mod revs;
 

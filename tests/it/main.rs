@@ -18,6 +18,7 @@ mod support;
 mod access;
 mod bad_input;
 mod cli;
+mod cold_reads;
 mod crashes;
 mod demo;
 mod details;

@@ -6,7 +6,7 @@ use tokio::{runtime::Handle, sync::mpsc};
 use super::*;
 use crate::{
     blobs::Options,
-    cache::{self, BlobCache},
+    cache::{self, BlobCache, Room},
     remote::{FailingRemote, Fault, MemoryRemote},
     sizes::SizeIndex,
     stats::Stats,
@@ -214,7 +214,7 @@ async fn what_is_known_or_cached_is_not_asked_for_and_progress_is_told() {
     let content = b"cached";
     let digest = Md5::digest(content).into();
     let cached = Key { digest, scheme: Scheme::Md5, is_manifest: false };
-    drop(lab.blobs.cache().admit(&cached, content).unwrap());
+    drop(lab.blobs.cache().admit(&cached, content, Room::Wanted).unwrap());
     let sources = sources(remote.clone());
     lab.sizes.record_claim(&key(0), scope_of(&sources).unwrap(), 5);
     let keys = [key(0), cached, key(3), key(3)];

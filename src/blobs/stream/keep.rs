@@ -16,15 +16,16 @@ use crate::{
     dvc::checksum::Checker,
 };
 
-/// Keeps blocks that came, on disk or else in memory, and has them hashed.
-pub(in crate::blobs) async fn store(fetch: &Arc<Fetch>, life: u64, first: u64, content: Bytes) {
+/// Keeps blocks that came in some pieces, on disk or else in memory, and has them hashed.
+pub(in crate::blobs) async fn store(fetch: &Arc<Fetch>, life: u64, first: u64, pieces: Vec<Bytes>) {
     let Some(partial) = fetch.with_stream(life, |stream| stream.partial.clone()) else {
         return;
     };
-    let blocks = first..first + blocks_of(0..content.len() as u64).end;
+    let bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
+    let blocks = first..first + blocks_of(0..bytes).end;
     if let Some(partial) = partial {
-        let copy = content.clone();
-        let write = move || partial.write(first, &copy).is_ok();
+        let (copy, room) = (pieces.clone(), fetch.room());
+        let write = move || partial.write(first, &copy, room).is_ok();
         if let Ok(true) = fetch.target.context.runtime.spawn_blocking(write).await {
             fetch.with_stream(life, |stream| {
                 stream.present.insert(blocks.clone());
@@ -37,6 +38,7 @@ pub(in crate::blobs) async fn store(fetch: &Arc<Fetch>, life: u64, first: u64, c
         fetch.with_stream(life, |stream| stream.leave_disk(&fetch.target.key));
     }
     let target = fetch.target.clone();
+    let content = Bytes::from(pieces.concat());
     let is_good = fetch.with_stream(life, |stream| {
         let is_good = stream.take_into_memory(&target, first, &content);
         stream.came.insert(blocks.clone());

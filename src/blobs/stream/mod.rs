@@ -1,11 +1,12 @@
 //! A large blob: blocks as they are demanded, hashed in order behind the readers.
 
-use std::{hash::Hasher as _, ops::Range, sync::Arc};
+use std::{collections::BTreeMap, hash::Hasher as _, ops::Range, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 
 use super::{
     BlobError, FIRST,
+    budget::{Rank, Urgency},
     memory::{Owner, Part},
     target::Target,
 };
@@ -48,6 +49,8 @@ pub(super) struct Stream {
     came: BlockSet,
     /// Blocks that a request is under way for.
     claimed: BlockSet,
+    /// Those requests by their first blocks.
+    pulls: BTreeMap<u64, (Range<u64>, Arc<Rank>)>,
     /// Missing while a thread hashes with it, and when it has done its work.
     checker: Option<Checker>,
     /// How many blocks from the beginning went into the checker.
@@ -58,6 +61,20 @@ pub(super) struct Stream {
     failures: u64,
     error: Option<BlobError>,
 }
+
+/// What is wanted.
+#[derive(Debug)]
+pub(super) struct Ask {
+    /// The bytes that are read.
+    pub(super) range: Range<u64>,
+    /// These and what is to be fetched around them.
+    pub(super) plan: Range<u64>,
+    /// Why.
+    pub(super) urgency: Urgency,
+}
+
+/// A request to be made.
+pub(super) type Pulls = Vec<(Range<u64>, Arc<Rank>)>;
 
 /// What a read is told.
 pub(super) enum Answer {
@@ -92,6 +109,7 @@ impl Stream {
             present,
             came,
             claimed,
+            pulls: BTreeMap::new(),
             checker: Some(Checker::new(target.key.scheme, target.key.is_manifest)),
             hashed: 0,
             prints: Vec::new(),
@@ -101,18 +119,18 @@ impl Stream {
         }
     }
 
-    /// Answers a read of `range`, and claims what must be requested for it and ahead of it.
+    /// Answers a read, and claims what must be requested for it and around it.
     ///
     /// `failures` is the reader's note of how many requests had failed when it came: only later
     /// ones are its own.
     pub(super) fn answer(
         &mut self,
         target: &Target,
-        range: &Range<u64>,
-        ahead_to: u64,
+        ask: &Ask,
         failures: &mut Option<u64>,
-        pulls: &mut Vec<Range<u64>>,
+        pulls: &mut Pulls,
     ) -> Answer {
+        let range = &ask.range;
         let known = *failures.get_or_insert(self.failures);
         let clipped = range.start.min(self.size)..range.end.min(self.size);
         let mut wanted = blocks_of(clipped.clone());
@@ -126,15 +144,13 @@ impl Stream {
         let is_here = self.gaps(target, &wanted).is_empty();
         if self.is_complete() && !self.is_verified {
             let from = self.partial.as_ref().map_or(self.hashed, |_| self.present.run_end(0));
-            self.claim(target, from..from + HASH_FROM, known, pulls);
+            self.claim(target, (from..from + HASH_FROM, known), ask.urgency, pulls);
             return self.failure_since(known).unwrap_or(Answer::Wait);
         }
-        let ahead = match self.partial {
-            Some(_) => ahead_to,
-            None => ahead_to.min(range.start.saturating_add(FIRST)),
-        };
+        let mut around = if clipped.is_empty() { wanted.clone() } else { self.around(target, ask) };
         if is_here && self.is_confirmed {
-            self.claim(target, wanted.end..blocks_of(0..ahead).end, known, pulls);
+            around.start = wanted.end;
+            self.claim(target, (around.clone(), known), ask.urgency.min(Urgency::Ahead), pulls);
             if let Some(answer) = self.deliver(target, clipped) {
                 return answer;
             }
@@ -142,8 +158,36 @@ impl Stream {
         if let Some(failed) = self.failure_since(known) {
             return failed;
         }
-        self.claim(target, wanted.start..wanted.end.max(blocks_of(0..ahead).end), known, pulls);
+        let around = around.start.min(wanted.start)..around.end.max(wanted.end);
+        let urgency = ask.urgency.min(Urgency::Ahead);
+        self.claim(target, (around, known), urgency, pulls);
+        let coming = self.pulls.range(wanted.start.saturating_sub(PIECE)..wanted.end);
+        for (blocks, rank) in coming.map(|(_, pull)| pull) {
+            if blocks.end > wanted.start {
+                rank.raise(ask.urgency);
+            }
+        }
+        // Whoever waits is served first.
+        pulls.sort_by_key(|(_, rank)| !rank.is(Urgency::Demand));
         Answer::Wait
+    }
+
+    /// The blocks that are planned for; fewer in memory, which would let go of them too soon.
+    fn around(&self, target: &Target, ask: &Ask) -> Range<u64> {
+        let end = if self.is_on_disk() {
+            ask.plan.end
+        } else {
+            let most = FIRST.max(target.context.memory.limit() as u64 / 16);
+            ask.plan.end.min(ask.range.start.saturating_add(most))
+        };
+        ask.plan.start / BLOCK..end.div_ceil(BLOCK)
+    }
+
+    /// Whether a read of `range` can be answered from the disk.
+    pub(super) fn has(&self, range: &Range<u64>) -> bool {
+        let wanted = range.start.min(self.size)..range.end.min(self.size);
+        let is_settled = self.is_confirmed && (self.is_verified || !self.is_complete());
+        self.partial.is_some() && is_settled && self.present.contains(&blocks_of(wanted))
     }
 
     fn failure_since(&self, known: u64) -> Option<Answer> {
@@ -178,25 +222,43 @@ impl Stream {
         gone.ranges().collect()
     }
 
-    /// Claims those blocks of `wanted` that are neither here nor coming, in pieces.
+    /// Claims those blocks that are neither here nor coming, in pieces, unless a request has failed
+    /// since the reader came.
     fn claim(
         &mut self,
         target: &Target,
-        wanted: Range<u64>,
-        known: u64,
-        pulls: &mut Vec<Range<u64>>,
+        (blocks, known): (Range<u64>, u64),
+        urgency: Urgency,
+        pulls: &mut Pulls,
     ) {
         if self.failures > known {
             return;
         }
-        let wanted = wanted.start..wanted.end.min(self.blocks());
+        let wanted = blocks.start..blocks.end.min(self.blocks());
         for gap in self.gaps(target, &wanted) {
             for free in self.claimed.gaps(gap) {
                 self.claimed.insert(free.clone());
-                let pieces = free.clone().step_by(PIECE as usize);
-                pulls.extend(pieces.map(|start| start..(start + PIECE).min(free.end)));
+                for start in free.clone().step_by(PIECE as usize) {
+                    let piece = start..(start + PIECE).min(free.end);
+                    let rank = Arc::new(Rank::new(urgency));
+                    self.pulls.insert(start, (piece.clone(), rank.clone()));
+                    pulls.push((piece, rank));
+                }
             }
         }
+    }
+
+    /// A request has ended, however it did.
+    fn let_go(&mut self, blocks: &Range<u64>, rank: &Arc<Rank>) {
+        self.claimed.remove(blocks.clone());
+        // In memory the same blocks may have been lost and asked for again meanwhile.
+        if self.pulls.get(&blocks.start).is_some_and(|(_, found)| Arc::ptr_eq(found, rank)) {
+            self.pulls.remove(&blocks.start);
+        }
+    }
+
+    pub(super) fn is_on_disk(&self) -> bool {
+        self.partial.is_some()
     }
 
     fn blocks(&self) -> u64 {

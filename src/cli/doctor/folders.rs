@@ -156,7 +156,7 @@ fn running(settings: &Settings) -> Vec<Check> {
             return Check::warn("mount", format!("{dir}: its daemon has died"))
                 .hint(format!("dvcfs umount --lazy {dir}"));
         }
-        match ask(&record.socket, Request::Status, DEADLINE) {
+        match ask(&record.socket, &Request::Status, DEADLINE) {
             Ok(Ok(status)) => {
                 let mode = status["open_mode"]["mode"].as_str().unwrap_or("unknown");
                 Check::ok("mount", format!("{dir}: {}, open mode {mode}", record.repository))
