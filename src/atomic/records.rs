@@ -47,7 +47,8 @@ struct Cursor<const N: usize> {
 
 /// What became of the file that was appended to.
 enum Fate {
-    Well,
+    /// With so many bytes.
+    Well(u64),
     Replaced,
     Torn,
 }
@@ -100,7 +101,10 @@ impl<const N: usize> Records<N> {
                 }
             }
             match fate::<N>(&file)? {
-                Fate::Well => return Ok(()),
+                Fate::Well(end) => {
+                    self.pass_over(&file, end, records);
+                    return Ok(());
+                }
                 Fate::Replaced => self.reopen()?,
                 Fate::Torn => mend::<N>(&file)?,
             }
@@ -108,8 +112,19 @@ impl<const N: usize> Records<N> {
         Ok(())
     }
 
+    /// Counts records that were just appended as read, if nobody else's came between.
+    fn pass_over(&self, file: &Arc<File>, end: u64, records: &[[u8; N]]) {
+        let (Some(mut cursor), Some(last)) = (self.cursor.try_lock(), records.last()) else {
+            return;
+        };
+        let start = end.checked_sub(records.len() as u64 * Self::WIDTH);
+        if Arc::ptr_eq(file, &cursor.file) && start == Some(cursor.offset) {
+            (cursor.offset, cursor.last) = (end, Some(*last));
+        }
+    }
+
     /// Gives every sound record that was not read yet to `each`, in the order of their writing;
-    /// true if there was anything.
+    /// true if there was anything. What this process wrote may be passed over.
     ///
     /// After the file was replaced or cut, all that it holds counts as not read.
     pub fn read_new(&self, each: impl FnMut(&[u8; N])) -> io::Result<bool> {
@@ -216,7 +231,7 @@ fn fate<const N: usize>(file: &File) -> io::Result<Fate> {
     let now = file.metadata()?;
     Ok(match (now.nlink(), now.len() % N as u64) {
         (0, _) => Fate::Replaced,
-        (_, 0) => Fate::Well,
+        (_, 0) => Fate::Well(now.len()),
         _ => Fate::Torn,
     })
 }
@@ -315,7 +330,8 @@ mod tests {
         assert_eq!(new(&b), [1, 2, 3]);
         assert!(new(&b).is_empty());
         a.append_all(&mut [record(4), record(5)]).unwrap();
-        assert_eq!((new(&b), new(&a)), (vec![4, 5], vec![1, 2, 3, 4, 5]));
+        // Its own first record is nothing new to the other one.
+        assert_eq!((new(&b), new(&a)), (vec![4, 5], vec![2, 3, 4, 5]));
     }
 
     #[test]
@@ -342,7 +358,6 @@ mod tests {
             let found = all(&path);
             // What was appended behind the torn tail before that was noticed is there again.
             assert_eq!(found, expected, "cut at {length}");
-            assert_eq!(new(&records), expected);
         }
     }
 
@@ -350,7 +365,7 @@ mod tests {
     fn a_file_that_is_cut_under_a_reader_is_read_from_its_beginning() {
         let (_dir, path) = folder();
         let records = open(&path);
-        append(&records, 1..=4);
+        append(&open(&path), 1..=4);
         assert_eq!(new(&records).len(), 4);
         OpenOptions::new().write(true).open(&path).unwrap().set_len(11).unwrap();
         append(&open(&path), 5..=8);
@@ -380,7 +395,7 @@ mod tests {
     fn a_rewrite_keeps_what_is_wanted_and_loses_nothing_of_others() {
         let (_dir, path) = folder();
         let (a, b) = (open(&path), open(&path));
-        append(&b, 1..=4);
+        append(&open(&path), 1..=4);
         assert_eq!(new(&b).len(), 4);
         a.rewrite(|record| {
             // Somebody else's record, which comes while the new file is written.

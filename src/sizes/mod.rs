@@ -47,7 +47,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-/// Sizes kept at most: in memory some 100 MB, and not much more on disk.
+/// Sizes kept at most: in memory some 110 MB, and not much more on disk.
 const LIMIT: usize = 1 << 22;
 
 /// The file is written anew when it has this many records that say nothing new, and a quarter more
@@ -168,9 +168,10 @@ impl SizeIndex {
 
     /// [`Self::record_claim`] for many objects at once.
     pub fn record_claims(&self, sizes: impl IntoIterator<Item = (Key, u64)>, scope: Scope) {
-        let sizes = sizes
-            .into_iter()
-            .filter(|(key, _)| !self.known_size(key, scope).is_some_and(|known| known.is_verified));
+        // Of sizes that are global that is seen to below.
+        let sizes = sizes.into_iter().filter(|(key, _)| {
+            is_global(key) || !self.held(key, scope).is_some_and(|known| known.is_verified)
+        });
         let claim = |bytes| Some(Size { bytes, is_verified: false });
         self.record(scope, sizes.map(|(key, bytes)| (key, claim(bytes))));
     }
