@@ -5,6 +5,8 @@
 //! keys that are new, takes away those that say nothing, and leaves all else as it was written; an
 //! output whose content is new is upgraded to the hashes of DVC 3.
 
+pub mod merge;
+
 use std::collections::BTreeMap;
 
 use crate::dvc::document::{self, DocumentError, List, Map, Scalar, Value};
