@@ -3,6 +3,7 @@
 //! The integration tests replay the corpus through the same functions.
 #![allow(dead_code, reason = "each target uses one of them")]
 
+use std::collections::BTreeMap;
 use std::io::BufReader;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -10,9 +11,11 @@ use std::path::Path;
 use dvcfs::dvc::checksum::Checker;
 use dvcfs::dvc::config::{Config, Folders, Level, RawConfig};
 use dvcfs::dvc::ignore::Ignore;
+use dvcfs::dvc::manifest::edit::Changes;
 use dvcfs::dvc::manifest::{Entry, Sink};
 use dvcfs::dvc::output::Content;
-use dvcfs::dvc::{Parsed, dotfile, manifest, pipeline};
+use dvcfs::dvc::record::{Change, Recorded};
+use dvcfs::dvc::{Parsed, document, dotfile, gitignore, manifest, pipeline, record};
 use dvcfs::git::Location;
 use dvcfs::id::{Digest, Scheme, TreeId};
 use dvcfs::path::{RepoPath, check_name};
@@ -29,6 +32,80 @@ pub(crate) fn dotfile(data: &[u8]) {
             assert_eq!(dotfile::parse(&commented, &dir, &root), Ok(parsed));
         }
     }
+}
+
+/// A YAML text, written again.
+pub(crate) fn document(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Ok(document) = document::parse(&text) {
+        document::compose(&document);
+    }
+}
+
+/// A `.dvc` file whose first output changes, and a name for a new one.
+pub(crate) fn record(data: &[u8]) {
+    let (dir, root) = (path(b"proj/sub"), path(b"proj"));
+    let new = Recorded::File { digest: [0x5a; 16], size: 7, is_exec: false };
+    if let Ok(text) = record::create(data, &new) {
+        let parsed = dotfile::parse(text.as_bytes(), &dir, &root).expect("sound");
+        assert_eq!(parsed.outputs[0].path.file_name(), Some(data));
+    }
+    let Ok(parsed) = dotfile::parse(data, &dir, &root) else {
+        return;
+    };
+    let Some(output) = parsed.outputs.first() else {
+        return;
+    };
+    for change in [Change::Content(new), Change::Removed] {
+        let changes = BTreeMap::from([(output.path.clone(), change)]);
+        _ = record::update(data, &dir, &root, &changes);
+    }
+    record::merge::merge(Some(b""), Some(data), Some(b"outs: []"));
+}
+
+/// A manifest and, behind NUL bytes, paths to add and to remove by turns.
+pub(crate) fn manifest_edit(data: &[u8]) {
+    let mut parts = data.split(|byte| *byte == 0);
+    let old = parts.next().unwrap_or_default();
+    let paths = parts.filter(|path| manifest::write::check_new(path).is_ok()).enumerate();
+    let changes: Changes =
+        paths.map(|(at, path)| (path.to_vec(), (at % 2 == 0).then_some([at as u8; 16]))).collect();
+    let mut out = Vec::new();
+    let Ok(written) = manifest::edit::edit(old, &changes, &mut out, &mut |_| ()) else {
+        return;
+    };
+    let read = |text: &[u8]| {
+        let mut files = BTreeMap::new();
+        let refused = manifest::parse(text, &mut |entry| {
+            files.insert(entry.relpath.to_vec(), entry.digest);
+        });
+        assert_eq!(refused.expect("sound").count, 0);
+        files
+    };
+    let mut expected = read(old);
+    for (path, digest) in changes {
+        match digest {
+            Some(_) => expected.insert(path, digest),
+            None => expected.remove(&path),
+        };
+    }
+    assert_eq!(written.file_count, expected.len() as u64);
+    assert_eq!(read(&out), expected);
+}
+
+/// A `.gitignore` and, behind a NUL byte, a name.
+pub(crate) fn gitignore(data: &[u8]) {
+    let mut parts = data.split(|byte| *byte == 0);
+    let text = parts.next().unwrap_or_default();
+    let name = parts.next().unwrap_or(b"x");
+    if check_name(name).is_err() || name.contains(&b'\n') {
+        return;
+    }
+    let added = gitignore::add(text, name).unwrap_or_else(|| text.to_vec());
+    assert_eq!(gitignore::add(&added, name), None);
+    assert_ne!(gitignore::remove(&added, name), gitignore::Removed::Unchanged);
+    assert_eq!(gitignore::merge(text, &added, text), added);
+    gitignore::merge(b"/x\n", text, &added);
 }
 
 /// A `dvc.yaml`, a `dvc.lock` and the `params.yaml` beside them, separated by NUL bytes.

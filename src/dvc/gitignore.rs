@@ -8,7 +8,7 @@ use itertools::Itertools as _;
 /// DVC adds no line for an output that git ignores anyway, which is for the caller to know.
 pub fn add(text: &[u8], name: &[u8]) -> Option<Vec<u8>> {
     let line = line(name);
-    if lines(text).any(|old| old == line) {
+    if lines(text).any(|old| old == without_return(&line)) {
         return None;
     }
     let gap: &[u8] = if text.is_empty() || text.ends_with(b"\n") { b"" } else { b"\n" };
@@ -33,7 +33,8 @@ pub enum Removed {
 pub fn remove(text: &[u8], name: &[u8]) -> Removed {
     let escaped = line(name);
     let bare = [b"/", name].concat();
-    let is_its = |line: &&[u8]| *line == escaped || line.trim_ascii() == bare.trim_ascii();
+    let is_its =
+        |line: &&[u8]| *line == without_return(&escaped) || line.trim_ascii() == bare.trim_ascii();
     if !lines(text).any(|line| is_its(&line)) {
         return Removed::Unchanged;
     }
@@ -83,7 +84,11 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let count = if text.is_empty() { 0 } else { usize::MAX };
     let text = text.strip_suffix(b"\n").unwrap_or(text);
     let lines = text.split(|byte| *byte == b'\n').take(count);
-    lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+    lines.map(without_return)
+}
+
+fn without_return(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 #[cfg(test)]

@@ -55,3 +55,23 @@ fn location() {
 fn segment() {
     replay("segment", entries::segment);
 }
+
+#[test]
+fn document() {
+    replay("document", entries::document);
+}
+
+#[test]
+fn record() {
+    replay("record", entries::record);
+}
+
+#[test]
+fn manifest_edit() {
+    replay("manifest_edit", entries::manifest_edit);
+}
+
+#[test]
+fn gitignore() {
+    replay("gitignore", entries::gitignore);
+}
