@@ -154,7 +154,7 @@ impl From<GitError> for Failure {
             E::Unreachable { .. } | E::TimedOut { .. } => Code::Network,
             E::Busy { .. } => Code::Busy,
             E::GitMissing { .. } => Code::System,
-            E::Io { .. } => Code::Failed,
+            E::Io { .. } | E::NoIdentity { .. } | E::NotCommitted { .. } => Code::Failed,
             E::NotARepository { .. }
             | E::Unsupported { .. }
             | E::EmptyRepository { .. }
@@ -163,11 +163,15 @@ impl From<GitError> for Failure {
             | E::Missing { .. }
             | E::Unreadable { .. }
             | E::TooLarge { .. }
+            | E::NotOwned { .. }
             | E::Reference { .. } => Code::Repository,
         };
         let failure = Self::new(code, chain(&error));
         match &error {
             E::GitMissing { .. } => failure.hint("install it: apt install git"),
+            E::NoIdentity { .. } => {
+                failure.hint("git config --global user.email YOU@EXAMPLE.ORG, then user.name")
+            }
             E::EmptyRepository { .. } => failure.hint("commit something first"),
             E::Denied { .. } => {
                 failure.hint("does `git ls-remote` with the same URL work in this shell?")

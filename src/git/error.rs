@@ -116,6 +116,26 @@ pub enum GitError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The repository belongs to another user, so that the user's git is not run in it.
+    #[error("{location} belongs to another user")]
+    NotOwned {
+        /// The repository's folder.
+        location: String,
+    },
+    /// Git does not know who the user is.
+    #[error("git does not know who you are (set user.name and user.email): {output}")]
+    NoIdentity {
+        /// The last lines that git printed.
+        output: String,
+    },
+    /// Git did not make the commit.
+    #[error("cannot commit in {location}: {output}")]
+    NotCommitted {
+        /// The repository's folder.
+        location: String,
+        /// The last lines that git printed.
+        output: String,
+    },
     /// A ref could not be read or written.
     #[error("cannot {action} {reference}: {reason}")]
     Reference {

@@ -105,7 +105,7 @@ fn fetch_into(
 ) -> Result<bool, GitError> {
     let folder = repository.git_dir();
     let configured_ssh = configure(repository, url)?;
-    let transport = Transport { folder, url, options, configured_ssh };
+    let transport = Transport { folder, name: url.redacted(), options, configured_ssh };
     let before = repository.targets()?;
     let tells_progress = options.progress.is_some() || options.silence.is_some();
     let volume = if tells_progress { "--progress" } else { "--quiet" };

@@ -5,8 +5,8 @@
 //! give a [`Repository`], which resolves revisions and reads objects.
 //!
 //! Two rules keep untrusted repositories harmless. Objects and refs are read by libgit2, which runs
-//! no program; the user's own `git` is run for transport only, and only inside our mirrors, never
-//! inside a repository that somebody else made. So neither hooks nor `core.fsmonitor`,
+//! no program; the user's own `git` is run for transport, inside our mirrors, and to make and push
+//! commits, which may be in a repository that the user owns; never in one that somebody else owns. So neither hooks nor `core.fsmonitor`,
 //! `core.worktree` or any other setting of such a repository has an effect. What is left: its
 //! `objects/info/alternates` and its configuration's includes may name other files that the user
 //! can read, which then count as this repository's objects or settings, seen by the user alone.
@@ -32,7 +32,9 @@
 //! A mirror never collects garbage by itself: commits that were rewritten away upstream stay.
 
 mod changes;
+mod commit;
 mod date;
+mod edit;
 mod error;
 mod id;
 mod keeper;
@@ -43,6 +45,7 @@ mod lookup;
 mod mirror;
 mod place;
 mod process;
+mod push;
 mod refs;
 mod repository;
 mod resolve;
@@ -54,12 +57,14 @@ mod transport;
 mod fixture;
 
 pub use changes::{Change, Changes};
+pub use edit::{Edit, Edits};
 pub use error::GitError;
 pub use id::{CommitId, GitId, GitTreeId};
 pub use keeper::Keeper;
 pub use listing::{Entry, EntryKind, Listing, Refusal, RefusedEntry};
 pub use location::{Location, Url};
 pub use mirror::Mirror;
+pub use push::Pushed;
 pub use refs::{Refs, RefusedRef};
 pub use repository::{CommitInfo, Repository};
 pub use resolve::{Resolved, RevisionKind};

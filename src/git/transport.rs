@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     error::GitError,
-    location::{Url, redact},
+    location::redact,
     process::{self, Limits, Output},
 };
 use crate::path::escape;
@@ -108,10 +108,11 @@ impl fmt::Debug for TransportOptions {
     }
 }
 
-/// One mirror's line to its server.
+/// The user's git in one repository, most often a mirror's line to its server.
 pub(super) struct Transport<'a> {
     pub(super) folder: &'a Path,
-    pub(super) url: &'a Url,
+    /// What is talked to, for messages, without a password.
+    pub(super) name: String,
     pub(super) options: &'a TransportOptions,
     /// `core.sshCommand` of the user's git configuration.
     pub(super) configured_ssh: Option<String>,
@@ -120,6 +121,12 @@ pub(super) struct Transport<'a> {
 impl Transport<'_> {
     /// Runs git with `arguments` and gives the last of what it printed on stdout.
     pub(super) fn git(&self, arguments: &[&str]) -> Result<Vec<u8>, GitError> {
+        let output = self.run(arguments)?;
+        if output.status.success() { Ok(output.stdout) } else { Err(self.failed(&output)) }
+    }
+
+    /// Runs git with `arguments` to its end, whatever that is.
+    pub(super) fn run(&self, arguments: &[&str]) -> Result<Output, GitError> {
         let watch = |bytes: &[u8]| {
             if let Some(progress) = &self.options.progress {
                 progress(bytes);
@@ -133,14 +140,10 @@ impl Transport<'_> {
         };
         let mut command = self.command(arguments);
         let output = process::run(&mut command, &limits).map_err(|e| self.not_run(e))?;
-        match output {
-            Some(output) if output.status.success() => Ok(output.stdout),
-            Some(output) => Err(self.failed(&output)),
-            None => {
-                let limit = self.options.silence.unwrap_or(self.options.timeout);
-                Err(GitError::TimedOut { url: self.url.redacted(), limit })
-            }
-        }
+        output.ok_or_else(|| {
+            let limit = self.options.silence.unwrap_or(self.options.timeout);
+            GitError::TimedOut { url: self.name.clone(), limit }
+        })
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -185,8 +188,9 @@ impl Transport<'_> {
         }
     }
 
-    fn failed(&self, output: &Output) -> GitError {
-        let url = self.url.redacted();
+    /// Tells why git failed, by what it printed.
+    pub(super) fn failed(&self, output: &Output) -> GitError {
+        let url = self.name.clone();
         let text = String::from_utf8_lossy(&output.stderr);
         let lower = text.to_ascii_lowercase();
         let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
