@@ -24,7 +24,7 @@ use super::{
     control::{self, Request, Response},
     exit::{Code, Failure, chain},
     log,
-    mounts::{self, Record, Records, short_name},
+    mounts::{self, Record, Records, name_of_both, short_name},
     overlay,
     prefetch::{Jobs, Task, What},
     progress::Waiting,
@@ -319,7 +319,7 @@ fn mount_options(
 /// gives every inode its number again.
 fn inode_table(context: &Context, registry: &Registry, dir: &Path) -> InodeTable {
     let folder = context.settings.state_dir.join("mounts");
-    let name = short_name(&dir.join(registry.name()));
+    let name = name_of_both(dir, &registry.name());
     let opened = fs::create_dir_all(&folder).and_then(|()| InodeTable::open(&folder.join(name)));
     opened.unwrap_or_else(|error| {
         tracing::warn!("inode numbers will not survive a restart: {error}");

@@ -144,8 +144,18 @@ fn read_record(path: &Path) -> Option<Record> {
 
 /// A file name for a mount point, the same each time.
 pub(super) fn short_name(mount_point: &Path) -> String {
+    name_of(mount_point.as_os_str().as_bytes())
+}
+
+/// A file name for a repository on a mount point, the same each time.
+pub(super) fn name_of_both(mount_point: &Path, repository: &str) -> String {
+    // Neither has a NUL in it.
+    name_of(&[mount_point.as_os_str().as_bytes(), b"\0", repository.as_bytes()].concat())
+}
+
+fn name_of(bytes: &[u8]) -> String {
     use md5::{Digest, Md5};
-    let hash = Md5::digest(mount_point.as_os_str().as_bytes());
+    let hash = Md5::digest(bytes);
     crate::id::hex(&hash.into())[..16].to_owned()
 }
 
@@ -162,6 +172,14 @@ mod tests {
         assert!(mounted.is_ours());
         assert_eq!(parse_line(b""), None);
         assert_eq!(parse_line(b"1 2 3 4 /mnt"), None);
+    }
+
+    #[test]
+    fn every_mount_point_of_a_repository_has_a_name_of_its_own() {
+        let name = |mount_point: &str| name_of_both(Path::new(mount_point), "/registry");
+        assert_eq!(name("/mnt/a"), name("/mnt/a"));
+        assert_ne!(name("/mnt/a"), name("/mnt/b"));
+        assert_ne!(name("/mnt/a"), short_name(Path::new("/mnt/a")));
     }
 
     #[test]

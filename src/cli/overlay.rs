@@ -11,7 +11,7 @@ use super::{
     args::MountArgs,
     context::{Context, private_folder},
     exit::{Code, Failure, chain},
-    mounts::short_name,
+    mounts::name_of_both,
 };
 use crate::{
     git::{CommitId, GitId},
@@ -106,7 +106,7 @@ fn absolute(dir: &Path) -> Result<PathBuf, Failure> {
 fn own_dir(context: &Context, registry: &Registry, mount_point: &Path) -> Result<PathBuf, Failure> {
     let folder = context.settings.state_dir.join("overlays");
     private_folder(&folder)?;
-    Ok(folder.join(short_name(&mount_point.join(registry.name()))))
+    Ok(folder.join(name_of_both(mount_point, &registry.name())))
 }
 
 fn shown(dir: &Path) -> String {

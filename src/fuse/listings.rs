@@ -60,6 +60,12 @@ impl Listings {
         })
     }
 
+    /// Lets go of a listing that was told to its end.
+    pub(super) fn end(&self, listing: &Listing) {
+        let ended = self.kept.lock().listings.pop(&listing.number);
+        drop(ended);
+    }
+
     fn keep(&self, listed: &Arc<Listed>) -> u64 {
         let mut kept = self.kept.lock();
         let number = kept.next;

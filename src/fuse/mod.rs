@@ -411,7 +411,7 @@ impl Filesystem for FuseFs {
         mut reply: ReplyDirectory,
     ) {
         let timing = self.came(|latencies| &latencies.readdir);
-        let vfs = Arc::clone(&self.vfs);
+        let (vfs, listings) = (Arc::clone(&self.vfs), Arc::clone(&self.listings));
         self.timed(timing, self.listings.listing(&self.vfs, Ino(ino.0), offset), move |result| {
             match result {
                 Ok(listing) => {
@@ -423,9 +423,11 @@ impl Filesystem for FuseFs {
                     });
                     match walked {
                         // What was told is right; the kernel asks for the rest.
-                        Err(error) if is_empty => reply.error(errno(&error)),
-                        _ => reply.ok(),
+                        Err(error) if is_empty => return reply.error(errno(&error)),
+                        Ok(()) if is_empty => listings.end(&listing),
+                        _ => {}
                     }
+                    reply.ok();
                 }
                 Err(error) => reply.error(errno(&error)),
             }
@@ -441,11 +443,15 @@ impl Filesystem for FuseFs {
         mut reply: ReplyDirectoryPlus,
     ) {
         let timing = self.came(|latencies| &latencies.readdir);
-        let vfs = Arc::clone(&self.vfs);
+        let (vfs, listings) = (Arc::clone(&self.vfs), Arc::clone(&self.listings));
         self.timed(timing, self.listings.listing(&self.vfs, Ino(ino.0), offset), move |result| {
             match result {
                 Ok(listing) => match fill(&vfs, &listing, &mut reply) {
-                    Ok(()) => reply.ok(),
+                    Ok(Filled::Something) => reply.ok(),
+                    Ok(Filled::Nothing) => {
+                        listings.end(&listing);
+                        reply.ok();
+                    }
                     Err(error) => reply.error(errno(&error)),
                 },
                 Err(error) => reply.error(errno(&error)),
@@ -717,7 +723,7 @@ impl Filesystem for FuseFs {
 
 /// Fills a listing with attributes; each entry told is one look-up the kernel holds. Fails only if
 /// there is nothing to tell.
-fn fill(vfs: &Vfs, listing: &Listing, reply: &mut ReplyDirectoryPlus) -> Result<(), VfsError> {
+fn fill(vfs: &Vfs, listing: &Listing, reply: &mut ReplyDirectoryPlus) -> Result<Filled, VfsError> {
     let mut is_empty = true;
     let walked = vfs.walk(&listing.listed, listing.position, |entry| {
         let Some((attr, lifetime)) = vfs.enter_listed(&listing.listed, &entry) else { return true };
@@ -731,7 +737,15 @@ fn fill(vfs: &Vfs, listing: &Listing, reply: &mut ReplyDirectoryPlus) -> Result<
         is_empty &= is_full;
         !is_full
     });
-    if is_empty { walked } else { Ok(()) }
+    if is_empty { walked.map(|()| Filled::Nothing) } else { Ok(Filled::Something) }
+}
+
+/// What a piece of a listing was filled with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Filled {
+    /// Nothing, since that was all.
+    Nothing,
+    Something,
 }
 
 fn reply_xattr(value: Result<Vec<u8>, VfsError>, size: u32, reply: ReplyXattr) {

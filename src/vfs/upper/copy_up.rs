@@ -80,7 +80,14 @@ impl Vfs {
             draft = self.fill(index, draft).await?;
         }
         let vfs = Arc::clone(self);
-        run_blocking(move || vfs.on_disk(|view| view.put_up(ino, index, (draft, bytes)))).await
+        run_blocking(move || {
+            if bytes == Bytes::All {
+                // Once it has its name it hides what the base has, also after a loss of power.
+                draft.file().sync_data()?;
+            }
+            vfs.on_disk(|view| view.put_up(ino, index, (draft, bytes)))
+        })
+        .await
     }
 
     /// Writes the content of a node of the base into a draft.

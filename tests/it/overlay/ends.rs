@@ -48,6 +48,92 @@ fn everything_is_there_after_a_kill() {
     assert_eq!(fs::read_dir(writable.upper.join("work")).unwrap().count(), 0);
 }
 
+/// What a thread did to a mount until it died.
+struct Steps {
+    /// Names that a file and a folder of the base were moved to, so many times.
+    moved: usize,
+    /// The number that a file was replaced with.
+    replaced: usize,
+}
+
+/// Moves things and replaces a file in a mount, until that fails.
+fn change_until_the_end(root: &Path) -> Steps {
+    let mut steps = Steps { moved: 0, replaced: 0 };
+    loop {
+        let name = |kind: &str, number: usize| root.join(format!("{kind} {number}"));
+        for kind in ["file", "folder"] {
+            let moved = fs::rename(name(kind, steps.moved), name(kind, steps.moved + 1));
+            if moved.is_err() {
+                return steps;
+            }
+        }
+        steps.moved += 1;
+        let temporary = root.join("data/temporary");
+        let text = format!("{}", steps.replaced + 1).repeat(1000);
+        let replaced = fs::write(&temporary, text);
+        if replaced.and_then(|()| fs::rename(&temporary, root.join("data/b.bin"))).is_err() {
+            return steps;
+        }
+        steps.replaced += 1;
+    }
+}
+
+#[test]
+fn a_kill_between_any_two_steps_leaves_the_old_or_the_new() {
+    let mut writable = Writable::new();
+    for round in 0..8 {
+        let start = |kind: &str| writable.path(format!("{kind} 0"));
+        if round == 0 {
+            fs::rename(writable.path("data/a.bin"), start("file")).unwrap();
+            fs::rename(writable.path("docs"), start("folder")).unwrap();
+            fs::write(writable.path("data/b.bin"), "0".repeat(1000)).unwrap();
+        }
+        let root = writable.mounted().dir().to_owned();
+        let changing = std::thread::spawn(move || change_until_the_end(&root));
+        // Somewhere in the midst of it.
+        let before = 3 + round * 17;
+        crate::support::eventually("some steps were done", || {
+            let moved = |number| writable.kept(&format!("file {number}")).exists();
+            (before..before + 200).any(moved)
+        });
+        let dead = writable.mount.take().unwrap().kill();
+        let steps = changing.join().unwrap();
+        drop(dead);
+        writable.mount();
+        for (kind, inside) in [("file", ""), ("folder", "/deep/page.txt")] {
+            let at = |number| writable.path(format!("{kind} {number}{inside}"));
+            let there: Vec<_> =
+                (0..steps.moved + 2).filter(|number| at(*number).exists()).collect();
+            assert!(there.len() == 1 && there[0] >= steps.moved, "{there:?} of {}", steps.moved);
+            let bytes = fs::read(at(there[0])).unwrap();
+            let expected = if kind == "file" { noise(1, super::SMALL) } else { b"a page\n".into() };
+            assert!(bytes == expected, "{kind}");
+            let back = |name: &str| writable.path(name);
+            fs::rename(back(&format!("{kind} {}", there[0])), back(&format!("{kind} 0"))).unwrap();
+        }
+        let text = fs::read_to_string(writable.path("data/b.bin")).unwrap();
+        let wanted = [steps.replaced, steps.replaced + 1].map(|n| format!("{n}").repeat(1000));
+        assert!(wanted.contains(&text), "{}: {}", steps.replaced, &text[..20]);
+        fs::write(writable.path("data/b.bin"), "0".repeat(1000)).unwrap();
+    }
+}
+
+#[test]
+fn an_overlay_without_a_folder_belongs_to_its_mount_point() {
+    let writable = Writable::new();
+    let repository = writable.registry.repository();
+    let mount = |name: &str| {
+        let dir = writable.sandbox.folder(name);
+        writable.sandbox.mount_at(&dir, repository, &["--rev", "main", "--overlay"])
+    };
+    let (one, two) = (mount("one"), mount("two"));
+    fs::write(one.path("new"), "mine").unwrap();
+    assert!(!two.path("new").exists());
+    drop(one);
+    assert_eq!(fs::read_to_string(mount("one").path("new")).unwrap(), "mine");
+    drop(two);
+}
+
 #[test]
 fn one_daemon_has_an_overlay_at_a_time() {
     let writable = Writable::new();

@@ -28,6 +28,7 @@ in_both_open_modes! {
     files_that_dvc_reads_are_files_like_any_other,
     modes_are_inherited_as_on_a_disk,
     a_listing_goes_on_while_names_go,
+    threads_do_not_disturb_each_other,
 }
 
 fn os_error<T: std::fmt::Debug>(result: io::Result<T>) -> Errno {
@@ -277,4 +278,45 @@ fn a_listing_goes_on_while_names_go() {
     }
     assert_eq!(seen, 502);
     assert_eq!(writable.names("data"), ["sub"]);
+}
+
+/// What one of several threads does in folders that all of them use.
+fn come_and_go(root: &Path, thread: usize) {
+    for number in 0..150 {
+        let (own, moved) = (format!("{thread} {number}"), format!("moved {thread} {number}"));
+        let folder = root.join(["data", "docs/deep", ""][number % 3]);
+        fs::write(folder.join(&own), &own).unwrap();
+        fs::rename(folder.join(&own), root.join("docs").join(&moved)).unwrap();
+        assert_eq!(fs::read_to_string(root.join("docs").join(&moved)).unwrap(), own);
+        fs::create_dir(folder.join(&own)).unwrap();
+        fs::rename(root.join("docs").join(&moved), folder.join(&own).join("in")).unwrap();
+        assert!(fs::read_dir(&folder).unwrap().count() > 0);
+        if number % 2 == 0 {
+            fs::remove_dir_all(folder.join(&own)).unwrap();
+        }
+        // A folder that all of them write below moves meanwhile.
+        if thread == 0 {
+            fs::rename(root.join("docs/deep/sub"), root.join("sub")).unwrap();
+            fs::rename(root.join("sub"), root.join("docs/deep/sub")).unwrap();
+        }
+    }
+}
+
+fn threads_do_not_disturb_each_other() {
+    let mut writable = Writable::new();
+    let root = writable.mounted().dir().to_owned();
+    fs::rename(root.join("data/sub"), root.join("docs/deep/sub")).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let root = &root;
+            scope.spawn(move || come_and_go(root, thread));
+        }
+    });
+    writable.remount();
+    // Each thread has left a folder for each odd number.
+    let left =
+        |folder: &str| writable.names(folder).iter().filter(|name| name.contains(' ')).count();
+    assert_eq!(left("data") + left("docs/deep") + left(""), 4 * 75);
+    assert_eq!(left("docs"), 0);
+    assert!(fs::read(root.join("docs/deep/sub/c.bin")).unwrap() == noise(3, 5000));
 }
