@@ -24,7 +24,7 @@ use tokio::{runtime::Handle, sync::mpsc};
 use crate::{
     cache::{BlobCache, CachedBlob, Lookup},
     id::Key,
-    remote::{Cause, Remote},
+    remote::Cause,
     sizes::{Scope, SizeIndex},
     stats::Stats,
 };
@@ -36,6 +36,7 @@ mod fetch;
 mod first;
 mod flight;
 mod memory;
+mod sources;
 mod stream;
 mod target;
 mod window;
@@ -43,6 +44,7 @@ mod window;
 pub use bulk::{Learnt, Unsized};
 pub use error::{BlobError, Failure};
 pub use fetch::{Fetch, Reader};
+pub use sources::Sources;
 
 use budget::{Budget, Urgency};
 use bulk::Surveys;
@@ -58,9 +60,6 @@ pub const FIRST: u64 = 1 << 20;
 
 /// The least memory that downloads can do with.
 pub const LEAST_MEMORY: u64 = 2 * SMALL;
-
-/// The remotes that may have an object, in the order in which they are asked.
-pub type Sources = Arc<[Arc<dyn Remote>]>;
 
 /// How much a process may do at once.
 #[derive(Debug, Clone)]
@@ -237,7 +236,7 @@ impl Blobs {
         if let Some(bytes) = self.size_at_hand(key, sources).await {
             return Ok(bytes);
         }
-        match self.flights.find(&(key, scope_of(sources))).filter(|fetch| !fetch.has_failed()) {
+        match self.flights.find(&(key, sources.scope())).filter(|fetch| !fetch.has_failed()) {
             Some(fetch) => fetch.size().await,
             None => self.ask_size(key, sources).await,
         }
@@ -250,7 +249,7 @@ impl Blobs {
         if is_empty(&key) {
             return Some(0);
         }
-        let scope = scope_of(sources);
+        let scope = sources.scope();
         let known = scope.and_then(|scope| self.context.sizes.get(&key, scope));
         if let Some(size) = known {
             return Some(size.bytes);
@@ -269,7 +268,7 @@ impl Blobs {
 
     /// What is known of an object's size without asking: verified, or claimed by its remote.
     pub fn known_size(&self, id: impl Into<Key>, sources: &Sources) -> Option<u64> {
-        let size = self.context.sizes.get(&id.into(), scope_of(sources)?)?;
+        let size = self.context.sizes.get(&id.into(), sources.scope()?)?;
         Some(size.bytes)
     }
 
@@ -291,7 +290,7 @@ impl Blobs {
     /// knows how much to ask for.
     pub fn claim_size(&self, id: impl Into<Key>, sources: &Sources, bytes: u64) {
         let key = id.into();
-        if let Some(scope) = scope_of(sources)
+        if let Some(scope) = sources.scope()
             && self.context.sizes.get(&key, scope).is_none()
         {
             self.context.sizes.record_claim(&key, scope, bytes);
@@ -309,7 +308,7 @@ impl Blobs {
     ) {
         let key = id.into();
         self.context.sizes.revise(&key);
-        let Some(scope) = scope_of(sources) else { return };
+        let Some(scope) = sources.scope() else { return };
         if is_verified {
             self.context.sizes.record_verified(&key, scope, bytes);
         } else {
@@ -368,7 +367,7 @@ impl Blobs {
 
     fn fetch(&self, key: Key, sources: &Sources, urgency: Urgency) -> Arc<Fetch> {
         let (fetch, is_new) = self.flights.join(
-            (key, scope_of(sources)),
+            (key, sources.scope()),
             |fetch| !fetch.has_failed(),
             || Fetch::new(Target::new(self.context.clone(), key, sources.clone()), urgency),
         );
@@ -388,10 +387,6 @@ impl Blobs {
         let size = self.context.sizes.get(key, Scope::of(""))?;
         size.is_verified.then_some(size.bytes)
     }
-}
-
-fn scope_of(sources: &Sources) -> Option<Scope> {
-    sources.first().map(|remote| Scope::of(remote.url()))
 }
 
 fn is_empty(key: &Key) -> bool {

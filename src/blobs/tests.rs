@@ -15,7 +15,7 @@ use tokio::sync::{Notify, Semaphore};
 use super::*;
 use crate::{
     cache::{self, BLOCK},
-    remote::{Body, Page, Prefix, RemoteError},
+    remote::{Body, Page, Prefix, Remote, RemoteError},
 };
 
 const MIB: usize = 1 << 20;
@@ -234,7 +234,7 @@ impl Lab {
 
     fn sources(&self) -> Sources {
         let remote: Arc<dyn Remote> = self.remote.clone();
-        Arc::from([remote])
+        Sources::from([remote])
     }
 
     fn fetch(&self, key: Key) -> Arc<Fetch> {
@@ -392,11 +392,11 @@ async fn a_missing_blob_is_looked_for_on_every_remote() {
     let key = second.put(content(9 * MIB));
     let missing = lab.read(key).await.unwrap_err();
     assert!(matches!(&missing, BlobError::Missing(failure) if failure.url == "mem://one"));
-    let sources: Sources = Arc::from([lab.remote.clone() as Arc<dyn Remote>, second]);
+    let sources = Sources::from([lab.remote.clone() as Arc<dyn Remote>, second]);
     assert_eq!(lab.blobs.resolve_size(key, &sources).await.unwrap(), 9 * MIB as u64);
     let Opened::Fetch(fetch) = lab.blobs.open(key, &sources) else { panic!("cached") };
     assert_eq!(fetch.reader().read_all(u64::MAX).await.unwrap(), content(9 * MIB));
-    let nowhere: Sources = Arc::from([]);
+    let nowhere = Sources::from([]);
     let other = lab.remote.put(content(5));
     assert!(lab.blobs.resolve_size(other, &nowhere).await.is_err());
     let Opened::Fetch(fetch) = lab.blobs.open(other, &nowhere) else { panic!("cached") };

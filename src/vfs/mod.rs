@@ -353,12 +353,12 @@ impl Vfs {
         if let Some((commit, known, sources)) = &*self.last_sources.lock()
             && (*commit, *known) == (tree.commit, output)
         {
-            return Arc::clone(sources);
+            return sources.clone();
         }
         let tracked = tree.tracked(output);
         let project = &tree.projects[tracked.project];
         let sources = self.registry.sources((&project.root, project.config), &tracked.output);
-        *self.last_sources.lock() = Some((tree.commit, output, Arc::clone(&sources)));
+        *self.last_sources.lock() = Some((tree.commit, output, sources.clone()));
         sources
     }
 

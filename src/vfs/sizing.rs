@@ -256,5 +256,5 @@ impl Vfs {
 }
 
 fn are_same(one: &Sources, other: &Sources) -> bool {
-    one.len() == other.len() && one.iter().zip(&**other).all(|(a, b)| Arc::ptr_eq(a, b))
+    one.len() == other.len() && one.iter().zip(other.iter()).all(|(a, b)| Arc::ptr_eq(a, b))
 }

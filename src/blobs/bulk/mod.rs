@@ -16,7 +16,7 @@ use std::{
     time::Instant,
 };
 
-use super::{BlobError, Blobs, Sources, is_empty, scope_of, target::Context};
+use super::{BlobError, Blobs, Sources, is_empty, target::Context};
 use crate::{
     cache::Lookup,
     id::{Key, Scheme},
@@ -53,7 +53,7 @@ impl Blobs {
         learnt: Learnt<'_>,
     ) -> Result<Vec<Unsized>, BlobError> {
         let mut failed = Vec::new();
-        let Some(scope) = scope_of(sources) else { return Ok(failed) };
+        let Some(scope) = sources.scope() else { return Ok(failed) };
         let mut wanted = self.unknown(keys, scope).await;
         learnt();
         for (remote, is_last) in sources.iter().zip(1..).map(|(it, n)| (it, n == sources.len())) {

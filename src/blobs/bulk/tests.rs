@@ -74,7 +74,7 @@ fn numbered(numbers: impl IntoIterator<Item = u32>) -> impl Iterator<Item = (u32
 }
 
 fn sources(remote: Arc<dyn Remote>) -> Sources {
-    Arc::from([remote])
+    Sources::from([remote])
 }
 
 #[tokio::test]
@@ -145,7 +145,7 @@ async fn what_is_missing_is_told_whichever_way_it_was_found_out() {
 async fn what_one_remote_lacks_the_next_is_asked_for() {
     let lab = Lab::new();
     let (first, second) = (store(numbered(0..200)), store(numbered(100..300)));
-    let sources: Sources = Arc::from([first as Arc<dyn Remote>, second]);
+    let sources = Sources::from([first as Arc<dyn Remote>, second]);
     let failed = lab.learn((0..400).map(key), &sources).await.unwrap();
     assert_eq!(failed.len(), 100);
     assert!((0..300).all(|n| lab.size(key(n), &sources).is_some()));
@@ -216,7 +216,7 @@ async fn what_is_known_or_cached_is_not_asked_for_and_progress_is_told() {
     let cached = Key { digest, scheme: Scheme::Md5, is_manifest: false };
     drop(lab.blobs.cache().admit(&cached, content, Room::Wanted).unwrap());
     let sources = sources(remote.clone());
-    lab.sizes.record_claim(&key(0), scope_of(&sources).unwrap(), 5);
+    lab.sizes.record_claim(&key(0), sources.scope().unwrap(), 5);
     let keys = [key(0), cached, key(3), key(3)];
     let told = AtomicBool::new(false);
     let tell = || told.store(true, Ordering::Relaxed);
