@@ -14,7 +14,7 @@
 //! | 2 stores | [`git`], [`remote`], [`cache`], [`sizes`], [`segments`], [`overlay`] |
 //! | 3 content | [`blobs`] |
 //! | 4 namespace | [`tree`], [`registry`] |
-//! | 5 system | [`vfs`] |
+//! | 5 system | [`vfs`], [`publish`] |
 //! | 6 kernel | [`fuse`] |
 //! | 7 people | [`cli`] |
 
@@ -39,6 +39,7 @@ pub mod blobs;
 pub mod registry;
 pub mod tree;
 
+pub mod publish;
 pub mod vfs;
 
 pub mod fuse;

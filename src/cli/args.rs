@@ -2,6 +2,7 @@
 
 mod helper;
 mod inspect;
+mod write;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -15,6 +16,7 @@ pub(super) use self::helper::HelperArgs;
 pub(super) use self::inspect::{
     CompletionsArgs, ConfigCommand, ConfigListArgs, DiffArgs, DoctorArgs, ManArgs, RevsArgs,
 };
+pub(super) use self::write::DiscardArgs;
 
 /// Mount a DVC data registry as folders, at any git revision.
 #[derive(Debug, Parser)]
@@ -153,6 +155,8 @@ pub(super) enum Command {
     Revs(RevsArgs),
     /// Show what changed between two revisions, as `dvc diff` does
     Diff(DiffArgs),
+    /// Drop what was changed in a writable mount
+    Discard(DiscardArgs),
     /// Make a mount look for new commits now
     Refresh(RefreshArgs),
     /// Look after the cache

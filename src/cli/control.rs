@@ -26,13 +26,23 @@ pub(super) enum Request {
     Prefetch(Task),
     /// How far a job has come. One that nobody asks for is given up.
     Job(u64),
+    /// What a writable mount changes, path by path.
+    Changes,
+    /// Drop what was changed at these paths, or all of it if there are none.
+    Discard {
+        /// As bytes from the root of the mount.
+        paths: Vec<Vec<u8>>,
+    },
 }
 
 /// What the mount answers: a value, or why there is none.
 pub(super) type Response = Result<serde_json::Value, String>;
 
-/// A request or answer is never longer.
-const MAX_LINE: u64 = 16 << 20;
+/// A request is never longer.
+const MAX_REQUEST: u64 = 16 << 20;
+
+/// Nor an answer, which may list a million paths.
+const MAX_ANSWER: u64 = 1 << 29;
 
 /// Asks a mount. A mount that does not answer within `deadline` is an error.
 pub(super) fn ask(socket: &Path, request: &Request, deadline: Duration) -> io::Result<Response> {
@@ -40,7 +50,7 @@ pub(super) fn ask(socket: &Path, request: &Request, deadline: Duration) -> io::R
     stream.set_read_timeout(Some(deadline))?;
     stream.set_write_timeout(Some(deadline))?;
     send(&stream, request)?;
-    receive(&stream)
+    receive(&stream, MAX_ANSWER)
 }
 
 /// Answers requests for as long as the process lives. Each connection has a thread, so that
@@ -63,7 +73,7 @@ where
         let serve_one = move || {
             let answered = stream
                 .set_read_timeout(Some(Duration::from_secs(5)))
-                .and_then(|()| receive(&stream))
+                .and_then(|()| receive(&stream, MAX_REQUEST))
                 .and_then(|request| send(&stream, &answer(request)));
             if let Err(error) = answered {
                 tracing::debug!("control connection: {error}");
@@ -81,9 +91,9 @@ fn send(mut stream: &UnixStream, value: &impl Serialize) -> io::Result<()> {
     stream.write_all(&line)
 }
 
-fn receive<T: for<'a> Deserialize<'a>>(stream: &UnixStream) -> io::Result<T> {
+fn receive<T: for<'a> Deserialize<'a>>(stream: &UnixStream, most: u64) -> io::Result<T> {
     let mut line = Vec::new();
-    BufReader::new(stream.take(MAX_LINE)).read_until(b'\n', &mut line)?;
+    BufReader::new(stream.take(most)).read_until(b'\n', &mut line)?;
     Ok(serde_json::from_slice(&line)?)
 }
 

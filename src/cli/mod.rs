@@ -4,11 +4,13 @@ mod args;
 mod background;
 mod cache;
 mod cat;
+mod changes;
 mod completions;
 mod config;
 mod context;
 mod control;
 mod diff;
+mod discard;
 mod doctor;
 mod exit;
 mod get;
@@ -77,6 +79,7 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<ExitCode, Failure> {
         Command::Mount(args) => mount::run(settings()?, &args),
         Command::Umount(args) => umount::run(&settings()?, &args),
         Command::Status(args) => status::run(&settings()?, &args),
+        Command::Discard(args) => discard::run(&settings()?, &args),
         Command::Refresh(args) => refresh::run(&settings()?, &args),
         Command::List(args) => list::run(&context()?, &args),
         Command::Revs(args) => revs::run(&Context::for_history(settings()?)?, &args),

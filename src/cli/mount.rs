@@ -20,8 +20,10 @@ use tokio::{
 use super::{
     args::{MountArgs, OpenModeArg, SpinArg, Symlinks, Verify},
     background::{self, Readiness, Side},
+    changes,
     context::{Context, now, owner, private_folder, resolve as resolve_revision},
     control::{self, Request, Response},
+    discard,
     exit::{Code, Failure, chain},
     log,
     mounts::{self, Record, Records, name_of_both, short_name},
@@ -388,6 +390,8 @@ fn answer(
             Some(report) => serde_json::to_value(report).map_err(|error| error.to_string()),
             None => Err(format!("there is no job {number}")),
         },
+        Request::Changes => changes::answer(vfs, runtime),
+        Request::Discard { paths } => discard::answer(vfs, runtime, &paths),
     }
 }
 

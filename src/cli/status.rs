@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     args::StatusArgs,
+    changes::{self, Told},
     control::{Request, ask},
     exit::{Code, Failure},
     mounts::{Record, Records},
@@ -39,7 +40,8 @@ pub(super) fn run(settings: &Settings, args: &StatusArgs) -> Result<ExitCode, Fa
             })?]
         }
     };
-    let reports: Vec<_> = wanted.into_iter().map(report).collect();
+    let with_changes = args.dir.is_some();
+    let reports: Vec<_> = wanted.into_iter().map(|record| report(record, with_changes)).collect();
     if args.json {
         print(&(serde_json::to_string_pretty(&reports).unwrap_or_default() + "\n"));
     } else if reports.is_empty() {
@@ -53,12 +55,18 @@ pub(super) fn run(settings: &Settings, args: &StatusArgs) -> Result<ExitCode, Fa
     Ok(if all_answer { ExitCode::SUCCESS } else { Code::Failed.into() })
 }
 
-fn report(record: Record) -> Report {
-    let answer = match ask(&record.socket, &Request::Status, DEADLINE) {
+fn report(record: Record, with_changes: bool) -> Report {
+    let mut answer = match ask(&record.socket, &Request::Status, DEADLINE) {
         Ok(Ok(answer)) => answer,
         Ok(Err(why)) => json!({ "error": why }),
         Err(error) => json!({ "error": format!("the mount does not answer: {error}") }),
     };
+    if with_changes && answer["overlay"].is_object() {
+        match changes::of_mount(&record) {
+            Ok(changes) => answer["overlay"]["changes"] = json!(changes),
+            Err(failure) => answer["error"] = json!(failure.message),
+        }
+    }
     Report { record, answer }
 }
 
@@ -83,6 +91,13 @@ fn describe(report: &Report) -> String {
         let branch = answer["overlay"]["branch"].as_str();
         let meant = branch.map_or(String::new(), |branch| format!(" (for {branch})"));
         line("overlay", &format!("{dir}{meant}"));
+    }
+    let told = answer["overlay"]["changes"].as_array().map(|_| {
+        let changes = answer["overlay"]["changes"].clone();
+        serde_json::from_value::<Vec<Told>>(changes).unwrap_or_default()
+    });
+    if let Some(told) = &told {
+        line("changes", &changes::summary(told));
     }
     let number = |name: &str| answer["stats"][name].as_u64().unwrap_or_default();
     let size = |bytes: u64| indicatif::HumanBytes(bytes).to_string();
@@ -114,7 +129,7 @@ fn describe(report: &Report) -> String {
     if number("verification_failures") > 0 {
         line("damaged", &format!("{} contents", number("verification_failures")));
     }
-    text
+    text + &changes::describe(&told.unwrap_or_default())
 }
 
 /// How long what programs asked for took; what nobody asked for is left out.

@@ -25,6 +25,11 @@ use crate::{
     vfs::{Answer, Before, Change, Ino, Moved, New, Opened, Opening, Sought, Ttl, VfsError},
 };
 
+/// Whether a file is opened to be written, too.
+pub(super) fn may_write(flags: OpenFlags) -> bool {
+    flags.acc_mode() != OpenAccMode::O_RDONLY
+}
+
 impl FuseFs {
     pub(super) fn open_merged(
         &self,
@@ -33,9 +38,10 @@ impl FuseFs {
         (ino, flags): (Ino, OpenFlags),
         reply: ReplyOpen,
     ) {
-        let is_writing = flags.acc_mode() != OpenAccMode::O_RDONLY;
+        let is_writing = may_write(flags);
         let how = Opening {
             reads: flags.acc_mode() != OpenAccMode::O_WRONLY,
+            writes: is_writing,
             truncates: is_writing && flags.0 & libc::O_TRUNC != 0,
             takes_set_id: loses_set_id(request),
         };
@@ -71,7 +77,7 @@ impl FuseFs {
         &self,
         request: &Request,
         (folder, name): (INodeNo, &OsStr),
-        mode: u32,
+        (mode, flags): (u32, OpenFlags),
         reply: ReplyCreate,
     ) {
         let name = match checked(name) {
@@ -80,7 +86,7 @@ impl FuseFs {
         };
         let (uppers, how) = (Arc::clone(&self.uppers), self.kernel.mode());
         let with = (permissions(mode), owner(request));
-        let created = self.vfs.create_open(Ino(folder.0), name, with);
+        let created = self.vfs.create_open(Ino(folder.0), name, with, may_write(flags));
         self.answer(created, move |created| {
             let (attr, file) = match created {
                 Ok(created) => created,

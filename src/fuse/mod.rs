@@ -374,7 +374,7 @@ impl Filesystem for FuseFs {
         _request: &Request,
         ino: INodeNo,
         handle: FileHandle,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
@@ -383,9 +383,9 @@ impl Filesystem for FuseFs {
         if let Some(handle) = NonZeroU64::new(handle.0) {
             self.vfs.release(handle);
         }
-        if self.vfs.is_merged(Ino(ino.0)) {
+        if self.vfs.is_writable() {
             self.uppers.release(Ino(ino.0));
-            self.vfs.close(Ino(ino.0));
+            self.vfs.close(Ino(ino.0), change::may_write(flags));
             return reply.ok();
         }
         if self.kernel.mode() == OpenMode::Passthrough {
@@ -580,10 +580,10 @@ impl Filesystem for FuseFs {
         name: &OsStr,
         mode: u32,
         _umask: u32,
-        _flags: i32,
+        flags: i32,
         reply: ReplyCreate,
     ) {
-        self.create_file(request, (parent, name), mode, reply);
+        self.create_file(request, (parent, name), (mode, OpenFlags(flags)), reply);
     }
 
     fn link(

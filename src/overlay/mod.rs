@@ -46,6 +46,7 @@ mod change;
 mod entry;
 mod error;
 mod marks;
+mod take_out;
 
 pub use base::Base;
 pub use change::{Draft, Owner, Renaming, Time, Times, set_owner, set_times};

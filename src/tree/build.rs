@@ -9,12 +9,7 @@ use super::{
     known::{Declared, Known},
 };
 use crate::{
-    dvc::{
-        dotfile,
-        ignore::Ignore,
-        output::{Content, Output},
-        pipeline,
-    },
+    dvc::{dotfile, ignore::Ignore, output::Content, pipeline},
     git::{CommitId, Entry, EntryKind, GitError, GitId, GitTreeId, Repository},
     path::{RepoPath, escape},
 };
@@ -63,8 +58,12 @@ pub fn build(repository: &Repository, commit: CommitId, known: &Known) -> Result
                     why: format!("{}: {}", bad.what, bad.why),
                 }));
                 for output in &declared.outputs {
-                    let output = Arc::clone(output);
-                    place(&mut root, &mut outputs, output, declaration.project, project)
+                    let tracked = Tracked {
+                        output: Arc::clone(output),
+                        project: declaration.project,
+                        declared_in: declaration.path.clone(),
+                    };
+                    place(&mut root, &mut outputs, tracked, project)
                         .unwrap_or_else(|problem| problems.push(problem));
                 }
             }
@@ -90,10 +89,10 @@ pub(super) struct Parts {
 fn place(
     root: &mut Folder,
     outputs: &mut Vec<Tracked>,
-    output: Arc<Output>,
-    project: usize,
+    tracked: Tracked,
     walked: &WalkedProject,
 ) -> Result<(), Problem> {
+    let output = &tracked.output;
     let path = output.path.clone();
     let is_folder = matches!(output.content, Content::Tree(_) | Content::Files(_));
     if walked.ignore.is_ignored(&path, is_folder) {
@@ -107,7 +106,7 @@ fn place(
         Content::Files(files) => place_files(root, &path, id, files.iter().map(|f| &f.relpath)),
         Content::Blob(_) | Content::Unavailable(_) => root.insert_file(&path, id, 0),
     };
-    outputs.push(Tracked { output, project });
+    outputs.push(tracked);
     placed.map_err(|hidden| Problem { path, why: format!("the output is hidden: {hidden}") })
 }
 

@@ -89,6 +89,15 @@ pub struct Tracked {
     pub output: Arc<Output>,
     /// Its project's place in [`Tree::projects`].
     pub project: usize,
+    /// The file that declares it: a `.dvc` file, or a `dvc.yaml` with its lock file.
+    pub declared_in: RepoPath,
+}
+
+impl Tracked {
+    /// Whether a stage of a pipeline makes it.
+    pub fn is_of_pipeline(&self) -> bool {
+        self.declared_in.file_name() == Some(b"dvc.yaml")
+    }
 }
 
 #[derive(Debug)]

@@ -129,7 +129,7 @@ pub(super) fn tell_refused(before: &Refs, refs: &Refs) {
 }
 
 /// The names at the root of a tree, as far as they are known without its manifests.
-fn root_names(tree: &Tree) -> BTreeSet<Vec<u8>> {
+pub(super) fn root_names(tree: &Tree) -> BTreeSet<Vec<u8>> {
     let Ok(listing) = tree.listing(ROOT) else { return BTreeSet::new() };
     let mut names = BTreeSet::new();
     // Where names cannot be read, the listing is invalidated all the same.

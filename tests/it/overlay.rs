@@ -1,5 +1,6 @@
 //! Writable mounts: an overlay above one revision.
 
+mod changes;
 mod ends;
 mod files;
 mod model;

@@ -28,9 +28,9 @@ pub(in crate::cli) struct RevsArgs {
 pub(in crate::cli) struct DiffArgs {
     #[command(flatten)]
     pub(in crate::cli) repo: RepoArgs,
-    /// The older revision: a branch, tag, commit or expression
+    /// The older revision: a branch, tag, commit or expression [default: of a writable mount, what lies below it]
     #[arg(value_name = "A")]
-    pub(in crate::cli) old: String,
+    pub(in crate::cli) old: Option<String>,
     /// The newer one [default: the default branch]
     #[arg(value_name = "B")]
     pub(in crate::cli) new: Option<String>,

@@ -16,6 +16,7 @@ use self::print::Output;
 pub(super) use self::report::Report;
 use super::{
     args::DiffArgs,
+    changes,
     context::{Context, resolve},
     exit::{Code, Failure},
     progress::Waiting,
@@ -49,8 +50,9 @@ impl Scope {
 }
 
 pub(super) fn run(context: &Context, args: &DiffArgs) -> Result<ExitCode, Failure> {
-    let registry = context.registry(&args.repo, &[Some(&args.old), args.new.as_deref()])?;
-    let (old, _) = resolve(&registry, Some(&args.old))?;
+    let Some(older) = &args.old else { return of_mount(context, args) };
+    let registry = context.registry(&args.repo, &[Some(older), args.new.as_deref()])?;
+    let (old, _) = resolve(&registry, Some(older))?;
     let (new, _) = resolve(&registry, args.new.as_deref())?;
     for commit in [old, new] {
         context.settle_trust(&registry, commit)?;
@@ -65,7 +67,7 @@ pub(super) fn run(context: &Context, args: &DiffArgs) -> Result<ExitCode, Failur
         Ok::<_, Failure>((report, failure))
     });
     drop(waiting);
-    let about = |failure: Failure| failure.context(format!("compare {}", args.old));
+    let about = |failure: Failure| failure.context(format!("compare {older}"));
     let (report, failure) = compared.map_err(about)?;
     let is_terminal = std::io::stdout().is_terminal();
     let output = Output { with_hashes: args.show_hash, is_terminal };
@@ -79,6 +81,21 @@ pub(super) fn run(context: &Context, args: &DiffArgs) -> Result<ExitCode, Failur
         None if args.exit_code && !report.is_empty() => Ok(Code::Failed.into()),
         None => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// What a writable mount changes of the commit below it.
+fn of_mount(context: &Context, args: &DiffArgs) -> Result<ExitCode, Failure> {
+    let record = changes::mounted(&context.settings, args.repo.repo.as_ref(), "compare");
+    let record = record.map_err(|failure| {
+        failure.hint("name two revisions of a repository, or the folder of a writable mount")
+    })?;
+    let told = changes::of_mount(&record)?;
+    if args.json {
+        super::print(&(serde_json::to_string_pretty(&told).unwrap_or_default() + "\n"));
+    } else {
+        super::print(&changes::as_diff(&told));
+    }
+    Ok(if args.exit_code && !told.is_empty() { Code::Failed.into() } else { ExitCode::SUCCESS })
 }
 
 /// What changed from one tree to another, or what is in one if there is no older. Also gives the

@@ -18,14 +18,14 @@ impl View<'_> {
     pub(super) fn index_of(&self, ino: Ino) -> Option<Index> {
         match ino {
             ROOT_INO => Some(ROOT),
-            _ if ino.slot() == self.upper.epoch.slot => Some(ino.index()),
+            _ if ino.slot() == self.epoch.slot => Some(ino.index()),
             _ => None,
         }
     }
 
     /// The inode of a node of the base.
     pub(super) fn ino_of(&self, index: Index) -> Ino {
-        if index == ROOT { ROOT_INO } else { Ino::new(self.upper.epoch.slot, index) }
+        if index == ROOT { ROOT_INO } else { Ino::new(self.epoch.slot, index) }
     }
 
     /// What the base has under a name in a folder that shows it.
@@ -63,7 +63,7 @@ impl View<'_> {
 
     /// The attributes of a node of the base as they are shown in a writable mount.
     pub(super) fn base_attr(&self, index: Index) -> Result<(Attr, Ttl), Stop> {
-        let (attr, ttl) = self.vfs.node_attr(&self.upper.epoch, index)?;
+        let (attr, ttl) = self.vfs.node_attr(self.epoch, index)?;
         let more = if attr.kind == FileKind::Link { 0 } else { MAY_WRITE };
         Ok((Attr { ino: self.ino_of(index), mode: attr.mode | more, ..attr }, ttl))
     }

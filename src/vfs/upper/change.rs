@@ -72,7 +72,7 @@ impl Vfs {
             return Answer::Now(Err(error));
         }
         self.ask(move |view| {
-            let mut names = view.upper.names.lock();
+            let mut names = view.names()?;
             let entry = view.own_entry(&mut names, ino)?;
             match (before, overlay::attribute(&*entry, &name)?) {
                 (Before::Absent, Some(_)) => return Err(VfsError::Exists.into()),
@@ -89,7 +89,7 @@ impl Vfs {
             return Answer::Now(Err(error));
         }
         self.ask(move |view| {
-            let mut names = view.upper.names.lock();
+            let mut names = view.names()?;
             if view.xattr(&names, ino, &name)?.is_none() {
                 return Err(VfsError::NoAttribute.into());
             }
@@ -104,17 +104,14 @@ impl Vfs {
         if overlay::is_mark(name.as_bytes()) {
             return None;
         }
-        let view = self.view().ok()?;
-        view.xattr(&view.upper.names.lock(), ino, name).ok()?
+        self.with_view(|view| view.xattr(&*view.names()?, ino, name)).ok()?
     }
 
     /// The names of the extended attributes that programs set.
     pub(in super::super) fn own_xattr_names(&self, ino: Ino) -> Vec<Vec<u8>> {
-        let names = self.view().map_err(Stop::from).and_then(|view| {
-            match view.existing_entry(&view.upper.names.lock(), ino)? {
-                Some(entry) => Ok(overlay::attribute_names(&*entry)?),
-                None => Ok(Vec::new()),
-            }
+        let names = self.with_view(|view| match view.existing_entry(&*view.names()?, ino)? {
+            Some(entry) => Ok(overlay::attribute_names(&*entry)?),
+            None => Ok(Vec::new()),
         });
         names.unwrap_or_default()
     }
@@ -133,7 +130,7 @@ fn check_settable(name: &str) -> Result<(), VfsError> {
 
 impl View<'_> {
     fn change(&self, ino: Ino, change: Change) -> Result<Seen, Stop> {
-        let mut names = self.upper.names.lock();
+        let mut names = self.names()?;
         let Change { mode, uid, gid, times, .. } = change;
         if mode.is_some() || uid.is_some() || gid.is_some() || times != Times::KEPT {
             let entry = self.own_entry(&mut names, ino)?;

@@ -59,7 +59,7 @@ impl Vfs {
         &self,
         question: impl FnOnce(View<'_>) -> Result<T, Stop>,
     ) -> Result<T, VfsError> {
-        match self.view().map_err(Stop::from).and_then(question) {
+        match self.with_view(question) {
             Ok(answer) => Ok(answer),
             Err(Stop::Failed(error)) => Err(error),
             // The kernel knows the inode, so its folder's manifest is at hand.
@@ -92,7 +92,7 @@ impl Vfs {
 
     /// Writes the content of a node of the base into a draft.
     async fn fill(self: &Arc<Self>, index: Index, draft: Draft) -> Result<Draft, VfsError> {
-        let epoch = Arc::clone(&self.upper.get().ok_or(VfsError::ReadOnly)?.epoch);
+        let epoch = self.upper.get().ok_or(VfsError::ReadOnly)?.epoch();
         let file = self.open_node(epoch, index).wait().await?;
         let OpenFile { content, .. } = file;
         let reader = match content {
@@ -182,7 +182,7 @@ impl View<'_> {
         if let Some(file) = self.upper.open_file(ino) {
             return Ok(Some(file));
         }
-        let names = self.upper.names.lock();
+        let names = self.names()?;
         match self.standing(&names, ino)? {
             Standing::Upper(path, entry) if Self::has_own_bytes(&entry.kind) => {
                 Ok(Some(Arc::new(self.upper.overlay.open_file(&path, true)?)))
@@ -199,7 +199,7 @@ impl View<'_> {
         if self.upper.open_file(ino).is_some() {
             return Ok(None);
         }
-        let standing = self.standing(&self.upper.names.lock(), ino)?;
+        let standing = self.standing(&*self.names()?, ino)?;
         if let Standing::Upper(_, entry) = standing
             && Self::has_own_bytes(&entry.kind)
         {
@@ -214,7 +214,7 @@ impl View<'_> {
 
     /// Puts a file with bytes of its own where an inode is now.
     fn put_up(&self, ino: Ino, index: Index, (draft, bytes): (Draft, Bytes)) -> Result<(), Stop> {
-        let mut names = self.upper.names.lock();
+        let mut names = self.names()?;
         let file = draft.file().try_clone()?;
         let overlay = &self.upper.overlay;
         match self.standing(&names, ino)? {

@@ -38,25 +38,28 @@ impl Vfs {
         (mode, owner): (u16, Owner),
     ) -> Answer<(Attr, Ttl)> {
         self.ask(move |view| {
-            let mut names = view.upper.names.lock();
+            let mut names = view.names()?;
             let (path, _) = view.make(&mut names, (folder, &name), &new, (mode, owner))?;
             view.enter_new(&mut names, (folder, &name), &path)
         })
     }
 
-    /// Creates a file and opens it, once; the kernel holds one look-up of it.
+    /// Creates a file and opens it, once and to write if so wanted; the kernel holds one look-up of
+    /// it.
     pub fn create_open(
         &self,
         folder: Ino,
         name: Name,
         (mode, owner): (u16, Owner),
+        writes: bool,
     ) -> Answer<(Attr, Arc<File>)> {
         self.ask(move |view| {
-            let mut names = view.upper.names.lock();
+            let mut names = view.names()?;
             let (path, file) = view.make(&mut names, (folder, &name), &New::File, (mode, owner))?;
             let file = Arc::new(file.ok_or(VfsError::Stale)?);
             let (attr, _) = view.enter_new(&mut names, (folder, &name), &path)?;
-            let open = Open { count: 1, file: Some(Arc::clone(&file)) };
+            let count = u64::from(writes);
+            let open = Open { count: 1, writers: count, file: Some(Arc::clone(&file)) };
             view.upper.open.lock().insert(attr.ino, open);
             Ok((attr, file))
         })

@@ -9,17 +9,20 @@ use rustix::{
 
 use super::{
     super::{Answer, Ino, OpenedFile, Vfs, VfsError, run_blocking},
-    Stop, View,
+    Open, Stop, View,
     copy_up::Bytes,
     names::Seat,
 };
 use crate::path::RepoPath;
 
 /// What a program opens a file for.
+#[expect(clippy::struct_excessive_bools, reason = "independent flags of an open")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opening {
     /// To read.
     pub reads: bool,
+    /// To write.
+    pub writes: bool,
     /// To have it empty.
     pub truncates: bool,
     /// Whether emptying it takes set-id bits away.
@@ -63,53 +66,54 @@ impl Vfs {
             Answer::Now(self.on_disk(|view| view.own_file(ino)))
         };
         opened.and_then(move |file| match file {
-            Some(file) => Answer::Now(Ok(vfs.opened_upper(ino, file))),
+            Some(file) => Answer::Now(Ok(vfs.opened_upper(ino, how, file))),
             None => vfs.opened_base(ino, how),
         })
     }
 
-    fn opened_upper(&self, ino: Ino, file: Arc<File>) -> Opened {
+    fn opened_upper(&self, ino: Ino, how: Opening, file: Arc<File>) -> Opened {
         let Some(upper) = self.upper.get() else { return Opened::Upper(file) };
         let mut open = upper.open.lock();
         let entry = open.entry(ino).or_default();
-        entry.count += 1;
+        entry.begin(how.writes);
         Opened::Upper(Arc::clone(entry.file.get_or_insert(file)))
     }
 
     fn opened_base(&self, ino: Ino, how: Opening) -> Answer<Opened> {
         let Some(upper) = self.upper.get() else { return Answer::Now(Err(VfsError::ReadOnly)) };
-        upper.open.lock().entry(ino).or_default().count += 1;
+        upper.open.lock().entry(ino).or_default().begin(how.writes);
         // Whoever copies it up from now on finds that it is open; somebody may have done so before.
         if let Ok(Some(file)) = self.on_disk(|view| view.own_file(ino)) {
-            self.close(ino);
-            return Answer::Now(Ok(self.opened_upper(ino, file)));
+            self.close(ino, how.writes);
+            return Answer::Now(Ok(self.opened_upper(ino, how, file)));
         }
         if !how.reads {
             return Answer::Now(Ok(Opened::Unread));
         }
         match self.open(ino) {
-            Answer::Now(opened) => Answer::Now(self.opened_to_read(ino, opened)),
+            Answer::Now(opened) => Answer::Now(self.opened_to_read((ino, how), opened)),
             Answer::Later(opening) => {
                 let vfs = self.myself();
-                Answer::later(async move { vfs.opened_to_read(ino, opening.await) })
+                Answer::later(async move { vfs.opened_to_read((ino, how), opening.await) })
             }
         }
     }
 
     fn opened_to_read(
         &self,
-        ino: Ino,
+        (ino, how): (Ino, Opening),
         opened: Result<OpenedFile, VfsError>,
     ) -> Result<Opened, VfsError> {
-        opened.map(Opened::Base).inspect_err(|_| self.close(ino))
+        opened.map(Opened::Base).inspect_err(|_| self.close(ino, how.writes))
     }
 
-    /// One open of an inode has ended.
-    pub fn close(&self, ino: Ino) {
+    /// One open of an inode has ended, which might have written or not.
+    pub fn close(&self, ino: Ino, writes: bool) {
         let Some(upper) = self.upper.get() else { return };
         let mut open = upper.open.lock();
         let Some(entry) = open.get_mut(&ino) else { return };
         entry.count -= 1;
+        entry.writers -= u64::from(writes).min(entry.writers);
         let closed = if entry.count == 0 { open.remove(&ino) } else { None };
         drop(open);
         drop(closed);
@@ -211,10 +215,18 @@ impl Vfs {
         let vfs = self.myself();
         Answer::later(run_blocking(move || {
             vfs.on_disk(|view| {
-                let path = view.path(&view.upper.names.lock(), ino)?;
+                let path = view.path(&*view.names()?, ino)?;
                 Ok(view.upper.overlay.sync_folder(&path)?)
             })
         }))
+    }
+}
+
+impl Open {
+    /// One more open.
+    pub(super) fn begin(&mut self, writes: bool) {
+        self.count += 1;
+        self.writers += u64::from(writes);
     }
 }
 
@@ -222,7 +234,7 @@ impl View<'_> {
     /// A file's bytes and its folder, if it has bytes in the upper folder.
     fn unsynced(&self, ino: Ino) -> Result<Option<(Arc<File>, RepoPath)>, Stop> {
         let Some(file) = self.own_file(ino)? else { return Ok(None) };
-        let names = self.upper.names.lock();
+        let names = self.names()?;
         if let Some(Seat::Gone(_)) = names.seat(ino) {
             return Ok(Some((file, RepoPath::root())));
         }

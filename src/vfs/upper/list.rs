@@ -3,7 +3,9 @@
 use std::ops::ControlFlow;
 
 use super::{
-    super::{Answer, Attr, DirEntry, FileKind, Ino, Ttl, Vfs, VfsError, listing::kind_of},
+    super::{
+        Answer, Attr, DirEntry, FileKind, Ino, Ttl, Vfs, VfsError, inodes::Slot, listing::kind_of,
+    },
     Stop, View,
     names::Names,
     view::Standing,
@@ -11,7 +13,7 @@ use super::{
 use crate::{
     overlay::{Kind, Listed, ListedKind, Shows},
     path::Name,
-    tree::{Index, ListingEntry},
+    tree::{Index, ListingEntry, NeedsManifest},
 };
 
 /// A listing that was begun: the names of the upper folder as they were then, and after them those
@@ -22,12 +24,14 @@ pub(in super::super) struct MergedList {
     base: Option<Index>,
     /// How often something had changed by then.
     changes: u64,
+    /// The base that it was begun above.
+    slot: Slot,
 }
 
 impl Vfs {
     pub(in super::super) fn list_merged(&self, folder: Ino, position: u64) -> Answer<MergedList> {
         self.ask(move |view| {
-            let names = view.upper.names.lock();
+            let names = view.names()?;
             let changes = names.changes();
             let base = view.index_of(folder);
             if let Some(index) = base {
@@ -44,7 +48,7 @@ impl Vfs {
             if let Some(index) = base {
                 view.tree.listing(index)?.probe(position.saturating_sub(upper.len() as u64))?;
             }
-            Ok(MergedList { folder, upper, base, changes })
+            Ok(MergedList { folder, upper, base, changes, slot: view.epoch.slot })
         })
     }
 
@@ -55,30 +59,8 @@ impl Vfs {
         position: u64,
         mut take: impl FnMut(DirEntry<'_>) -> bool,
     ) -> Result<(), VfsError> {
-        let Ok(view) = self.view() else { return Ok(()) };
-        let above = list.upper.len() as u64;
-        for (at, listed) in list.upper.iter().enumerate().skip(position as usize) {
-            let Some(kind) = kind_above(listed.kind) else { continue };
-            let (next, name) = (at as u64 + 1, listed.name.as_bytes());
-            // Whoever wants to know it looks it up.
-            let ino = Ino(u64::MAX - next);
-            if !take(DirEntry { next, name, ino, kind, node: None }) {
-                return Ok(());
-            }
-        }
-        let Some(index) = list.base else { return Ok(()) };
-        let listing = view.tree.listing(index)?;
-        self.sizing.listed(view.ino_of(index));
-        let walked = listing.walk(position.saturating_sub(above), |entry| {
-            let ListingEntry { next, index, node, name } = entry;
-            if list.hides(name) || !self.is_shown(view.tree, index, node) {
-                return ControlFlow::Continue(());
-            }
-            let (next, ino, kind) = (above + next, view.ino_of(index), kind_of(node));
-            let wants_more = take(DirEntry { next, name, ino, kind, node: Some(node) });
-            if wants_more { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        });
-        Ok(walked?)
+        // A listing that was begun above another base goes on with what it has.
+        self.on_disk(|view| Ok(view.walk(list, position, &mut take)?))
     }
 
     /// The attributes of a listed entry as it is now; the kernel holds one look-up of it.
@@ -87,18 +69,7 @@ impl Vfs {
         list: &MergedList,
         entry: &DirEntry<'_>,
     ) -> Option<(Attr, Ttl)> {
-        let view = self.view().ok()?;
-        let mut names = view.upper.names.lock();
-        if entry.next > list.upper.len() as u64 && names.changes() == list.changes {
-            // What cannot be told now is asked again, and fails then: it is there all the same.
-            let unknown = || (self.unknown_attr(entry.ino, entry.kind), Ttl::None);
-            let found = view.base_attr(view.index_of(entry.ino)?);
-            view.count_lookup(&mut names, entry.ino);
-            return Some(found.unwrap_or_else(|_| unknown()));
-        }
-        let name = Name::new(entry.name).ok()?;
-        let child = view.present(&names, list.folder, &name).ok()?;
-        view.enter(&mut names, (list.folder, &name), &child).ok()
+        self.with_view(|view| view.enter_listed(list, entry)).ok()
     }
 }
 
@@ -109,6 +80,53 @@ impl MergedList {
 }
 
 impl View<'_> {
+    fn walk(
+        &self,
+        list: &MergedList,
+        position: u64,
+        take: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> Result<(), NeedsManifest> {
+        let above = list.upper.len() as u64;
+        for (at, listed) in list.upper.iter().enumerate().skip(position as usize) {
+            let Some(kind) = kind_above(listed.kind) else { continue };
+            let (next, name) = (at as u64 + 1, listed.name.as_bytes());
+            // Whoever wants to know it looks it up.
+            let ino = Ino(u64::MAX - next);
+            if !take(DirEntry { next, name, ino, kind, node: None }) {
+                return Ok(());
+            }
+        }
+        let Some(index) = list.base.filter(|_| list.slot == self.epoch.slot) else {
+            return Ok(());
+        };
+        let listing = self.tree.listing(index)?;
+        self.vfs.sizing.listed(self.ino_of(index));
+        listing.walk(position.saturating_sub(above), |entry| {
+            let ListingEntry { next, index, node, name } = entry;
+            if list.hides(name) || !self.vfs.is_shown(self.tree, index, node) {
+                return ControlFlow::Continue(());
+            }
+            let (next, ino, kind) = (above + next, self.ino_of(index), kind_of(node));
+            let wants_more = take(DirEntry { next, name, ino, kind, node: Some(node) });
+            if wants_more { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })
+    }
+
+    fn enter_listed(&self, list: &MergedList, entry: &DirEntry<'_>) -> Result<(Attr, Ttl), Stop> {
+        let mut names = self.names()?;
+        if entry.next > list.upper.len() as u64 && names.changes() == list.changes {
+            let index = self.index_of(entry.ino).ok_or(VfsError::NotFound)?;
+            // What cannot be told now is asked again, and fails then: it is there all the same.
+            let unknown = || (self.vfs.unknown_attr(entry.ino, entry.kind), Ttl::None);
+            let found = self.base_attr(index);
+            self.count_lookup(&mut names, entry.ino);
+            return Ok(found.unwrap_or_else(|_| unknown()));
+        }
+        let name = Name::new(entry.name).ok().ok_or(VfsError::NotFound)?;
+        let child = self.present(&names, list.folder, &name)?;
+        self.enter(&mut names, (list.folder, &name), &child)
+    }
+
     /// Checks that the base can tell of all that comes from elsewhere in it, so that walking the
     /// listing needs nothing more.
     fn require_origins(&self, names: &Names, folder: Ino, upper: &[Listed]) -> Result<(), Stop> {

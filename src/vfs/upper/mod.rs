@@ -15,6 +15,7 @@
 //! | `change` | attributes |
 //! | `copy_up` | files of the base that get bytes here |
 //! | `files` | files that are open |
+//! | `rebase` | another base below, once changes are recorded or dropped |
 //!
 //! One lock guards the names. It is held across the system calls of a single change of the upper
 //! folder, which is on a disk of this machine, since nothing else keeps a path and what is done at
@@ -27,6 +28,7 @@ mod create;
 mod files;
 mod list;
 mod names;
+mod rebase;
 mod remove;
 mod rename;
 mod view;
@@ -35,16 +37,17 @@ use std::{
     collections::HashMap,
     fs::File,
     io,
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::AtomicU64},
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 pub(super) use self::list::MergedList;
 pub use self::{
     change::{Before, Change},
     create::New,
     files::{Opened, Opening, Sought},
+    rebase::Rebased,
     rename::Moved,
 };
 use self::{
@@ -64,7 +67,10 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Upper {
     overlay: Overlay,
-    epoch: Arc<Epoch>,
+    /// The base. Whoever puts another in its place holds the names meanwhile.
+    epoch: RwLock<Arc<Epoch>>,
+    /// How often another base was put in place.
+    moves: AtomicU64,
     own: Slot,
     names: Mutex<Names>,
     open: Mutex<HashMap<Ino, Open>>,
@@ -76,6 +82,8 @@ pub(super) struct Upper {
 #[derive(Debug, Default)]
 struct Open {
     count: u64,
+    /// How many of these may write.
+    writers: u64,
     /// Its file in the overlay, once it has bytes there.
     file: Option<Arc<File>>,
 }
@@ -113,6 +121,7 @@ impl From<NeedsManifest> for Stop {
 struct View<'a> {
     vfs: &'a Vfs,
     upper: &'a Upper,
+    epoch: &'a Arc<Epoch>,
     tree: &'a Arc<Tree>,
 }
 
@@ -127,15 +136,21 @@ impl Vfs {
         };
         let upper = Upper {
             overlay,
-            epoch,
+            names: Mutex::new(Names::new(own, epoch.slot)),
+            epoch: RwLock::new(epoch),
+            moves: AtomicU64::new(0),
             own,
-            names: Mutex::new(Names::new(own)),
             open: Mutex::default(),
             copying: Mutex::default(),
         };
         if self.upper.set(upper).is_err() {
             tracing::error!("a mount has one overlay");
         }
+    }
+
+    /// The layer of changes, in a mount that takes any.
+    pub fn overlay(&self) -> Option<&Overlay> {
+        Some(&self.upper.get()?.overlay)
     }
 
     /// Whether programs may change anything.
@@ -151,8 +166,8 @@ impl Vfs {
     /// Whether an inode is one of the merged view.
     pub fn is_merged(&self, ino: Ino) -> bool {
         self.upper.get().is_some_and(|upper| {
-            let is_of_base = ino == ROOT_INO || ino.slot() == upper.epoch.slot;
-            is_of_base || ino.slot() == upper.own
+            let is_of_base = ino == ROOT_INO || ino.slot() == upper.epoch().slot;
+            is_of_base || ino.slot() == upper.own || upper.open_file(ino).is_some()
         })
     }
 
@@ -174,7 +189,7 @@ impl Vfs {
             let (Some(index), Some(upper)) = (unsized_node, vfs.upper.get()) else {
                 return Answer::Now(Ok((attr, ttl)));
             };
-            let epoch = Arc::clone(&upper.epoch);
+            let epoch = upper.epoch();
             Answer::later(async move {
                 let size = vfs.learn_size(&epoch, index).await?;
                 Ok((Attr { size, ..attr }, Ttl::Second))
@@ -198,7 +213,7 @@ impl Vfs {
         if !self.is_merged(ino) {
             return Ok(None);
         }
-        self.on_disk(|view| match view.standing(&view.upper.names.lock(), ino)? {
+        self.on_disk(|view| match view.standing(&*view.names()?, ino)? {
             Standing::Upper(path, _) => Ok(Some(view.upper.overlay.read_link(&path)?)),
             Standing::Base(..) => Ok(None),
             Standing::Gone(_) => Err(VfsError::NotFound.into()),
@@ -208,20 +223,21 @@ impl Vfs {
     /// Whether what an inode shows has nothing to do with any tree.
     pub(super) fn has_own_content(&self, ino: Ino) -> bool {
         let Some(upper) = self.upper.get() else { return false };
-        if upper.names.lock().is_own(ino) || upper.open_file(ino).is_some() {
+        if ino.slot() == upper.own || upper.open_file(ino).is_some() {
             return true;
         }
-        let is_own = |view: View<'_>| match view.standing(&view.upper.names.lock(), ino)? {
+        let is_own = |view: View<'_>| match view.standing(&*view.names()?, ino)? {
             Standing::Upper(_, entry) => Ok(matches!(entry.kind, Kind::File { origin: None })),
             Standing::Base(..) | Standing::Gone(_) => Ok(false),
         };
         self.is_merged(ino) && self.on_disk(is_own).unwrap_or(false)
     }
 
-    fn view(&self) -> Result<View<'_>, VfsError> {
+    fn with_view<T>(&self, question: impl FnOnce(View<'_>) -> Result<T, Stop>) -> Result<T, Stop> {
         let upper = self.upper.get().ok_or(VfsError::ReadOnly)?;
-        let tree = upper.epoch.tree().ok_or(VfsError::Stale)?;
-        Ok(View { vfs: self, upper, tree })
+        let epoch = upper.epoch();
+        let tree = epoch.tree().ok_or(VfsError::Stale)?;
+        question(View { vfs: self, upper, epoch: &epoch, tree })
     }
 
     /// Asks at once, and again as often as something has to be had before.
@@ -229,7 +245,7 @@ impl Vfs {
         &self,
         question: impl Fn(View<'_>) -> Result<T, Stop> + Send + 'static,
     ) -> Answer<T> {
-        match self.view().map_err(Stop::from).and_then(&question) {
+        match self.with_view(&question) {
             Ok(answer) => Answer::Now(Ok(answer)),
             Err(Stop::Failed(error)) => Answer::Now(Err(error)),
             Err(Stop::Wants(_)) => {
@@ -244,18 +260,30 @@ impl Vfs {
         question: impl Fn(View<'_>) -> Result<T, Stop>,
     ) -> Result<T, VfsError> {
         loop {
-            let wanting = match self.view().map_err(Stop::from).and_then(&question) {
+            let wanting = match self.with_view(&question) {
                 Ok(answer) => return Ok(answer),
                 Err(Stop::Failed(error)) => return Err(error),
                 Err(Stop::Wants(wanting)) => wanting,
             };
             let upper = self.upper.get().ok_or(VfsError::ReadOnly)?;
-            self.provide(&upper.epoch, wanting).await?;
+            self.provide(&upper.epoch(), wanting).await?;
         }
     }
 }
 
+impl View<'_> {
+    /// The names, unless the base that this looks at is no longer the one below them.
+    fn names(&self) -> Result<MutexGuard<'_, Names>, Stop> {
+        let names = self.upper.names.lock();
+        if names.base() == self.epoch.slot { Ok(names) } else { Err(VfsError::Stale.into()) }
+    }
+}
+
 impl Upper {
+    fn epoch(&self) -> Arc<Epoch> {
+        Arc::clone(&self.epoch.read())
+    }
+
     /// The file of an inode that is open and has bytes here.
     fn open_file(&self, ino: Ino) -> Option<Arc<File>> {
         self.open.lock().get(&ino)?.file.clone()

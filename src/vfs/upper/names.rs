@@ -30,6 +30,8 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct Names {
     own: Slot,
+    /// The base that these names are above.
+    base: Slot,
     next: Index,
     known: HashMap<Ino, Known>,
     at: HashMap<(Ino, Name), Ino>,
@@ -39,15 +41,32 @@ pub(super) struct Names {
 }
 
 impl Names {
-    pub(super) fn new(own: Slot) -> Self {
+    pub(super) fn new(own: Slot, base: Slot) -> Self {
         Self {
             own,
+            base,
             next: 1,
             known: HashMap::new(),
             at: HashMap::new(),
             has_moved_folders: false,
             changes: 0,
         }
+    }
+
+    /// The base that these names are above.
+    pub(super) fn base(&self) -> Slot {
+        self.base
+    }
+
+    /// Begins anew above another base. What the kernel knows of the overlay's own is nowhere now.
+    pub(super) fn start_over(&mut self, base: Slot) {
+        self.base = base;
+        self.at.clear();
+        let own = self.own;
+        self.known.retain(|ino, known| ino.slot() == own && known.lookups > 0);
+        self.known.values_mut().for_each(|known| known.seat = Seat::Gone(None));
+        self.has_moved_folders = false;
+        self.changes += 1;
     }
 
     /// Whether an inode is one of the overlay's own.
@@ -150,7 +169,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_found_where_it_was_put_last() {
-        let mut names = Names::new(9);
+        let mut names = Names::new(9, 3);
         let (ino, other) = (names.new_ino(), names.new_ino());
         names.put(ino, FOLDER, &name("a"));
         names.put(other, FOLDER, &name("b"));
@@ -164,7 +183,7 @@ mod tests {
 
     #[test]
     fn the_overlays_own_go_when_the_kernel_forgets_them_and_others_stay() {
-        let mut names = Names::new(9);
+        let mut names = Names::new(9, 3);
         let (own, of_base) = (names.new_ino(), Ino::new(3, 7));
         for ino in [own, of_base] {
             names.put(ino, FOLDER, &name("a"));
@@ -182,5 +201,21 @@ mod tests {
         assert!(names.find(FOLDER, &name("a")).is_none());
         names.remove(own, None);
         assert!(names.seat(own).is_none(), "nobody knows it any more");
+    }
+
+    #[test]
+    fn above_another_base_nothing_is_where_it_was() {
+        let mut names = Names::new(9, 3);
+        let (own, unknown, of_base) = (names.new_ino(), names.new_ino(), Ino::new(3, 7));
+        for (ino, text) in [(own, "a"), (unknown, "b"), (of_base, "c")] {
+            names.put(ino, FOLDER, &name(text));
+        }
+        names.count(own);
+        names.start_over(4);
+        assert_eq!(names.base(), 4);
+        assert!(matches!(names.seat(own), Some(Seat::Gone(None))));
+        assert!(names.seat(unknown).is_none() && names.seat(of_base).is_none());
+        assert_eq!(names.find(FOLDER, &name("a")), None);
+        assert_ne!(names.new_ino(), own, "the kernel may still know it");
     }
 }

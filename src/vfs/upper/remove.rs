@@ -12,7 +12,7 @@ impl Vfs {
     /// Removes a name that is no folder's. Whoever has the file open keeps it.
     pub fn unlink(&self, folder: Ino, name: Name) -> Answer<()> {
         self.ask(move |view| {
-            let mut names = view.upper.names.lock();
+            let mut names = view.names()?;
             let child = view.present(&names, folder, &name)?;
             if view.is_folder(&child)? {
                 return Err(VfsError::IsAFolder.into());
@@ -30,7 +30,7 @@ impl Vfs {
     /// Removes a folder that shows nothing.
     pub fn rmdir(&self, folder: Ino, name: Name) -> Answer<()> {
         self.ask(move |view| {
-            let mut names = view.upper.names.lock();
+            let mut names = view.names()?;
             let child = view.present(&names, folder, &name)?;
             if !view.is_folder(&child)? {
                 return Err(VfsError::NotAFolder.into());

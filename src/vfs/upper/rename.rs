@@ -30,7 +30,7 @@ impl Vfs {
         how: Moved,
     ) -> Answer<()> {
         self.ask(move |view| {
-            let mut names = view.upper.names.lock();
+            let mut names = view.names()?;
             let old = (old_folder, &old_name);
             view.rename(&mut names, old, (new_folder, &new_name), how)
         })

@@ -140,12 +140,12 @@ impl View<'_> {
         if names.is_own(ino) {
             names.count(ino);
         } else {
-            self.vfs.epochs.count_lookup(&self.upper.epoch);
+            self.vfs.epochs.count_lookup(self.epoch);
         }
     }
 
     pub(super) fn lookup(&self, folder: Ino, name: &Name) -> Result<Lookup, Stop> {
-        let mut names = self.upper.names.lock();
+        let mut names = self.names()?;
         let child = self.child(&names, folder, name)?;
         if !self.is_shown(&child) {
             return Ok(Lookup::Absent(Ttl::Forever));
@@ -181,7 +181,7 @@ impl View<'_> {
     }
 
     pub(super) fn getattr(&self, ino: Ino) -> Result<Seen, Stop> {
-        let names = self.upper.names.lock();
+        let names = self.names()?;
         let is_gone = matches!(names.seat(ino), Some(Seat::Gone(_)));
         if let Some(file) = self.upper.open_file(ino) {
             let entry = overlay::read_entry(&*file)?.ok_or(VfsError::Stale)?;

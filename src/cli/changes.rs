@@ -1,0 +1,192 @@
+//! What a writable mount changes: as the mount tells it, and as commands print it.
+
+use std::{fmt::Write, path::Path, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    control::{Request, Response, ask},
+    exit::{Code, Failure, chain},
+    mounts::{Record, Records},
+    settings::Settings,
+    umount::resolve,
+};
+use crate::{
+    path::{RepoPath, escape},
+    publish::{self, Change, Changes, ChangesError, Happened, Route, Rules},
+    tree::Tree,
+    vfs::Vfs,
+};
+
+/// A large overlay is walked within this time, and a manifest or two fetched.
+const DEADLINE: Duration = Duration::from_mins(10);
+
+/// One path, as the mount tells of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Told {
+    /// The path, safe to print.
+    pub(super) path: String,
+    /// `added`, `modified`, `deleted` or `renamed`.
+    pub(super) change: String,
+    /// Where it came from, if it was renamed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) from: Option<String>,
+    /// The bytes that the overlay has there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) size: Option<u64>,
+    /// Where a snapshot records it: `git`, `dvc` or `manifest`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) into: Option<String>,
+    /// The `.dvc` file concerned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) file: Option<String>,
+    /// Why a snapshot leaves it out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) refused: Option<String>,
+}
+
+/// What an overlay changes, with the manifests that it takes to tell.
+pub(super) fn find(
+    vfs: &Vfs,
+    tree: &std::sync::Arc<Tree>,
+    runtime: &tokio::runtime::Handle,
+) -> Result<Changes, String> {
+    let overlay = vfs.overlay().ok_or("the mount is not writable")?;
+    loop {
+        match publish::changes(overlay, tree) {
+            Ok(changes) => return Ok(changes),
+            Err(ChangesError::Needs(needs)) => {
+                let manifest = runtime.block_on(vfs.manifest(tree, needs.0));
+                manifest.map_err(|error| chain(&error))?;
+            }
+            Err(error) => return Err(chain(&error)),
+        }
+    }
+}
+
+/// The mount's answer to the question what it changes.
+pub(super) fn answer(vfs: &Vfs, runtime: &tokio::runtime::Handle) -> Response {
+    let tree = vfs.root_tree().ok_or("the mount shows no single revision")?;
+    let overlay = vfs.overlay().ok_or("the mount is not writable")?;
+    let changes = find(vfs, &tree, runtime)?;
+    let rules = Rules::new(&[], &[], Vec::new());
+    let told = changes.list.iter().map(|change| {
+        let is_text = || publish::is_small_text(overlay, &change.path);
+        tell(&tree, change, rules.route(&tree, &changes, change, is_text))
+    });
+    serde_json::to_value(told.collect::<Vec<_>>()).map_err(|error| error.to_string())
+}
+
+fn tell(tree: &Tree, change: &Change, route: Route) -> Told {
+    let happened = match change.happened() {
+        Happened::Added => "added",
+        Happened::Modified => "modified",
+        Happened::Deleted => "deleted",
+        Happened::Renamed => "renamed",
+    };
+    let dotfile_of = |path: &RepoPath| format!("{path}.dvc");
+    let (into, file, refused) = match route {
+        Route::Git => (Some("git"), None, None),
+        Route::Dotfile(output) => {
+            (Some("dvc"), Some(tree.tracked(output).declared_in.to_string()), None)
+        }
+        Route::Manifest(output) => {
+            (Some("manifest"), Some(tree.tracked(output).declared_in.to_string()), None)
+        }
+        Route::NewFile => (Some("dvc"), Some(dotfile_of(&change.path)), None),
+        Route::NewFolder(folder) => (Some("manifest"), Some(dotfile_of(&folder)), None),
+        Route::Refused(why) => (None, None, Some(why)),
+    };
+    Told {
+        path: change.path.to_string(),
+        change: happened.to_owned(),
+        from: change.renamed_from.as_ref().map(ToString::to_string),
+        size: change.size(),
+        into: into.map(str::to_owned),
+        file,
+        refused,
+    }
+}
+
+/// The record of the mount on a folder.
+pub(super) fn mounted(settings: &Settings, dir: &Path, what: &str) -> Result<Record, Failure> {
+    let place = resolve(dir).ok();
+    let record = place.and_then(|dir| Records::new(&settings.runtime_dir).find(&dir));
+    record.ok_or_else(|| {
+        let message = format!("{what} {}: no dvcfs is mounted there", dir.display());
+        Failure::new(Code::Usage, message).hint("dvcfs status lists your mounts")
+    })
+}
+
+/// Asks a mount what it changes.
+pub(super) fn of_mount(record: &Record) -> Result<Vec<Told>, Failure> {
+    let shown = escape(record.mount_point.as_os_str().as_encoded_bytes());
+    let failed = |why: String| Failure::new(Code::Failed, format!("changes of {shown}: {why}"));
+    let answer = ask(&record.socket, &Request::Changes, DEADLINE);
+    let answer = answer.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
+    serde_json::from_value(answer).map_err(|error| failed(error.to_string()))
+}
+
+/// The changes as `status` prints them, path by path with what a snapshot does.
+pub(super) fn describe(changes: &[Told]) -> String {
+    let (refused, recorded): (Vec<_>, Vec<_>) =
+        changes.iter().partition(|told| told.refused.is_some());
+    let mut text: String = recorded.into_iter().map(line).collect();
+    if !refused.is_empty() {
+        text.push_str("  cannot be recorded:\n");
+        text.extend(refused.into_iter().map(line));
+    }
+    text
+}
+
+fn line(told: &Told) -> String {
+    let from = told.from.as_ref().map_or(String::new(), |from| format!("{from} -> "));
+    let bytes = |bytes| format!(" ({})", indicatif::HumanBytes(bytes));
+    let size = told.size.map_or(String::new(), bytes);
+    let goes = match (&told.refused, told.file.as_ref().or(told.into.as_ref())) {
+        (Some(why), _) => format!(": {why}"),
+        (None, Some(place)) => format!("  [{place}]"),
+        (None, None) => String::new(),
+    };
+    format!("    {:<10}{from}{}{size}{goes}\n", told.change, told.path)
+}
+
+/// How many paths there are of each kind, and the bytes of the overlay's own.
+pub(super) fn summary(changes: &[Told]) -> String {
+    let kinds = ["added", "modified", "deleted", "renamed"];
+    let counts =
+        kinds.map(|kind| (kind, changes.iter().filter(|told| told.change == kind).count()));
+    let counts = counts.iter().filter(|(_, count)| *count > 0);
+    let counts: Vec<_> = counts.map(|(kind, count)| format!("{count} {kind}")).collect();
+    if counts.is_empty() {
+        return "none".to_owned();
+    }
+    let bytes: u64 = changes.iter().filter_map(|told| told.size).sum();
+    format!("{} ({})", counts.join(", "), indicatif::HumanBytes(bytes))
+}
+
+/// The changes as `dvc diff` prints those of a work tree.
+pub(super) fn as_diff(changes: &[Told]) -> String {
+    let mut text = String::new();
+    for (kind, heading) in [
+        ("added", "Added"),
+        ("deleted", "Deleted"),
+        ("renamed", "Renamed"),
+        ("modified", "Modified"),
+    ] {
+        let of_kind: Vec<_> = changes.iter().filter(|told| told.change == kind).collect();
+        if of_kind.is_empty() {
+            continue;
+        }
+        _ = writeln!(text, "{heading}:");
+        for told in of_kind {
+            let from = told.from.as_ref().map_or(String::new(), |from| format!("{from} -> "));
+            _ = writeln!(text, "    {from}{}", told.path);
+        }
+        text.push('\n');
+    }
+    if !changes.is_empty() {
+        _ = writeln!(text, "files summary: {}", summary(changes));
+    }
+    text
+}

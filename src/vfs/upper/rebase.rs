@@ -1,0 +1,104 @@
+//! Another base below the overlay: once its changes are in a commit, or are dropped.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use super::{
+    super::{Event, ROOT_INO, Vfs, VfsError, epochs::Epoch, follow::root_names, run_blocking},
+    View,
+    names::{Names, Seat},
+};
+use crate::{git::CommitId, overlay::Overlay, path::RepoPath};
+
+/// What came of an attempt to change what is below or above.
+#[derive(Debug)]
+pub enum Rebased<T> {
+    /// It is done.
+    Done(T),
+    /// Nothing was done, since these files are open for writing.
+    Open(Vec<RepoPath>),
+}
+
+impl Vfs {
+    /// Has `edit` change the overlay while no program can, and then shows the overlay above
+    /// `commit`; nothing is done if a file is open for writing, and nothing but what `edit` did if
+    /// that fails.
+    ///
+    /// Every folder and file has a new number afterwards. What was opened before keeps its bytes; a
+    /// program whose working folder is in the mount sees the tree as it was before, and cannot
+    /// change it.
+    pub async fn rebase<T: Send + 'static, E: Send + 'static>(
+        &self,
+        commit: CommitId,
+        edit: impl FnOnce(&Overlay) -> Result<T, E> + Send + 'static,
+    ) -> Result<Rebased<Result<T, E>>, VfsError> {
+        let upper = self.upper.get().ok_or(VfsError::ReadOnly)?;
+        let tree = self.tree(commit).await?;
+        let turn = upper.moves.fetch_add(1, Ordering::Relaxed) + 1;
+        let slot =
+            self.table.slot(commit, &format!("overlay/{turn}")).ok_or(VfsError::Numberless)?;
+        let epoch = self.epochs.enter(slot, commit, (ROOT_INO, ""));
+        epoch.set_tree(tree);
+        let vfs = self.myself();
+        let next = Arc::clone(&epoch);
+        let rebased = run_blocking(move || vfs.rebase_now(&next, edit)).await;
+        if matches!(rebased, Ok(Rebased::Done(Ok(_)))) {
+            let registry = Arc::clone(&self.registry);
+            run_blocking(move || {
+                registry.keep(commit);
+                Ok(())
+            })
+            .await?;
+            self.wait_until_told().await;
+        } else {
+            self.epochs.forget(slot, 1);
+        }
+        rebased
+    }
+
+    fn rebase_now<T, E>(
+        &self,
+        next: &Arc<Epoch>,
+        edit: impl FnOnce(&Overlay) -> Result<T, E>,
+    ) -> Result<Rebased<Result<T, E>>, VfsError> {
+        self.on_disk(|view| {
+            let mut names = view.names()?;
+            let open = view.written_files(&names);
+            if !open.is_empty() {
+                return Ok(Rebased::Open(open));
+            }
+            let mut shown = root_names(view.tree);
+            let above = view.upper.overlay.list(&RepoPath::root())?;
+            shown.extend(above.into_iter().map(|listed| listed.name.as_bytes().to_vec()));
+            let edited = edit(&view.upper.overlay);
+            if edited.is_err() {
+                return Ok(Rebased::Done(edited));
+            }
+            names.start_over(next.slot);
+            *view.upper.epoch.write() = Arc::clone(next);
+            let before = self.current.write().replace(Arc::clone(next));
+            drop(names);
+            // An epoch holds one look-up for being the current one.
+            if let Some(before) = before {
+                self.epochs.forget(before.slot, 1);
+            }
+            shown.extend(next.tree().map(|tree| root_names(tree)).unwrap_or_default());
+            self.tell(Event::Folder { ino: ROOT_INO, names: shown.into_iter().collect() });
+            Ok(Rebased::Done(edited))
+        })
+    }
+}
+
+impl View<'_> {
+    /// The files that are open for writing and have a name.
+    fn written_files(&self, names: &Names) -> Vec<RepoPath> {
+        let open = self.upper.open.lock();
+        let written = open.iter().filter(|(_, open)| open.writers > 0).map(|(ino, _)| *ino);
+        let written: Vec<_> = written.collect();
+        drop(open);
+        let with_name =
+            written.iter().filter(|ino| !matches!(names.seat(**ino), Some(Seat::Gone(_))));
+        let mut paths: Vec<_> = with_name.filter_map(|ino| self.path(names, *ino).ok()).collect();
+        paths.sort();
+        paths
+    }
+}
