@@ -16,7 +16,7 @@ pub(super) use self::helper::HelperArgs;
 pub(super) use self::inspect::{
     CompletionsArgs, ConfigCommand, ConfigListArgs, DiffArgs, DoctorArgs, ManArgs, RevsArgs,
 };
-pub(super) use self::write::DiscardArgs;
+pub(super) use self::write::{DiscardArgs, SnapshotArgs};
 
 /// Mount a DVC data registry as folders, at any git revision.
 #[derive(Debug, Parser)]
@@ -155,6 +155,8 @@ pub(super) enum Command {
     Revs(RevsArgs),
     /// Show what changed between two revisions, as `dvc diff` does
     Diff(DiffArgs),
+    /// Make a commit of what was changed in a writable mount
+    Snapshot(SnapshotArgs),
     /// Drop what was changed in a writable mount
     Discard(DiscardArgs),
     /// Make a mount look for new commits now

@@ -9,11 +9,12 @@ use super::{
     exit::{Code, Failure, chain},
     mounts::{Record, Records},
     settings::Settings,
+    snapshot::Typed,
     umount::resolve,
 };
 use crate::{
     path::{RepoPath, escape},
-    publish::{self, Change, Changes, ChangesError, Happened, Route, Rules},
+    publish::{self, Change, Changes, ChangesError, Happened, Route},
     tree::Tree,
     vfs::Vfs,
 };
@@ -65,11 +66,11 @@ pub(super) fn find(
 }
 
 /// The mount's answer to the question what it changes.
-pub(super) fn answer(vfs: &Vfs, runtime: &tokio::runtime::Handle) -> Response {
+pub(super) fn answer(vfs: &Vfs, runtime: &tokio::runtime::Handle, typed: &Typed) -> Response {
     let tree = vfs.root_tree().ok_or("the mount shows no single revision")?;
     let overlay = vfs.overlay().ok_or("the mount is not writable")?;
     let changes = find(vfs, &tree, runtime)?;
-    let rules = Rules::new(&[], &[], Vec::new());
+    let rules = typed.rules()?;
     let told = changes.list.iter().map(|change| {
         let is_text = || publish::is_small_text(overlay, &change.path);
         tell(&tree, change, rules.route(&tree, &changes, change, is_text))
@@ -120,9 +121,14 @@ pub(super) fn mounted(settings: &Settings, dir: &Path, what: &str) -> Result<Rec
 
 /// Asks a mount what it changes.
 pub(super) fn of_mount(record: &Record) -> Result<Vec<Told>, Failure> {
+    of_mount_by(record, Typed::default())
+}
+
+/// Asks a mount what it changes, where new things go by what the user says.
+pub(super) fn of_mount_by(record: &Record, rules: Typed) -> Result<Vec<Told>, Failure> {
     let shown = escape(record.mount_point.as_os_str().as_encoded_bytes());
     let failed = |why: String| Failure::new(Code::Failed, format!("changes of {shown}: {why}"));
-    let answer = ask(&record.socket, &Request::Changes, DEADLINE);
+    let answer = ask(&record.socket, &Request::Changes { rules }, DEADLINE);
     let answer = answer.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
     serde_json::from_value(answer).map_err(|error| failed(error.to_string()))
 }

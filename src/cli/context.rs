@@ -23,6 +23,7 @@ use crate::{
     cache::BlobCache,
     git::{CommitId, Location, Progress, RevisionKind},
     id::Key,
+    publish::Outbox,
     registry::{Registry, RegistryOptions, Trusted},
     segments::Segments,
     sizes::SizeIndex,
@@ -136,7 +137,10 @@ impl Context {
     ///
     /// `invalid` learns of blobs that turned out wrong after some of them was served.
     pub(super) fn blobs(&self, registry: &Registry, invalid: mpsc::Sender<Key>) -> Arc<Blobs> {
-        let cache = self.cache(registry.neighbour_caches());
+        let mut neighbours = registry.neighbour_caches();
+        // What is not pushed yet is nowhere else.
+        neighbours.push(Outbox::place(&self.settings.state_dir));
+        let cache = self.cache(neighbours);
         let sizes = SizeIndex::open(&self.settings.state_dir.join("sizes"));
         let memory_limit = self.settings.memory_limit;
         let options = crate::blobs::Options { memory_limit, ..crate::blobs::Options::new(invalid) };

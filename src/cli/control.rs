@@ -12,7 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::prefetch::Task;
+use super::{prefetch::Task, snapshot::Typed};
 
 /// What a command may ask.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +27,20 @@ pub(super) enum Request {
     /// How far a job has come. One that nobody asks for is given up.
     Job(u64),
     /// What a writable mount changes, path by path.
-    Changes,
+    Changes {
+        /// What the user says about things that are new.
+        rules: Typed,
+    },
+    /// Make a tree of the changes.
+    Prepare {
+        /// What the user says about things that are new.
+        rules: Typed,
+    },
+    /// Let go of the changes, which are in a commit of that tree.
+    Settle {
+        /// The commit.
+        commit: String,
+    },
     /// Drop what was changed at these paths, or all of it if there are none.
     Discard {
         /// As bytes from the root of the mount.

@@ -27,6 +27,7 @@ mod progress;
 mod refresh;
 mod revs;
 mod settings;
+mod snapshot;
 mod status;
 mod trust;
 mod umount;
@@ -79,6 +80,7 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<ExitCode, Failure> {
         Command::Mount(args) => mount::run(settings()?, &args),
         Command::Umount(args) => umount::run(&settings()?, &args),
         Command::Status(args) => status::run(&settings()?, &args),
+        Command::Snapshot(args) => snapshot::run(&settings()?, &args),
         Command::Discard(args) => discard::run(&settings()?, &args),
         Command::Refresh(args) => refresh::run(&settings()?, &args),
         Command::List(args) => list::run(&context()?, &args),

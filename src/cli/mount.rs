@@ -31,6 +31,7 @@ use super::{
     prefetch::{Jobs, Task, What},
     progress::Waiting,
     settings::{Settings, Verbosity},
+    snapshot::Snapshots,
     umount::resolve,
 };
 use crate::{
@@ -195,7 +196,10 @@ fn serve(
         pid: std::process::id(),
         socket: records.socket(dir),
     };
-    let told = Told { open_mode: session.open_mode().clone(), overlay };
+    let snapshots =
+        Snapshots::new(&vfs, &registry, context.runtime.handle(), &context.settings.state_dir);
+    let told =
+        Told { snapshots: Arc::new(snapshots), open_mode: session.open_mode().clone(), overlay };
     let jobs = Arc::new(Jobs::new(Arc::clone(&vfs), context.runtime.handle().clone()));
     let published = publish(&context, &records, &record, (&vfs, &blobs, &jobs), told)
         .and_then(|()| wait_until_it_answers(dir))
@@ -332,6 +336,7 @@ fn inode_table(context: &Context, registry: &Registry, dir: &Path) -> InodeTable
 /// What a mount tells of itself that does not change.
 #[derive(Clone)]
 struct Told {
+    snapshots: Arc<Snapshots>,
     open_mode: ChosenMode,
     overlay: Option<serde_json::Value>,
 }
@@ -372,7 +377,7 @@ fn answer(
         Request::Status => Ok(json!({
             "commit": vfs.commit().map(|commit| commit.to_string()),
             "open_mode": { "mode": told.open_mode.mode.name(), "why": told.open_mode.why },
-            "overlay": told.overlay,
+            "overlay": overlay_now(told, vfs),
             "stats": vfs.stats(),
             "cache": blobs.cache().info(),
             "held": vfs.held(),
@@ -390,9 +395,21 @@ fn answer(
             Some(report) => serde_json::to_value(report).map_err(|error| error.to_string()),
             None => Err(format!("there is no job {number}")),
         },
-        Request::Changes => changes::answer(vfs, runtime),
+        Request::Changes { rules } => changes::answer(vfs, runtime, &rules),
+        Request::Prepare { rules } => told.snapshots.prepare(&rules),
+        Request::Settle { commit } => told.snapshots.settle(&commit),
         Request::Discard { paths } => discard::answer(vfs, runtime, &paths),
     }
+}
+
+/// What there is to tell of the overlay, if there is one.
+fn overlay_now(told: &Told, vfs: &Vfs) -> Option<serde_json::Value> {
+    let mut overlay = told.overlay.clone()?;
+    let commit = vfs.commit();
+    overlay["base"] = json!(commit.map(|commit| commit.to_string()));
+    let snapshot = told.snapshots.unpushed().filter(|snapshot| Some(*snapshot) == commit);
+    overlay["snapshot"] = json!(snapshot.map(|commit| commit.to_string()));
+    Some(overlay)
 }
 
 /// Lists the mount's root, as the first program will.

@@ -12,11 +12,13 @@ use super::{
     context::{Context, private_folder},
     exit::{Code, Failure, chain},
     mounts::name_of_both,
+    snapshot::ref_of,
 };
 use crate::{
     git::{CommitId, GitId},
     overlay::{Base, Overlay, OverlayError},
     path::escape,
+    publish,
     registry::Registry,
 };
 
@@ -55,14 +57,21 @@ pub(super) fn open(
         return Err(Failure::new(Code::Usage, message).hint("choose a folder elsewhere"));
     }
     let overlay = Overlay::open(&dir)?;
+    publish::resume(&overlay)
+        .map_err(|error| Failure::new(Code::Failed, chain(&error)).context("end a snapshot"))?;
     let wanted = Base {
         repository: registry.name(),
         commit: commit.to_string(),
         branch: args.branch.clone().or_else(|| branch.map(Into::into)),
     };
     let has_changes = !overlay.is_empty().map_err(|error| unreadable(&dir, &error))?;
+    let snapshot = registry.repository().own_ref(&ref_of(&dir)).ok().flatten();
+    let is_unpushed = |noted: &Base| {
+        snapshot.is_some_and(|commit| commit.to_string() == noted.commit)
+            && noted.repository == wanted.repository
+    };
     let base = match overlay.base()? {
-        Some(noted) if has_changes => settle(&dir, args, noted, &wanted)?,
+        Some(noted) if has_changes || is_unpushed(&noted) => settle(&dir, args, noted, &wanted)?,
         _ => wanted,
     };
     overlay.set_base(&base)?;

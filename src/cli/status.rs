@@ -92,6 +92,9 @@ fn describe(report: &Report) -> String {
         let meant = branch.map_or(String::new(), |branch| format!(" (for {branch})"));
         line("overlay", &format!("{dir}{meant}"));
     }
+    if let Some(commit) = answer["overlay"]["snapshot"].as_str() {
+        line("snapshot", &format!("{commit} (not pushed)"));
+    }
     let told = answer["overlay"]["changes"].as_array().map(|_| {
         let changes = answer["overlay"]["changes"].clone();
         serde_json::from_value::<Vec<Told>>(changes).unwrap_or_default()

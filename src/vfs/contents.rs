@@ -35,6 +35,17 @@ impl Vfs {
         Ok(tree.segment(output).map(Arc::as_ref))
     }
 
+    /// The text of the manifest of a directory output, fetched unless it is at hand.
+    pub async fn read_manifest(
+        &self,
+        tree: &Tree,
+        output: OutputId,
+    ) -> Result<Box<dyn std::io::BufRead>, VfsError> {
+        let none = || VfsError::NoContent("it is no folder with a manifest".to_owned());
+        let id = tree.manifest(output).ok_or_else(none)?;
+        Ok(self.manifest_text(id, &self.sources(tree, output)).await?.open())
+    }
+
     /// Asks the remotes, in bulk, for sizes that are not known. Gives the first failure after
     /// everything else was asked for; objects that no remote has stay unknown.
     pub async fn learn_sizes(

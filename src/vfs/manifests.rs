@@ -89,7 +89,11 @@ impl Vfs {
         run_blocking(mend).await
     }
 
-    async fn manifest_text(&self, id: TreeId, sources: &Sources) -> Result<Text, VfsError> {
+    pub(super) async fn manifest_text(
+        &self,
+        id: TreeId,
+        sources: &Sources,
+    ) -> Result<Text, VfsError> {
         match self.blobs.open_verified(id, sources).await? {
             Verified::Empty => Ok(Text::InMemory(Bytes::new())),
             Verified::Cached(blob) if blob.size() > MAX_MANIFEST => {
@@ -131,14 +135,14 @@ fn report(id: TreeId, compiled: &Compiled, stats: &Stats) {
 }
 
 /// The checked text of a manifest.
-enum Text {
+pub(super) enum Text {
     Cached(Arc<CachedBlob>),
     InMemory(Bytes),
 }
 
 impl Text {
     /// The text from its beginning.
-    fn open(&self) -> Box<dyn BufRead> {
+    pub(super) fn open(&self) -> Box<dyn BufRead> {
         match self {
             Self::InMemory(bytes) => Box::new(io::Cursor::new(bytes.clone())),
             Self::Cached(blob) => {

@@ -16,3 +16,28 @@ pub(in crate::cli) struct DiscardArgs {
     #[arg(short, long)]
     pub(in crate::cli) yes: bool,
 }
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct SnapshotArgs {
+    /// The folder that is mounted on
+    #[arg(value_name = "DIR")]
+    pub(in crate::cli) dir: PathBuf,
+    /// The message of the commit [default: your editor asks]
+    #[arg(short, long, value_name = "TEXT")]
+    pub(in crate::cli) message: Option<String>,
+    /// New files that DVC tracks, each by itself, whatever they look like
+    #[arg(long, value_name = "GLOB")]
+    pub(in crate::cli) dvc: Vec<String>,
+    /// New files that git keeps, whatever they look like
+    #[arg(long, value_name = "GLOB")]
+    pub(in crate::cli) git: Vec<String>,
+    /// New folders that DVC tracks as one
+    #[arg(long = "dir", value_name = "PATH")]
+    pub(in crate::cli) folders: Vec<String>,
+    /// Say what would be recorded, and where
+    #[arg(long)]
+    pub(in crate::cli) dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+}

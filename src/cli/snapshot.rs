@@ -1,0 +1,320 @@
+//! `dvcfs snapshot`: makes a commit of what was changed in a writable mount.
+//!
+//! The mount prepares the tree and lets go of its changes afterwards; the commit between the two is
+//! made here, where the user's name, signing key, editor and terminal are.
+
+use std::{
+    fmt::Write as _,
+    io::{self, IsTerminal, Write as _},
+    os::unix::ffi::OsStrExt,
+    process::{Command, ExitCode},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{
+    args::SnapshotArgs,
+    changes,
+    control::{Request, Response, ask},
+    discard::still_open,
+    exit::{Code, Failure, chain},
+    mounts::{Record, short_name},
+    print,
+    progress::Waiting,
+    settings::{Settings, Verbosity},
+};
+use crate::{
+    git::{CommitId, GitId, GitTreeId, Repository, TransportOptions},
+    id::BlobId,
+    path::{RepoPath, escape},
+    publish::{self, Ground, Keeping, Mark, Outbox, Prepared, Rules, SnapshotError},
+    registry::Registry,
+    tree::OutputId,
+    vfs::{Rebased, Vfs},
+};
+
+/// Hashing many large files takes its time.
+const DEADLINE: Duration = Duration::from_hours(24);
+
+/// What the user says about things that are new, as it was typed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Typed {
+    pub(super) dvc: Vec<String>,
+    pub(super) git: Vec<String>,
+    pub(super) folders: Vec<Vec<u8>>,
+}
+
+impl Typed {
+    pub(super) fn rules(&self) -> Result<Rules, String> {
+        let folders = self.folders.iter().map(|folder| RepoPath::new(folder));
+        let folders = folders.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+        Ok(Rules::new(&self.dvc, &self.git, folders))
+    }
+}
+
+/// A tree that waits for its commit.
+#[derive(Debug, Serialize, Deserialize)]
+struct Waits {
+    tree: String,
+    parent: String,
+    git_dir: Vec<u8>,
+    recorded: usize,
+    bytes: u64,
+    left: Vec<(String, String)>,
+}
+
+/// What one of both steps came to.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Step<T> {
+    Done(T),
+    Nothing,
+    Busy(String),
+}
+
+pub(super) fn run(settings: &Settings, args: &SnapshotArgs) -> Result<ExitCode, Failure> {
+    let record = changes::mounted(settings, &args.dir, "snapshot")?;
+    let typed = typed(args)?;
+    if args.dry_run {
+        let told = changes::of_mount_by(&record, typed)?;
+        if args.json {
+            print(&(serde_json::to_string_pretty(&told).unwrap_or_default() + "\n"));
+        } else {
+            print(&format!(
+                "{}would be recorded: {}\n",
+                changes::describe(&told),
+                changes::summary(&told)
+            ));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let message = match &args.message {
+        Some(message) => message.clone(),
+        None => edited(&record)?,
+    };
+    if message.trim().is_empty() {
+        return Err(Failure::new(Code::Usage, "snapshot: the message is empty; nothing was done"));
+    }
+    let waiting = Waiting::new("recording", settings.verbosity);
+    let waits: Waits = step(&record, &Request::Prepare { rules: typed })?;
+    let commit = commit(&waits, &message)?;
+    let _: String = step(&record, &Request::Settle { commit: commit.to_string() })?;
+    drop(waiting);
+    if args.json {
+        let left: Vec<_> =
+            waits.left.iter().map(|(path, why)| json!({ "path": path, "why": why })).collect();
+        let done = json!({
+            "commit": commit.to_string(),
+            "recorded": waits.recorded,
+            "bytes": waits.bytes,
+            "left": left,
+        });
+        print(&(serde_json::to_string_pretty(&done).unwrap_or_default() + "\n"));
+    } else if settings.verbosity > Verbosity::Quiet {
+        let bytes = indicatif::HumanBytes(waits.bytes);
+        let mut text = format!("{commit}\n{} paths recorded ({bytes})\n", waits.recorded);
+        for (path, why) in &waits.left {
+            // Writing to a String cannot fail.
+            _ = writeln!(text, "left as it is: {path}: {why}");
+        }
+        print(&text);
+    }
+    Ok(if waits.left.is_empty() { ExitCode::SUCCESS } else { Code::Failed.into() })
+}
+
+fn typed(args: &SnapshotArgs) -> Result<Typed, Failure> {
+    let folder = |folder: &String| {
+        let path = RepoPath::root().resolve(folder.trim_end_matches('/').as_bytes());
+        path.map(|path| path.as_bytes().to_vec())
+            .map_err(|error| Failure::new(Code::Usage, format!("snapshot --dir {folder}: {error}")))
+    };
+    let folders = args.folders.iter().map(folder).collect::<Result<Vec<_>, _>>()?;
+    Ok(Typed { dvc: args.dvc.clone(), git: args.git.clone(), folders })
+}
+
+/// Asks the mount for one of both steps.
+fn step<T: for<'a> Deserialize<'a>>(record: &Record, request: &Request) -> Result<T, Failure> {
+    let shown = escape(record.mount_point.as_os_str().as_encoded_bytes());
+    let failed = |code, why: String| Failure::new(code, format!("snapshot {shown}: {why}"));
+    let answer = ask(&record.socket, request, DEADLINE);
+    let answer = answer.map_err(|error| failed(Code::Failed, error.to_string()))?;
+    let answer = answer.map_err(|why| failed(Code::Failed, why))?;
+    match serde_json::from_value(answer) {
+        Ok(Step::Done(done)) => Ok(done),
+        Ok(Step::Nothing) => Err(failed(Code::Failed, "nothing has changed".to_owned())),
+        Ok(Step::Busy(why)) => Err(failed(Code::Busy, why)
+            .hint("nothing was recorded; close what writes there and run it again")),
+        Err(error) => Err(failed(Code::Failed, error.to_string())),
+    }
+}
+
+/// Makes the commit, by the user's own git.
+fn commit(waits: &Waits, message: &str) -> Result<CommitId, Failure> {
+    let git_dir = std::path::Path::new(std::ffi::OsStr::from_bytes(&waits.git_dir));
+    let repository = Repository::open(git_dir)?;
+    let odd = || Failure::new(Code::Failed, "snapshot: the mount gave no tree");
+    let tree = GitId::parse(&waits.tree).map(GitTreeId).ok_or_else(odd)?;
+    let parent = GitId::parse(&waits.parent).map(CommitId).ok_or_else(odd)?;
+    Ok(repository.create_commit(tree, &[parent], message, &transport())?)
+}
+
+fn transport() -> TransportOptions {
+    TransportOptions { interactive: io::stdin().is_terminal(), ..TransportOptions::default() }
+}
+
+/// The message as the user's editor leaves it.
+fn edited(record: &Record) -> Result<String, Failure> {
+    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        let failure = Failure::new(Code::Usage, "snapshot: a commit needs a message");
+        return Err(failure.hint("give one with -m"));
+    }
+    let failed =
+        |error: io::Error| Failure::new(Code::Failed, format!("edit the message: {error}"));
+    let told = changes::of_mount(record)?;
+    let mut file = tempfile::Builder::new().suffix(".gitcommit").tempfile().map_err(failed)?;
+    let mut text = String::from("\n# Lines that begin with # are no part of the message.\n#\n");
+    for line in changes::describe(&told).lines() {
+        // Writing to a String cannot fail.
+        _ = writeln!(text, "#{line}");
+    }
+    file.write_all(text.as_bytes()).map_err(failed)?;
+    let here = std::env::current_dir().map_err(failed)?;
+    let editor = match Repository::open(&here) {
+        Ok(repository) => repository.editor(&transport())?,
+        Err(_) => {
+            std::env::var("VISUAL").or_else(|_| std::env::var("EDITOR")).unwrap_or("vi".into())
+        }
+    };
+    let mut shell = Command::new("sh");
+    let status =
+        shell.arg("-c").arg(format!("{editor} \"$@\"")).arg("sh").arg(file.path()).status();
+    if !status.map_err(failed)?.success() {
+        return Err(Failure::new(Code::Failed, "snapshot: the editor failed; nothing was done"));
+    }
+    let text = std::fs::read_to_string(file.path()).map_err(failed)?;
+    let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    Ok(lines.join("\n").trim().to_owned() + "\n")
+}
+
+/// The name of the ref that keeps an overlay's commits until they are pushed.
+pub(super) fn ref_of(overlay: &std::path::Path) -> String {
+    format!("refs/dvcfs/snapshots/{}", short_name(overlay))
+}
+
+/// The steps of snapshots, as the mount takes them.
+pub(super) struct Snapshots {
+    vfs: Arc<Vfs>,
+    registry: Arc<Registry>,
+    runtime: tokio::runtime::Handle,
+    outbox: Result<Outbox, String>,
+    ready: Mutex<Option<Ready>>,
+}
+
+/// A tree that was prepared.
+struct Ready {
+    prepared: Prepared,
+    expected: Option<CommitId>,
+}
+
+impl Snapshots {
+    pub(super) fn new(
+        vfs: &Arc<Vfs>,
+        registry: &Arc<Registry>,
+        runtime: &tokio::runtime::Handle,
+        state_dir: &std::path::Path,
+    ) -> Self {
+        let outbox = Outbox::open(state_dir);
+        Self {
+            vfs: Arc::clone(vfs),
+            registry: Arc::clone(registry),
+            runtime: runtime.clone(),
+            outbox: outbox.map_err(|error| format!("open the outbox: {error}")),
+            ready: Mutex::default(),
+        }
+    }
+
+    /// The commit of this overlay that is not pushed yet.
+    pub(super) fn unpushed(&self) -> Option<CommitId> {
+        let name = ref_of(self.vfs.overlay()?.dir());
+        self.registry.repository().own_ref(&name).ok().flatten()
+    }
+
+    pub(super) fn prepare(&self, typed: &Typed) -> Response {
+        let tree = self.vfs.root_tree().ok_or("the mount shows no single revision")?;
+        let overlay = self.vfs.overlay().ok_or("the mount is not writable")?;
+        let outbox = self.outbox.as_ref().map_err(Clone::clone)?;
+        let repository = self.registry.repository();
+        let expected = self.unpushed();
+        let rules = typed.rules()?;
+        let manifest = |output: OutputId| {
+            let read = self.runtime.block_on(self.vfs.read_manifest(&tree, output));
+            read.map_err(io::Error::other)
+        };
+        let size = |output: OutputId, blobs: &[BlobId]| {
+            let known = || {
+                blobs
+                    .iter()
+                    .map(|blob| self.vfs.known_size(&tree, output, *blob))
+                    .sum::<Option<u64>>()
+            };
+            known().or_else(|| {
+                let asked = blobs.iter().map(|blob| (output, *blob));
+                self.runtime.block_on(self.vfs.learn_sizes(&tree, asked)).ok()?;
+                known()
+            })
+        };
+        let ground =
+            Ground { overlay, tree: &tree, repository, outbox, manifest: &manifest, size: &size };
+        let mark = Mark::of(overlay).map_err(|error| format!("read the overlay: {error}"))?;
+        let found = changes::find(&self.vfs, &tree, &self.runtime)?;
+        let prepared = publish::prepare(&ground, (mark, found), &rules);
+        let prepared = match prepared {
+            Err(SnapshotError::Nothing) => return encode(&Step::<Waits>::Nothing),
+            prepared => prepared.map_err(|error| chain(&error))?,
+        };
+        let waits = Waits {
+            tree: prepared.tree.to_string(),
+            parent: tree.commit.to_string(),
+            git_dir: repository.git_dir().as_os_str().as_bytes().to_vec(),
+            recorded: prepared.recorded,
+            bytes: prepared.bytes,
+            left: prepared.left.iter().map(|(path, why)| (path.to_string(), why.clone())).collect(),
+        };
+        if let Ok(mut ready) = self.ready.lock() {
+            *ready = Some(Ready { prepared, expected });
+        }
+        encode(&Step::Done(waits))
+    }
+
+    pub(super) fn settle(&self, commit: &str) -> Response {
+        let commit = GitId::parse(commit).map(CommitId).ok_or("no commit was made")?;
+        let ready = self.ready.lock().ok().and_then(|mut ready| ready.take());
+        let Ready { prepared, expected } = ready.ok_or("nothing was prepared")?;
+        let made = self.registry.repository().commit(commit).map_err(|error| chain(&error))?;
+        if made.tree != prepared.tree {
+            return Err("the commit is not of the tree that was prepared".to_owned());
+        }
+        let registry = Arc::clone(&self.registry);
+        let settle = move |overlay: &crate::overlay::Overlay| {
+            let name = ref_of(overlay.dir());
+            let keeping = Keeping { name: &name, expected };
+            publish::settle(overlay, &prepared, (registry.repository(), commit), &keeping)
+        };
+        let rebased = self.runtime.block_on(self.vfs.rebase(commit, settle));
+        match rebased.map_err(|error| chain(&error))? {
+            Rebased::Open(open) => encode(&Step::<String>::Busy(still_open(&open))),
+            Rebased::Done(Err(moved @ SnapshotError::Moved(_))) => {
+                encode(&Step::<String>::Busy(moved.to_string()))
+            }
+            Rebased::Done(Err(error)) => Err(chain(&error)),
+            Rebased::Done(Ok(())) => encode(&Step::Done(commit.to_string())),
+        }
+    }
+}
+
+fn encode<T: Serialize>(step: &Step<T>) -> Response {
+    serde_json::to_value(step).map_err(|error| error.to_string())
+}

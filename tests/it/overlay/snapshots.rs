@@ -1,0 +1,175 @@
+//! Snapshots: what was changed in a mount becomes a commit that DVC could have made.
+
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use super::{SMALL, Writable, in_both_open_modes};
+use crate::support::{Dvc, noise, succeed, text};
+
+in_both_open_modes! {
+    a_snapshot_is_shown_and_the_overlay_is_empty,
+    what_is_written_or_cannot_be_recorded_stays,
+    a_snapshot_that_is_not_pushed_is_there_after_a_remount,
+}
+
+impl Writable {
+    /// Makes a snapshot that must succeed; gives its commit.
+    fn snapshot(&self, args: &[&str]) -> String {
+        let (code, said) = self.run("snapshot", &[&["-m", "Change things"], args].concat());
+        assert_eq!(code, Some(0), "{said}");
+        said.lines().next().unwrap().to_owned()
+    }
+
+    /// A clone of the repository at a commit of its own, as a colleague gets it who has the blobs
+    /// that wait in the outbox in the cache.
+    fn clone_at(&self, commit: &str, name: &str) -> PathBuf {
+        let clone = self.sandbox.path(name);
+        let mut git = self.sandbox.git(self.sandbox.folder("dvc").as_path());
+        succeed(git.args(["clone", "--quiet"]).arg(self.registry.repository()).arg(&clone));
+        let git = || self.sandbox.git(&clone);
+        succeed(git().args(["fetch", "--quiet", "origin", "refs/dvcfs/*:refs/theirs/*"]));
+        succeed(git().args(["checkout", "--quiet", "-B", "main", commit]));
+        clone
+    }
+
+    fn outbox(&self) -> PathBuf {
+        self.sandbox.path("state/outbox")
+    }
+
+    fn dvc(&self, dvc: &mut Dvc, folder: &Path, command: &str, words: &[&str]) -> String {
+        let case = words.iter().map(|word| (*word).to_owned()).collect();
+        let printed = dvc.run(&self.sandbox, folder, command, &[case]).remove(0);
+        String::from_utf8(printed.unwrap_or_else(|| panic!("dvc {command} {words:?}"))).unwrap()
+    }
+}
+
+/// Changes of every kind.
+fn change(writable: &Writable) {
+    fs::write(writable.path("data/new.bin"), noise(7, 10)).unwrap();
+    fs::create_dir(writable.path("data/deep")).unwrap();
+    fs::write(writable.path("data/deep/more.bin"), noise(9, 3000)).unwrap();
+    fs::write(writable.path("data/a.bin"), "other").unwrap();
+    fs::remove_file(writable.path("data/b.bin")).unwrap();
+    fs::rename(writable.path("data/sub/c.bin"), writable.path("data/moved.bin")).unwrap();
+    fs::rename(writable.path("docs/deep"), writable.path("docs/deeper")).unwrap();
+    fs::write(writable.path("README.md"), "read this").unwrap();
+    fs::write(writable.path("large.bin"), "small now").unwrap();
+    fs::write(writable.path("note.txt"), "a note\n").unwrap();
+    fs::create_dir(writable.path("more")).unwrap();
+    fs::write(writable.path("more/sound [1].wav"), noise(8, 100_000)).unwrap();
+    let tool = writable.path("more/tool");
+    fs::write(&tool, noise(5, 70_000)).unwrap();
+    fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir_all(writable.path("set/one")).unwrap();
+    fs::write(writable.path("set/one/x"), "x").unwrap();
+    fs::write(writable.path("set/y"), "y").unwrap();
+}
+
+fn a_snapshot_is_shown_and_the_overlay_is_empty() {
+    let writable = Writable::new();
+    let git = || writable.sandbox.git(writable.registry.repository());
+    let before = text(git().args(["status", "--porcelain", "--branch"]));
+    change(&writable);
+    let mut held = File::open(writable.path("data/new.bin")).unwrap();
+    let commit = writable.snapshot(&["--dir", "set"]);
+
+    assert_eq!(writable.changes(), Vec::<String>::new());
+    assert_eq!(fs::read_dir(writable.upper.join("upper")).unwrap().count(), 0);
+    assert!(fs::read(writable.path("data/new.bin")).unwrap() == noise(7, 10));
+    assert!(fs::read(writable.path("data/moved.bin")).unwrap() == noise(3, 5000));
+    assert_eq!(writable.names("data"), ["a.bin", "deep", "moved.bin", "new.bin"]);
+    assert_eq!(fs::read_to_string(writable.path("large.bin")).unwrap(), "small now");
+    assert_eq!(writable.names("docs"), ["deeper"]);
+    assert_eq!(writable.names("set"), ["one", "y"]);
+    let mode = fs::metadata(writable.path("more/tool")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o755);
+    let mut bytes = Vec::new();
+    held.read_to_end(&mut bytes).unwrap();
+    assert!(bytes == noise(7, 10));
+    let (_, said) = writable.run("status", &[]);
+    assert!(said.contains(&format!("snapshot    {commit} (not pushed)")), "{said}");
+
+    let shown = text(git().args(["log", "-1", "--format=%an|%s|%P", &commit]));
+    let parent = text(git().args(["rev-parse", "main"]));
+    assert_eq!(shown, format!("Ann|Change things|{parent}"));
+    assert_eq!(text(git().args(["status", "--porcelain", "--branch"])), before);
+    succeed(git().args(["fsck", "--strict"]));
+
+    // Another one goes on from it.
+    fs::write(writable.path("data/again"), "again").unwrap();
+    let next = writable.snapshot(&[]);
+    assert_eq!(text(git().args(["rev-parse", &format!("{next}^")])), commit);
+    assert_eq!(fs::read_to_string(writable.path("data/again")).unwrap(), "again");
+    let (code, said) = writable.run("snapshot", &["-m", "Nothing"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("nothing has changed"), "{said}");
+}
+
+fn what_is_written_or_cannot_be_recorded_stays() {
+    let writable = Writable::new();
+    fs::write(writable.path("data/line\n.bin"), "held by a manifest").unwrap();
+    fs::write(writable.path("line\u{85}.wav"), noise(1, 99)).unwrap();
+    let mut file = File::create(writable.path("data/new")).unwrap();
+    file.write_all(b"one").unwrap();
+    let (code, said) = writable.run("snapshot", &["-m", "x"]);
+    assert_eq!(code, Some(9), "{said}");
+    assert!(said.contains("open for writing: data/new"), "{said}");
+    file.write_all(b" two").unwrap();
+    drop(file);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let said = loop {
+        let (code, said) = writable.run("snapshot", &["-m", "x"]);
+        if code != Some(9) {
+            break said;
+        }
+        assert!(std::time::Instant::now() < until, "{said}");
+    };
+    assert!(said.contains("left as it is: line"), "{said}");
+    assert!(said.contains("2 paths recorded"), "{said}");
+    assert_eq!(fs::read_to_string(writable.path("data/new")).unwrap(), "one two");
+    assert!(fs::read(writable.path("line\u{85}.wav")).unwrap() == noise(1, 99));
+    assert_eq!(writable.changes().len(), 1);
+}
+
+fn a_snapshot_that_is_not_pushed_is_there_after_a_remount() {
+    let mut writable = Writable::new();
+    fs::write(writable.path("data/new"), noise(7, 100)).unwrap();
+    let commit = writable.snapshot(&[]);
+    fs::remove_dir_all(writable.sandbox.cache()).unwrap();
+    writable.remount();
+    assert!(fs::read(writable.path("data/new")).unwrap() == noise(7, 100));
+    assert!(fs::read(writable.path("data/a.bin")).unwrap() == noise(1, SMALL));
+    let (_, said) = writable.run("status", &[]);
+    assert!(said.contains(&commit), "{said}");
+    fs::write(writable.path("data/more"), "more").unwrap();
+    writable.remount();
+    assert_eq!(writable.changes(), ["added data/more manifest data.dvc"]);
+}
+
+#[test]
+fn dvc_agrees_with_a_snapshot_to_the_byte() {
+    let writable = Writable::new();
+    change(&writable);
+    let commit = writable.snapshot(&["--dir", "set"]);
+    let clone = writable.clone_at(&commit, "clone");
+    let git = || writable.sandbox.git(&clone);
+    let mut dvc = Dvc::start(&writable.sandbox);
+    let outbox = writable.outbox();
+    writable.dvc(&mut dvc, &clone, "cache", &["dir", "--local", outbox.to_str().unwrap()]);
+    writable.dvc(&mut dvc, &clone, "pull", &[]);
+    let up_to_date = writable.dvc(&mut dvc, &clone, "status", &[]);
+    assert_eq!(up_to_date, "Data and pipelines are up to date.\n");
+    assert_eq!(writable.dvc(&mut dvc, &clone, "data", &["status"]), "No changes.\n");
+    assert_eq!(text(git().args(["status", "--porcelain"])), "");
+    for name in ["data/a.bin", "data/deep/more.bin", "data/moved.bin", "set/one/x", "large.bin"] {
+        let ours = fs::read(writable.path(name)).unwrap();
+        assert!(fs::read(clone.join(name)).unwrap() == ours, "{name}");
+    }
+    let files = ["data", "large.bin", "more/sound [1].wav", "more/tool", "set"];
+    writable.dvc(&mut dvc, &clone, "add", &files);
+    assert_eq!(text(git().args(["status", "--porcelain"])), "", "dvc add changes nothing");
+}
