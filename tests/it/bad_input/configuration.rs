@@ -141,7 +141,7 @@ fn a_settings_file_of_ours_that_makes_no_sense() {
     };
     assert_snapshot!(said("cache-sice = '1G'\n"), @r"
     exit 2
-    error: read the settings file [SANDBOX]/settings.toml: line 1: unknown field `cache-sice`, expected one of `cache-dir`, `cache-size`, `min-free`, `state-dir`, `runtime-dir`, `trusted-endpoints`
+    error: read the settings file [SANDBOX]/settings.toml: line 1: unknown field `cache-sice`, expected one of `cache-dir`, `cache-size`, `min-free`, `memory-limit`, `state-dir`, `runtime-dir`, `log-format`, `trusted-endpoints`
     ");
     assert_snapshot!(said("cache-size = ['1G']\n"), @r"
     exit 2

@@ -14,7 +14,8 @@ fn each_setting_of_dvcfs_tells_who_says_so() {
     let settings = sandbox.path("settings.toml");
     fs::write(
         &settings,
-        "min-free = '2.5G'\ncache-size = '1G'\ntrusted-endpoints = ['https://s3.team.example']\n",
+        "min-free = '2.5G'\ncache-size = '1G'\nmemory-limit = '64M'\n\
+         trusted-endpoints = ['https://s3.team.example']\n",
     )
     .unwrap();
     let mut command = sandbox.dvcfs(["--cache-size", "3G", "config", "list", "--origin"]);
@@ -27,6 +28,7 @@ fn each_setting_of_dvcfs_tells_who_says_so() {
     environment DVCFS_CACHE_DIR	cache-dir=[SANDBOX]/cache
     flag --cache-size	cache-size=3G
     file [SANDBOX]/settings.toml	min-free=2560M
+    file [SANDBOX]/settings.toml	memory-limit=64M
     environment DVCFS_STATE_DIR	state-dir=[SANDBOX]/state
     default	runtime-dir=/run/dvcfs
     default	log-format=auto
@@ -119,7 +121,7 @@ fn a_registry_that_is_not_there_and_settings_that_make_no_sense() {
     let mut command = sandbox.dvcfs(["config", "list", "--config"]);
     assert_snapshot!(said(&sandbox, command.arg(sandbox.path("settings.toml"))), @r"
     exit 2
-    error: read the settings file [SANDBOX]/settings.toml: line 1: unknown field `cache-sice`, expected one of `cache-dir`, `cache-size`, `min-free`, `state-dir`, `runtime-dir`, `log-format`, `trusted-endpoints`
+    error: read the settings file [SANDBOX]/settings.toml: line 1: unknown field `cache-sice`, expected one of `cache-dir`, `cache-size`, `min-free`, `memory-limit`, `state-dir`, `runtime-dir`, `log-format`, `trusted-endpoints`
     ");
     succeed(&mut sandbox.dvcfs(["config", "list"]));
 }

@@ -136,7 +136,7 @@ fn settings_and_folders_that_cannot_be_used() {
     command.env("DVCFS_RUNTIME_DIR", sandbox.path("long/".repeat(20)));
     assert_snapshot!(complaints(&said(&sandbox, &mut command)), @r"
     exit 1
-    fail settings: read the settings file [SANDBOX]/settings.toml: line 1: unknown field `cache-sice`, expected one of `cache-dir`, `cache-size`, `min-free`, `state-dir`, `runtime-dir`, `log-format`, `trusted-endpoints`
+    fail settings: read the settings file [SANDBOX]/settings.toml: line 1: unknown field `cache-sice`, expected one of `cache-dir`, `cache-size`, `min-free`, `memory-limit`, `state-dir`, `runtime-dir`, `log-format`, `trusted-endpoints`
     warn cache: [SANDBOX]/file/folder: Not a directory (os error 20); files are read past it
          hint: give it to you with chown, or choose another with --cache-dir
     fail state: [SANDBOX]/file/folder: Not a directory (os error 20)
