@@ -283,7 +283,7 @@ fn the_disk_is_that_of_the_overlay() {
 }
 
 fn a_write_takes_set_id_bits_away() {
-    let writable = Writable::new();
+    let mut writable = Writable::new();
     fs::set_permissions(writable.sandbox.path(""), Permissions::from_mode(0o755)).unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
     let by_nobody = |script: &str, path: &Path| {
@@ -291,15 +291,20 @@ fn a_write_takes_set_id_bits_away() {
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", script, "-"]);
         succeed(command.arg(path));
     };
-    for (name, script, left) in [
+    let writes = [
         ("a", "echo more >> \"$1\"", 0o777),
         ("b", "echo less > \"$1\"", 0o777),
         ("c", "truncate -s 1 \"$1\"", 0o777),
         ("d", "cat \"$1\" > /dev/null", 0o6777),
-    ] {
+    ];
+    for (name, ..) in writes {
+        fs::write(writable.path(name), "text").unwrap();
+        fs::set_permissions(writable.path(name), Permissions::from_mode(0o6777)).unwrap();
+    }
+    // The kernel tells only after `close` has returned that nobody has a file open any more.
+    writable.remount();
+    for (name, script, left) in writes {
         let path = writable.path(name);
-        fs::write(&path, "text").unwrap();
-        fs::set_permissions(&path, Permissions::from_mode(0o6777)).unwrap();
         assert_eq!(mode(&path), 0o6777);
         by_nobody(script, &path);
         assert_eq!(mode(&path), left, "{script}");
