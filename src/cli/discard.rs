@@ -34,13 +34,14 @@ pub(super) fn run(settings: &Settings, args: &DiscardArgs) -> Result<ExitCode, F
     if paths.is_empty() && !args.yes {
         confirm(&changes::summary(&changes::of_mount(&record)?))?;
     }
-    let failed = |why: String| {
-        let is_open = why.starts_with(STILL_OPEN);
-        let code = if is_open { Code::Busy } else { Code::Failed };
-        Failure::new(code, format!("discard {}: {why}", args.dir.display()))
-    };
+    let not_done =
+        |code, why: &str| Failure::new(code, format!("discard {}: {why}", args.dir.display()));
+    let failed = |why: String| not_done(Code::Failed, &why);
     let answer = ask(&record.socket, &Request::Discard { paths }, DEADLINE);
     let answer = answer.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
+    if let Some(why) = answer["busy"].as_str() {
+        return Err(not_done(Code::Busy, why));
+    }
     if settings.verbosity > Verbosity::Quiet {
         print(&format!("dropped: {}\n", answer["dropped"].as_str().unwrap_or_default()));
     }
@@ -78,9 +79,6 @@ fn confirm(what: &str) -> Result<(), Failure> {
     Err(Failure::new(Code::Failed, "discard: nothing was dropped"))
 }
 
-/// How a refusal begins where files are open.
-pub(super) const STILL_OPEN: &str = "files are open for writing: ";
-
 /// Drops changes of this mount.
 pub(super) fn answer(vfs: &Vfs, runtime: &tokio::runtime::Handle, paths: &[Vec<u8>]) -> Response {
     let commit = vfs.commit().ok_or("the mount shows no single revision")?;
@@ -94,7 +92,7 @@ pub(super) fn answer(vfs: &Vfs, runtime: &tokio::runtime::Handle, paths: &[Vec<u
     let rebased = runtime.block_on(vfs.rebase(commit, move |overlay| drop_from(overlay, &paths)));
     match rebased.map_err(|error| chain(&error))? {
         Rebased::Done(done) => done.map(|()| json!({ "dropped": dropped })),
-        Rebased::Open(open) => Err(still_open(&open)),
+        Rebased::Open(open) => Ok(json!({ "busy": still_open(&open) })),
     }
 }
 
@@ -103,7 +101,7 @@ pub(super) fn still_open(open: &[RepoPath]) -> String {
     const SHOWN: usize = 10;
     let names: Vec<_> = open.iter().take(SHOWN).map(ToString::to_string).collect();
     let more = if open.len() > SHOWN { ", ..." } else { "" };
-    format!("{STILL_OPEN}{}{more}", names.join(", "))
+    format!("files are open for writing: {}{more}", names.join(", "))
 }
 
 fn drop_from(overlay: &Overlay, paths: &[RepoPath]) -> Result<(), String> {
