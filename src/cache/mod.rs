@@ -378,7 +378,7 @@ fn open_regular(path: &Path, is_quiet: bool) -> io::Result<Option<(File, Metadat
 }
 
 /// Reads until `buffer` is full or the file ends.
-fn read_full_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+pub(crate) fn read_full_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         match file.read_at(&mut buffer[filled..], offset + filled as u64) {

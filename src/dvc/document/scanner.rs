@@ -302,8 +302,14 @@ impl Scanner {
 
     /// Ends the block collections that are indented deeper than what comes.
     fn close_blocks(&mut self) {
+        if !self.is_flow() {
+            self.close_blocks_beyond(self.chars.column() as isize);
+        }
+    }
+
+    fn close_blocks_beyond(&mut self, column: isize) {
         let mark = self.chars.mark();
-        while !self.is_flow() && self.indent > mark.column as isize {
+        while self.indent > column {
             self.indent = self.indents.pop().unwrap_or(-1);
             self.push(TokenKind::BlockEnd, mark);
         }
@@ -333,10 +339,7 @@ impl Scanner {
             return Err(self.syntax("a bracket that is not closed"));
         }
         let mark = self.chars.mark();
-        while self.indent > -1 {
-            self.indent = self.indents.pop().unwrap_or(-1);
-            self.push(TokenKind::BlockEnd, mark);
-        }
+        self.close_blocks_beyond(-1);
         self.drop_possible_key()?;
         self.may_start_key = false;
         self.possible_keys.clear();
@@ -352,11 +355,7 @@ impl Scanner {
     }
 
     fn fetch_mark(&mut self, kind: TokenKind) -> Result<(), DocumentError> {
-        let mark = self.chars.mark();
-        while self.indent > -1 {
-            self.indent = self.indents.pop().unwrap_or(-1);
-            self.push(TokenKind::BlockEnd, mark);
-        }
+        self.close_blocks_beyond(-1);
         self.drop_possible_key()?;
         self.may_start_key = false;
         self.push_chars(kind, 3);

@@ -13,7 +13,7 @@ use super::{
     copy_up::Bytes,
     names::Seat,
 };
-use crate::path::RepoPath;
+use crate::{cache::read_full_at, path::RepoPath};
 
 /// What a program opens a file for.
 #[expect(clippy::struct_excessive_bools, reason = "independent flags of an open")]
@@ -127,7 +127,7 @@ impl Vfs {
         buffer: &mut [u8],
     ) -> Option<Result<usize, VfsError>> {
         let file = self.upper.get()?.open_file(ino)?;
-        Some(read_full(&file, offset, buffer).map_err(VfsError::from))
+        Some(read_full_at(&file, buffer, offset).map_err(VfsError::from))
     }
 
     /// Writes; gives how many bytes there are room for. A write may take set-id bits away.
@@ -245,19 +245,6 @@ impl View<'_> {
 
 fn disk_error(errno: Errno) -> VfsError {
     io::Error::from(errno).into()
-}
-
-fn read_full(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }
 
 /// Writes as much as there is room for; an error only if that is nothing.
