@@ -88,18 +88,8 @@ impl Writable {
 /// for the way that everybody may have.
 macro_rules! in_both_open_modes {
     ($($test:ident,)*) => {
-        mod auto {
-            $(#[test]
-            fn $test() {
-                crate::support::with_open_mode("auto", super::$test);
-            })*
-        }
-        mod served {
-            $(#[test]
-            fn $test() {
-                crate::support::with_open_mode("served", super::$test);
-            })*
-        }
+        crate::support::in_open_mode!(auto, "auto": $($test,)*);
+        crate::support::in_open_mode!(served, "served": $($test,)*);
     };
 }
 use in_both_open_modes;

@@ -12,32 +12,29 @@ use crate::support::{DATE, Fixture, Sandbox, assert_same, list, noise, registry_
 /// `nobody`, who owns nothing on any system.
 const USER: u32 = 65534;
 
-/// What the user does, in a mount namespace of its own: mounts, packs every revision, unmounts.
+/// Makes a user of root, in a mount namespace of its own, and runs the script of that user.
 ///
 /// Where `/dev/fuse` is closed to users, as in many containers, the namespace is given a node that
-/// is as open as udev makes it elsewhere. Root cannot look into the mount, so the user packs it.
-const SCRIPT: &str = r#"
+/// is as open as udev makes it elsewhere.
+const AS_USER: &str = r#"
 set -eu
 umask 022
 mknod "$TOP/fuse" c 10 229
 chmod 666 "$TOP/fuse"
 mount --bind "$TOP/fuse" /dev/fuse
-exec setpriv --reuid=65534 --regid=65534 --clear-groups sh -euc '
+exec setpriv --reuid=65534 --regid=65534 --clear-groups sh -euc "$SCRIPT"
+"#;
+
+/// What the user does: mounts, packs every revision, unmounts. Root cannot look into the mount.
+const READING: &str = r#"
     "$PROGRAM" mount "$REPOSITORY" "$TOP/mnt"
     trap "\"$PROGRAM\" umount \"$TOP/mnt\"" EXIT
     tar -cf "$TOP/tree.tar" -C "$TOP/mnt/tags" .
     "$PROGRAM" status "$TOP/mnt" --json > "$TOP/status.json"
-'
 "#;
 
 /// What the user does in a writable mount, which is there again after it was ended.
 const WRITING: &str = r#"
-set -eu
-umask 022
-mknod "$TOP/fuse" c 10 229
-chmod 666 "$TOP/fuse"
-mount --bind "$TOP/fuse" /dev/fuse
-exec setpriv --reuid=65534 --regid=65534 --clear-groups sh -euc '
     begin() {
         "$PROGRAM" mount --rev main --overlay="$TOP/overlay" "$REPOSITORY" "$TOP/mnt"
     }
@@ -64,7 +61,6 @@ exec setpriv --reuid=65534 --regid=65534 --clear-groups sh -euc '
     { stat -c "%a %n" new folder pipe symbolic README.md; ls . moved; cat README.md; } > "$TOP/told"
     cp moved/a.bin "$TOP/a.bin"
     cd /
-'
 "#;
 
 #[test]
@@ -93,7 +89,8 @@ fn in_the_name_of_the_user(sandbox: &Sandbox, script: &str, repository: &Path) {
     let top = sandbox.path("");
     give(&top);
     let mut unshare = sandbox.tool("unshare");
-    unshare.args(["--mount", "sh", "-c", script]).env("TOP", &top).env("PROGRAM", program);
+    unshare.args(["--mount", "sh", "-c", AS_USER]).env("SCRIPT", script);
+    unshare.env("TOP", &top).env("PROGRAM", program);
     succeed(unshare.env("REPOSITORY", repository));
     chown(&top, Some(0), Some(0)).unwrap();
 }
@@ -115,7 +112,7 @@ fn an_ordinary_user_sees(name: &'static str) {
     let sandbox = Sandbox::new();
     let fixture = Fixture::read(name);
     let place = fixture.unpack(&sandbox);
-    in_the_name_of_the_user(&sandbox, SCRIPT, &place.work_tree());
+    in_the_name_of_the_user(&sandbox, READING, &place.work_tree());
 
     let unpacked = sandbox.folder("unpacked");
     let mut tar = sandbox.tool("tar");

@@ -21,7 +21,7 @@ pub(crate) use self::{
     fixture::{FIXTURES, Fixture, Place, Revision},
     listing::{Content, Entry, Listing, assert_same, differences, list, md5_of},
     mount::{Mount, is_mounted},
-    open_mode::{in_each_open_mode, with_open_mode},
+    open_mode::{in_each_open_mode, in_open_mode, with_open_mode},
     registry::{DATE, PREFIX, lose_manifests, noise, registry_on_disk, registry_on_s3},
     run::{output, succeed, text},
     sandbox::Sandbox,
