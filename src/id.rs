@@ -121,6 +121,12 @@ impl Key {
         BlobId { digest: self.digest, scheme: self.scheme }.is_empty_content()
     }
 
+    /// Whether it fixes every byte: the twins of a legacy id differ in their line ends, but manifests
+    /// are never normalised.
+    pub fn fixes_bytes(&self) -> bool {
+        self.scheme == Scheme::Md5 || self.is_manifest
+    }
+
     /// The object's place below a remote's URL or a cache directory, such as
     /// `files/md5/ab/cdef...` or, in the older layout, `ab/cdef...`.
     pub fn path(&self) -> String {

@@ -11,7 +11,7 @@ use super::{
     fetch::Phase,
     memory::Part,
     stream::{self, Stream},
-    target::{MISMATCH, is_size_fixed},
+    target::MISMATCH,
 };
 use crate::{
     cache::{CachedBlob, Lookup},
@@ -55,7 +55,7 @@ impl Start<'_> {
     /// What another fetch or process brought meanwhile, or a file that only needs hashing.
     async fn look_in_cache(&self, known: Option<Size>) -> Option<CachedBlob> {
         let target = self.fetch.target.clone();
-        let size = known.filter(|size| size.is_verified && is_size_fixed(&target.key));
+        let size = known.filter(|size| size.is_verified && target.key.fixes_bytes());
         let look = move || match target.context.cache.open_blob(&target.key, size.map(|s| s.bytes))
         {
             Lookup::Hit(blob) => Some(blob),

@@ -50,7 +50,7 @@ use budget::{Budget, Urgency};
 use bulk::Surveys;
 use flight::Flights;
 use memory::Memory;
-use target::{Context, Target, is_size_fixed};
+use target::{Context, Target};
 
 /// Blobs up to this size are checked before their first byte is served.
 pub const SMALL: u64 = 8 << 20;
@@ -150,7 +150,7 @@ impl Blobs {
         if is_empty(&key) {
             return Opened::Empty;
         }
-        if let Lookup::Hit(blob) = self.context.cache.open_blob(&key, self.verified_size(&key)) {
+        if let Lookup::Hit(blob) = self.look(&key) {
             self.context.stats.hits.add(1);
             return Opened::Ready(blob);
         }
@@ -178,7 +178,7 @@ impl Blobs {
         if is_empty(&key) {
             return Ok(Prefetched::Here(0));
         }
-        let (context, size) = (self.context.clone(), self.verified_size(&key));
+        let (context, size) = (self.context.clone(), self.context.sizes.verified(&key));
         let look = move || match context.cache.open_blob(&key, size) {
             Lookup::Hit(blob) => Some(blob.size()),
             Lookup::NeedsCheck(_) | Lookup::Miss => None,
@@ -195,9 +195,7 @@ impl Blobs {
     pub fn look_ahead(&self, id: impl Into<Key>, sources: &Sources) {
         let key = id.into();
         let is_large = self.known_size(key, sources).is_some_and(|size| size > SMALL);
-        let is_here = || {
-            !matches!(self.context.cache.open_blob(&key, self.verified_size(&key)), Lookup::Miss)
-        };
+        let is_here = || !matches!(self.look(&key), Lookup::Miss);
         if !is_empty(&key) && !is_large && !is_here() {
             // Its first request holds it.
             drop(self.fetch(key, sources, Urgency::Ahead));
@@ -350,7 +348,9 @@ impl Blobs {
                     return Err(self.context.empty(key, remote.url()));
                 }
                 Ok(bytes) => {
-                    self.context.sizes.record_claim(&key, Scope::of(sources[0].url()), bytes);
+                    if let Some(scope) = sources.scope() {
+                        self.context.sizes.record_claim(&key, scope, bytes);
+                    }
                     return Ok(bytes);
                 }
                 Err(error) if error.cause == Cause::Missing => {
@@ -379,13 +379,9 @@ impl Blobs {
         fetch
     }
 
-    /// The size that a file of the cache must have, where that is known.
-    fn verified_size(&self, key: &Key) -> Option<u64> {
-        if !is_size_fixed(key) {
-            return None;
-        }
-        let size = self.context.sizes.get(key, Scope::of(""))?;
-        size.is_verified.then_some(size.bytes)
+    /// Looks in the cache for a file of the size that it must have, where that is known.
+    fn look(&self, key: &Key) -> Lookup {
+        self.context.cache.open_blob(key, self.context.sizes.verified(key))
     }
 }
 

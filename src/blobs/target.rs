@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     cache::BlobCache,
-    id::{Key, Scheme},
+    id::Key,
     remote::{Body, Cause},
     sizes::{Scope, SizeIndex},
     stats::Stats,
@@ -130,9 +130,4 @@ impl Target {
     pub(super) fn unreachable(&self, reason: impl Into<String>) -> BlobError {
         BlobError::unreachable(self.key, self.url(), reason)
     }
-}
-
-/// Whether the hash fixes the size: the twins of a legacy id differ in length.
-pub(super) fn is_size_fixed(key: &Key) -> bool {
-    key.scheme == Scheme::Md5 || key.is_manifest
 }

@@ -18,7 +18,6 @@
 //! which nobody outside can make collide, and the size itself.
 
 use std::{
-    cell::RefCell,
     collections::hash_map::RandomState,
     hash::BuildHasher as _,
     num::NonZeroUsize,
@@ -37,10 +36,7 @@ use self::{
     record::{WIDTH, decode, encode},
     table::Table,
 };
-use crate::{
-    atomic::records::Records,
-    id::{Key, Scheme},
-};
+use crate::{atomic::records::Records, id::Key};
 
 mod record;
 mod table;
@@ -82,22 +78,6 @@ pub struct Scope([u8; 5]);
 impl Scope {
     /// The scope of the remote at `url`.
     pub fn of(url: &str) -> Self {
-        thread_local! {
-            /// Whoever asks mostly asks for the same remote again, once for every file.
-            static LAST: RefCell<(String, Scope)> = const {
-                RefCell::new((String::new(), Scope::GLOBAL))
-            };
-        }
-        LAST.with_borrow_mut(|(last, scope)| {
-            if last != url || last.is_empty() {
-                *scope = Self::hash(url);
-                url.clone_into(last);
-            }
-            *scope
-        })
-    }
-
-    fn hash(url: &str) -> Self {
         let digest: [u8; 16] = Md5::digest(url.as_bytes()).into();
         let mut scope = [0; 5];
         scope.copy_from_slice(&digest[..5]);
@@ -155,9 +135,18 @@ impl SizeIndex {
             .or_else(|| self.refresh().then(|| self.known_size(key, scope)).flatten())
     }
 
+    /// The size of an object whose content was checked, where its name fixes it everywhere.
+    pub fn verified(&self, key: &Key) -> Option<u64> {
+        if !key.fixes_bytes() {
+            return None;
+        }
+        let size = self.get(key, Scope::GLOBAL)?;
+        size.is_verified.then_some(size.bytes)
+    }
+
     /// Keeps a size whose content was checked against `key`.
     pub fn record_verified(&self, key: &Key, scope: Scope, bytes: u64) {
-        let scope = if is_global(key) { Scope::GLOBAL } else { scope };
+        let scope = if key.fixes_bytes() { Scope::GLOBAL } else { scope };
         self.record(scope, [(*key, Some(Size { bytes, is_verified: true }))]);
     }
 
@@ -170,7 +159,7 @@ impl SizeIndex {
     pub fn record_claims(&self, sizes: impl IntoIterator<Item = (Key, u64)>, scope: Scope) {
         // Of sizes that are global that is seen to below.
         let sizes = sizes.into_iter().filter(|(key, _)| {
-            is_global(key) || !self.held(key, scope).is_some_and(|known| known.is_verified)
+            key.fixes_bytes() || !self.held(key, scope).is_some_and(|known| known.is_verified)
         });
         let claim = |bytes| Some(Size { bytes, is_verified: false });
         self.record(scope, sizes.map(|(key, bytes)| (key, claim(bytes))));
@@ -206,7 +195,7 @@ impl SizeIndex {
     }
 
     fn known_size(&self, key: &Key, scope: Scope) -> Option<Size> {
-        let global = is_global(key).then(|| self.held(key, Scope::GLOBAL)).flatten();
+        let global = key.fixes_bytes().then(|| self.held(key, Scope::GLOBAL)).flatten();
         global.or_else(|| self.held(key, scope))
     }
 
@@ -224,8 +213,8 @@ impl SizeIndex {
         }
     }
 
-    /// Takes a size over; false if that says nothing new. A global size takes the place of claims. Nothing but
-    /// empty content has no bytes.
+    /// Takes a size over; false if that says nothing new. A global size takes the place of claims.
+    /// Nothing but empty content has no bytes.
     fn apply(&self, key: &Key, scope: Scope, size: Option<Size>) -> bool {
         let set = |scope, new| {
             let slot = self.slot(key, scope);
@@ -242,7 +231,7 @@ impl SizeIndex {
             }
         } else {
             self.note_scope(scope);
-            if size.is_some() && is_global(key) && self.held(key, Scope::GLOBAL).is_some() {
+            if size.is_some() && key.fixes_bytes() && self.held(key, Scope::GLOBAL).is_some() {
                 return false;
             }
         }
@@ -327,9 +316,4 @@ impl SizeIndex {
     fn table(&self, slot: u64) -> &RwLock<Table> {
         &self.known[slot as usize % SHARDS]
     }
-}
-
-/// Manifests are never normalised, so their hash fixes their bytes in either scheme.
-fn is_global(key: &Key) -> bool {
-    key.scheme == Scheme::Md5 || key.is_manifest
 }

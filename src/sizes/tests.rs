@@ -1,6 +1,7 @@
 use std::fs;
 
 use super::*;
+use crate::id::Scheme;
 
 fn key(n: u8, scheme: Scheme) -> Key {
     Key { digest: [n; 16], scheme, is_manifest: false }
