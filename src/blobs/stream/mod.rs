@@ -49,8 +49,8 @@ pub(super) struct Stream {
     came: BlockSet,
     /// Blocks that a request is under way for.
     claimed: BlockSet,
-    /// Those requests by their first blocks.
-    pulls: BTreeMap<u64, (Range<u64>, Arc<Rank>)>,
+    /// Those requests. Two may begin alike, where blocks that came were lost and asked for again.
+    pulls: BTreeMap<PullId, (Range<u64>, Arc<Rank>)>,
     /// Missing while a thread hashes with it, and when it has done its work.
     checker: Option<Checker>,
     /// How many blocks from the beginning went into the checker.
@@ -72,6 +72,9 @@ pub(super) struct Ask {
     /// Why.
     pub(super) urgency: Urgency,
 }
+
+/// A request's first block and where its rank is: no two under way have both in common.
+type PullId = (u64, usize);
 
 /// A request to be made.
 pub(super) type Pulls = Vec<(Range<u64>, Arc<Rank>)>;
@@ -144,7 +147,9 @@ impl Stream {
         let is_here = self.gaps(target, &wanted).is_empty();
         if self.is_complete() && !self.is_verified {
             let from = self.partial.as_ref().map_or(self.hashed, |_| self.present.run_end(0));
-            self.claim(target, (from..from + HASH_FROM, known), ask.urgency, pulls);
+            let next = from..from + HASH_FROM;
+            self.claim(target, (next.clone(), known), ask.urgency, pulls);
+            self.hurry(&next, ask.urgency);
             return self.failure_since(known).unwrap_or(Answer::Wait);
         }
         let mut around = if clipped.is_empty() { wanted.clone() } else { self.around(target, ask) };
@@ -161,15 +166,21 @@ impl Stream {
         let around = around.start.min(wanted.start)..around.end.max(wanted.end);
         let urgency = ask.urgency.min(Urgency::Ahead);
         self.claim(target, (around, known), urgency, pulls);
-        let coming = self.pulls.range(wanted.start.saturating_sub(PIECE)..wanted.end);
-        for (blocks, rank) in coming.map(|(_, pull)| pull) {
-            if blocks.end > wanted.start {
-                rank.raise(ask.urgency);
-            }
-        }
+        self.hurry(&wanted, ask.urgency);
         // Whoever waits is served first.
         pulls.sort_by_key(|(_, rank)| !rank.is(Urgency::Demand));
         Answer::Wait
+    }
+
+    /// Makes every request that brings some of `wanted` as urgent as whoever waits for it: it would
+    /// give way to him for ever otherwise.
+    fn hurry(&self, wanted: &Range<u64>, urgency: Urgency) {
+        let near = (wanted.start.saturating_sub(PIECE), 0)..(wanted.end, 0);
+        for (blocks, rank) in self.pulls.range(near).map(|(_, pull)| pull) {
+            if blocks.end > wanted.start {
+                rank.raise(urgency);
+            }
+        }
     }
 
     /// The blocks that are planned for; fewer in memory, which would let go of them too soon.
@@ -241,7 +252,7 @@ impl Stream {
                 for start in free.clone().step_by(PIECE as usize) {
                     let piece = start..(start + PIECE).min(free.end);
                     let rank = Arc::new(Rank::new(urgency));
-                    self.pulls.insert(start, (piece.clone(), rank.clone()));
+                    self.pulls.insert(pull_id(&piece, &rank), (piece.clone(), rank.clone()));
                     pulls.push((piece, rank));
                 }
             }
@@ -251,10 +262,7 @@ impl Stream {
     /// A request has ended, however it did.
     fn let_go(&mut self, blocks: &Range<u64>, rank: &Arc<Rank>) {
         self.claimed.remove(blocks.clone());
-        // In memory the same blocks may have been lost and asked for again meanwhile.
-        if self.pulls.get(&blocks.start).is_some_and(|(_, found)| Arc::ptr_eq(found, rank)) {
-            self.pulls.remove(&blocks.start);
-        }
+        self.pulls.remove(&pull_id(blocks, rank));
     }
 
     pub(super) fn is_on_disk(&self) -> bool {
@@ -318,8 +326,64 @@ impl Stream {
     }
 }
 
+fn pull_id(blocks: &Range<u64>, rank: &Arc<Rank>) -> PullId {
+    (blocks.start, Arc::as_ptr(rank).addr())
+}
+
 fn print_of(bytes: &Bytes) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     hasher.write(bytes);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{blobs::tests::Lab, cache::bytes_of};
+
+    const BLOCKS: u64 = 16;
+
+    /// A stream in memory, of which `came` came before.
+    fn stream(target: &Target, came: Range<u64>) -> Stream {
+        let mut earlier = BlockSet::default();
+        earlier.insert(came);
+        let size = Size { bytes: BLOCKS * BLOCK, is_verified: true };
+        Stream::new(target, size, None, 0..0, earlier)
+    }
+
+    fn ask(stream: &mut Stream, target: &Target, blocks: Range<u64>, urgency: Urgency) -> Pulls {
+        let range = bytes_of(&blocks, BLOCKS * BLOCK);
+        let ask = Ask { plan: range.clone(), range, urgency };
+        let mut pulls = Vec::new();
+        let answer = stream.answer(target, &ask, &mut None, &mut pulls);
+        assert!(matches!(answer, Answer::Wait));
+        pulls
+    }
+
+    #[tokio::test]
+    async fn a_request_is_hurried_also_when_its_beginning_was_lost_and_asked_for_again() {
+        let target = Lab::without_disk().target();
+        let mut stream = stream(&target, 0..0);
+        let pulls = ask(&mut stream, &target, 0..BLOCKS, Urgency::Background);
+        let [(_, rank)] = &pulls[..] else { panic!("{pulls:?}") };
+        stream.claimed.remove(0..1);
+        let again = ask(&mut stream, &target, 0..1, Urgency::Background);
+        assert_eq!(again.len(), 1);
+        assert!(ask(&mut stream, &target, 5..6, Urgency::Demand).is_empty());
+        assert!(rank.is(Urgency::Demand));
+        for (blocks, rank) in pulls.iter().chain(&again) {
+            stream.let_go(blocks, rank);
+        }
+        assert!(stream.pulls.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_request_is_hurried_by_whoever_waits_for_the_check_alone() {
+        let target = Lab::without_disk().target();
+        let mut stream = stream(&target, 0..BLOCKS);
+        let pulls = ask(&mut stream, &target, 3..4, Urgency::Background);
+        let [(_, rank)] = &pulls[..] else { panic!("{pulls:?}") };
+        assert!(ask(&mut stream, &target, 3..4, Urgency::Demand).is_empty());
+        assert!(rank.is(Urgency::Demand));
+    }
 }
