@@ -60,6 +60,12 @@ class Workshop:
             os.link(path, blob)
         return name
 
+    def cached(self, path):
+        """Where the blob of a plain file lies in the cache, once it was read."""
+        with open(path, "rb") as file:
+            name = hashlib.file_digest(file, "md5").hexdigest()
+        return self.work / "cache/files/md5" / name[:2] / name[2:]
+
     def blob(self, name):
         path = self.store / "files/md5" / name[:2] / name[2:]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,9 +118,10 @@ class Workshop:
         command = [self.program, "mount", self.repo, self.mount_point, "--no-follow", *options]
         return Mount(self, command)
 
-    def least(self, mode):
-        """The yardstick's mount of the plain files."""
-        return Mount(self, [self.limit, "mount", self.mount_point, self.plain, mode], waits=True)
+    def least(self, mode, root=None):
+        """The yardstick's mount of a folder, by default of the plain files."""
+        command = [self.limit, "mount", self.mount_point, root or self.plain, mode]
+        return Mount(self, command, waits=True)
 
     # -- measuring
 
@@ -176,6 +183,13 @@ def warm(root):
             with open(os.path.join(folder, name), "rb") as file:
                 while file.read(1 << 20):
                     pass
+
+
+def leave_memory(path):
+    """Has the next reader of a file read it from the disk."""
+    with open(path, "rb") as file:
+        os.fsync(file)
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def table(*columns):

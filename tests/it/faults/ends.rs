@@ -27,6 +27,7 @@ in_each_open_mode! {
     a_daemon_that_is_stopped_and_goes_on_answers_what_waited,
     an_aborted_connection_is_an_error_for_everybody_and_can_be_mounted_over,
     a_mount_that_is_detached_under_load_ends_when_its_readers_do,
+    a_mount_point_that_another_namespace_removes_takes_the_mount_along,
 }
 
 const LARGE: usize = 9 << 20;
@@ -208,4 +209,26 @@ fn a_mount_that_is_detached_under_load_ends_when_its_readers_do() {
     });
     drop(folder);
     mount.wait();
+}
+
+fn a_mount_point_that_another_namespace_removes_takes_the_mount_along() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("only root can make a namespace");
+    }
+    let sandbox = Sandbox::new();
+    let (registry, mount) = busy(&sandbox);
+    let dir = mount.dir().to_owned();
+    let file = File::open(dir.join("data/0")).unwrap();
+    let mut elsewhere = sandbox.tool("unshare");
+    elsewhere.args(["--mount", "sh", "-euc", "umount -l \"$0\" && rmdir \"$0\""]).arg(&dir);
+    succeed(&mut elsewhere);
+    assert!(!dir.exists());
+    // Who has a file open reads on; the daemon ends when nobody has.
+    let mut bytes = vec![0; SIZE];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    assert!(bytes == noise(0, SIZE));
+    drop(file);
+    mount.wait();
+    let again = sandbox.mount_at(&sandbox.folder(&dir), registry.repository(), &["--rev", "main"]);
+    read_all(again.dir(), 0..FILES);
 }
