@@ -30,4 +30,4 @@ if [ "${1:-}" != --no-build ]; then
     cargo build --locked --release --bin dvcfs
 fi
 make_assets target/release/dvcfs target/assets
-cargo deb --no-build --locked
+cargo deb --no-build --locked --strip
