@@ -67,7 +67,8 @@ impl Partial {
         key: &Key,
         size: u64,
     ) -> Result<(Self, BlockSet), CacheError> {
-        if size > LARGEST {
+        // One that can never be whole would push out everything else and be fetched twice.
+        if size > LARGEST.min(shared.max_bytes) {
             return Err(CacheError::Full { bytes: size, dir: shared.layout.root.clone() });
         }
         shared.require_ours()?;

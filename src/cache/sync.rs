@@ -2,11 +2,15 @@
 //!
 //! One thread with a bounded queue. A blob that finds the queue full, or that a crash overtakes,
 //! keeps its mark: it is checked again before it is served in another life, and then comes here.
+//!
+//! A few blobs are synced one by one. Each takes a flush of the disk, some milliseconds, so many
+//! are synced together with all else that their file system has to write ([`Disk`]).
 
 use std::{
     fs::{self, File, Permissions},
     io,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::Path,
     sync::{
         Arc,
         mpsc::{Receiver, SyncSender, sync_channel},
@@ -25,8 +29,14 @@ use super::{
 /// Blobs that may wait.
 const QUEUE: usize = 4096;
 
-/// Blobs whose write-back is begun together.
+/// Blobs that are synced before the first of them is stamped: the disk then commits them together.
 const BATCH: usize = 64;
+
+/// So many are worth to have the whole file system synced, with what others have written to it.
+const MANY: usize = 8;
+
+/// From this version of Linux on, syncing a file system tells of writes that failed.
+const TELLS_FAILURES: (u32, u32) = (5, 8);
 
 enum Job {
     Sync(Key),
@@ -84,6 +94,7 @@ impl Drop for Syncer {
 }
 
 fn run(shared: &Shared, jobs: &Receiver<Job>) {
+    let mut disk = Disk::default();
     while let Ok(first) = jobs.recv() {
         let mut keys = Vec::new();
         let mut waiting = Vec::new();
@@ -93,16 +104,23 @@ fn run(shared: &Shared, jobs: &Receiver<Job>) {
                 Job::Flush(done) => waiting.push(done),
             }
         }
-        sync_all(shared, &keys);
+        sync_all(shared, &mut disk, &keys);
         for done in waiting {
             let _ = done.try_send(());
         }
     }
 }
 
-/// Syncs every file of the batch before the first is stamped: the disk then commits them together.
-fn sync_all(shared: &Shared, keys: &[Key]) {
-    let synced: Vec<_> = keys.iter().map(|key| (key, sync_one(shared, key))).collect();
+/// Syncs the files of a batch and stamps them.
+fn sync_all(shared: &Shared, disk: &mut Disk, keys: &[Key]) {
+    let opened: Vec<_> = keys.iter().map(|key| (key, open_marked(shared, key))).collect();
+    let files = || opened.iter().filter_map(|(_, file)| file.as_ref().ok()?.as_ref());
+    let are_synced = files().count() >= MANY && disk.sync(&shared.layout.root, files());
+    let sync = |file: Option<File>| match file {
+        Some(file) if !are_synced => file.sync_data().map(|()| Some(file)),
+        synced => Ok(synced),
+    };
+    let synced: Vec<_> = opened.into_iter().map(|(key, file)| (key, file.and_then(sync))).collect();
     for (key, synced) in synced {
         let stamped = synced.and_then(|file| file.map_or(Ok(()), |file| stamp(shared, key, &file)));
         if let Err(error) = stamped {
@@ -119,15 +137,39 @@ fn sync_all(shared: &Shared, keys: &[Key]) {
     }
 }
 
-fn sync_one(shared: &Shared, key: &Key) -> io::Result<Option<File>> {
-    let Some((file, found)) = open_regular(&shared.layout.blob(key), true)? else {
-        return Ok(None);
-    };
-    if standing(key, &found, shared.user) != Standing::Marked {
-        return Ok(None);
+/// The cache's file system as a whole.
+#[derive(Default)]
+struct Disk {
+    /// The device of the cache's folder, which is held open, since a failed write is told to those who
+    /// were there before it.
+    folder: Option<(u64, File)>,
+}
+
+impl Disk {
+    /// Syncs everything; false where that does not say whether these files are on disk.
+    fn sync<'a>(&mut self, root: &Path, mut files: impl Iterator<Item = &'a File>) -> bool {
+        if self.folder.is_none() && tells_failures() {
+            let with_device = |file: File| Some((file.metadata().ok()?.dev(), file));
+            self.folder = File::open(root).ok().and_then(with_device);
+        }
+        let Some((device, folder)) = &self.folder else { return false };
+        let is_of_it = |file: &File| file.metadata().is_ok_and(|found| found.dev() == *device);
+        files.all(is_of_it) && rustix::fs::syncfs(folder).is_ok()
     }
-    file.sync_data()?;
-    Ok(Some(file))
+}
+
+fn tells_failures() -> bool {
+    let system = rustix::system::uname();
+    let release = system.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    matches!((numbers.next(), numbers.next()), (Some(Ok(major)), Some(Ok(minor)))
+        if (major, minor) >= TELLS_FAILURES)
+}
+
+fn open_marked(shared: &Shared, key: &Key) -> io::Result<Option<File>> {
+    let opened = open_regular(&shared.layout.blob(key), true)?;
+    let is_marked = |found: &_| standing(key, found, shared.user) == Standing::Marked;
+    Ok(opened.filter(|(_, found)| is_marked(found)).map(|(file, _)| file))
 }
 
 /// Stamps a synced file that is still as we made it, then lets DVC trust it.

@@ -107,6 +107,27 @@ fn an_admitted_blob_is_read_at_once_and_stamped_after_its_sync() {
 }
 
 #[test]
+fn many_blobs_are_synced_together_and_one_that_is_gone_meanwhile_harms_nobody() {
+    let dir = Dir::new();
+    let cache = dir.cache();
+    let keys: Vec<_> = (0..300_u32)
+        .map(|n| {
+            let content = n.to_string();
+            let key = key_of(content.as_bytes());
+            cache.admit(&key, content.as_bytes(), Room::Wanted).unwrap();
+            key
+        })
+        .collect();
+    fs::remove_file(dir.path(&keys[299])).unwrap();
+    cache.flush();
+    for key in &keys[..299] {
+        assert_eq!(mode(&dir.path(key)), 0o444, "{key}");
+    }
+    assert!(is_missing(&cache, &keys[299]));
+    assert_eq!(dir.stats.cache_failures.value(), 0);
+}
+
+#[test]
 fn a_blob_that_a_crash_left_unsynced_is_checked_in_the_next_life_and_then_stamped() {
     let dir = Dir::new();
     let (good, bad) = (key_of(b"good"), key_of(b"bad!"));
@@ -438,9 +459,6 @@ fn abandoned_partials_count_and_are_evicted() {
     let dir = Dir::new();
     let cache = dir.limited(3 * BLOCK);
     let key = key_of(b"large");
-    let (partial, _) = cache.partial(&key, 10 * BLOCK).unwrap_or_else(|e| panic!("{e}"));
-    partial.write(0, &[vec![1; BLOCK as usize]], Room::Wanted).unwrap_err();
-    drop(partial);
     let (partial, _) = cache.partial(&key, 2 * BLOCK).unwrap();
     partial.write(0, &[vec![1; BLOCK as usize]], Room::Wanted).unwrap();
     drop(partial);
@@ -449,6 +467,17 @@ fn abandoned_partials_count_and_are_evicted() {
     drop(cache.admit(&key_of(&blob), &blob, Room::Wanted).unwrap());
     assert!(!cache.shared.layout.partial_data(&key).exists());
     assert_eq!(cache.shared.usage.total(), 3 * BLOCK);
+}
+
+#[test]
+fn a_partial_that_can_never_be_whole_is_refused_without_evicting() {
+    let dir = Dir::new();
+    let cache = dir.limited(3 * BLOCK);
+    let key = key_of(b"small");
+    drop(cache.admit(&key, b"small", Room::Wanted).unwrap());
+    cache.partial(&key_of(b"large"), 3 * BLOCK + 1).unwrap_err();
+    assert!(hit(&cache, &key).is_some());
+    assert!(cache.partial(&key_of(b"large"), 3 * BLOCK).is_ok());
 }
 
 #[test]
