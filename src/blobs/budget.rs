@@ -50,7 +50,11 @@ impl Rank {
     }
 
     /// Waits for `waited`, unless the urgency is or becomes higher than `most` before.
-    async fn unless_above<T>(&self, most: Urgency, waited: impl Future<Output = T>) -> Option<T> {
+    pub(super) async fn unless_above<T>(
+        &self,
+        most: Urgency,
+        waited: impl Future<Output = T>,
+    ) -> Option<T> {
         let mut waited = pin!(waited);
         loop {
             let mut raised = pin!(self.raised.notified());
@@ -81,7 +85,7 @@ pub(super) struct Budget {
 /// What a request holds; dropping it gives it back.
 #[derive(Debug)]
 pub(super) struct Permit {
-    _held: [Option<OwnedSemaphorePermit>; 3],
+    held: [Option<OwnedSemaphorePermit>; 3],
 }
 
 /// Somebody waits for bytes as long as this lives.
@@ -110,13 +114,21 @@ impl Budget {
         let ahead = rank.unless_above(Urgency::Ahead, take(&self.ahead)).await;
         // The pools are never closed.
         let all = take(&self.all).await.ok();
-        Permit { _held: [background.and_then(Result::ok), ahead.and_then(Result::ok), all] }
+        Permit { held: [background.and_then(Result::ok), ahead.and_then(Result::ok), all] }
     }
 
     /// Room for `bytes` if there is some at once.
     pub(super) fn try_admit(&self, bytes: u64) -> Option<Permit> {
         let all = self.all.clone().try_acquire_many_owned(self.kib(bytes)).ok()?;
-        Some(Permit { _held: [None, None, Some(all)] })
+        Some(Permit { held: [None, None, Some(all)] })
+    }
+
+    /// Gives back what a request does not need that brings no more than `bytes`.
+    pub(super) fn shrink(&self, permit: &mut Permit, bytes: u64) {
+        let needed = self.kib(bytes) as usize;
+        for held in permit.held.iter_mut().flatten() {
+            drop(held.split(held.num_permits().saturating_sub(needed)));
+        }
     }
 
     /// Counts somebody who waits.
@@ -180,6 +192,16 @@ mod tests {
         drop(small);
         assert!(budget.admit(100 * MIB, &rank).now_or_never().is_some());
         assert!(budget.try_admit(8 * MIB).is_some());
+    }
+
+    #[test]
+    fn what_a_request_turns_out_not_to_need_is_given_back() {
+        let budget = Budget::new(8 * MIB, 64);
+        let mut first = budget.admit(3 * MIB, &Rank::new(Urgency::Background)).now_or_never();
+        assert!(budget.admit(2 * MIB, &Rank::new(Urgency::Background)).now_or_never().is_none());
+        budget.shrink(first.as_mut().unwrap(), MIB);
+        let held: Vec<_> = std::iter::from_fn(|| admit(&budget, Urgency::Background)).collect();
+        assert_eq!(held.len(), 3);
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 
 use super::{
     BlobError, FIRST, Fetch, SMALL,
-    budget::Permit,
+    budget::{Permit, Urgency},
     fetch::Phase,
     memory::Part,
     stream::{self, Stream},
@@ -83,10 +83,11 @@ impl Start<'_> {
     /// Of unknown size: one request for the beginning, whose answer tells the size.
     async fn unknown(&self) -> Result<(), BlobError> {
         let target = &self.fetch.target;
-        let permit = self.permit(FIRST).await;
+        let mut permit = self.permit(FIRST).await;
         let body = target.get(Some(0..FIRST)).await?;
         let size = body.size;
         self.learn(size);
+        target.context.budget.shrink(&mut permit, size);
         let mut arriving = Arriving::new(self.fetch);
         arriving.receive(body, 0).await?;
         if size > SMALL {
@@ -124,13 +125,17 @@ impl Start<'_> {
     async fn finish(&self, arriving: Arriving) -> Result<(), BlobError> {
         let target = &self.fetch.target;
         let (key, shared) = (target.key, target.context.clone());
-        if !arriving.checker.finish().matches(&key.digest) {
+        let (content, checker) = (Bytes::from(arriving.bytes), arriving.checker);
+        let is_right = match checker {
+            Some(checker) => checker.finish().matches(&key.digest),
+            None => self.is_right(&content).await,
+        };
+        if !is_right {
             shared.stats.verification_failures.add(1);
             shared.sizes.forget_claim(&key, target.scope());
             tracing::warn!(%key, url = target.url(), "content does not match its name");
             return Err(target.integrity(MISMATCH));
         }
-        let content = Bytes::from(arriving.bytes);
         let size = content.len() as u64;
         if !self.is_past_cache {
             let (cache, copy, room) = (shared.cache.clone(), content.clone(), self.fetch.room());
@@ -144,6 +149,24 @@ impl Start<'_> {
         shared.memory.put(target.owner, Part::Whole, content);
         self.fetch.complete(self.life, Phase::Whole, size);
         Ok(())
+    }
+
+    /// Whether content that was not hashed as it came is the right one.
+    async fn is_right(&self, content: &Bytes) -> bool {
+        let (key, shared) = (self.fetch.target.key, self.fetch.target.context.clone());
+        let together = shared.hashing.md5(&shared.runtime, content.clone());
+        let hashed = self.fetch.rank.unless_above(Urgency::Ahead, together).await;
+        if let Some(digest) = hashed {
+            return digest == Some(key.digest);
+        }
+        // Somebody waits for it now.
+        let content = content.clone();
+        let check = move || {
+            let mut checker = Checker::new(key.scheme, key.is_manifest);
+            checker.update(&content);
+            checker.finish().matches(&key.digest)
+        };
+        shared.runtime.spawn_blocking(check).await.unwrap_or(false)
     }
 
     fn succeed(&self, blob: CachedBlob) {
@@ -181,12 +204,15 @@ impl Start<'_> {
 struct Arriving {
     fetch: Arc<Fetch>,
     bytes: Vec<u8>,
-    checker: Checker,
+    /// Missing where nobody waits, so that it may be hashed together with others in the end.
+    checker: Option<Checker>,
 }
 
 impl Arriving {
     fn new(fetch: &Arc<Fetch>) -> Self {
-        let checker = Checker::new(fetch.target.key.scheme, fetch.target.key.is_manifest);
+        let key = fetch.target.key;
+        let is_for_later = !fetch.rank.is(Urgency::Demand) && key.fixes_bytes();
+        let checker = (!is_for_later).then(|| Checker::new(key.scheme, key.is_manifest));
         Self { fetch: fetch.clone(), bytes: Vec::new(), checker }
     }
 
@@ -204,7 +230,9 @@ impl Arriving {
             if self.bytes.len() as u64 + chunk.len() as u64 > end {
                 return Err(target.unreachable("it sent more than it announced"));
             }
-            self.checker.update(&chunk);
+            if let Some(checker) = &mut self.checker {
+                checker.update(&chunk);
+            }
             self.bytes.extend_from_slice(&chunk);
         }
         if (self.bytes.len() as u64) < end {

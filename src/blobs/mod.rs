@@ -35,6 +35,7 @@ mod error;
 mod fetch;
 mod first;
 mod flight;
+mod hashing;
 mod memory;
 mod sources;
 mod stream;
@@ -77,7 +78,7 @@ pub struct Options {
 impl Options {
     /// The usual limits.
     pub const fn new(invalid: mpsc::Sender<Key>) -> Self {
-        Self { memory_limit: 128 << 20, requests: 64, invalid }
+        Self { memory_limit: 128 << 20, requests: 128, invalid }
     }
 }
 
@@ -139,6 +140,7 @@ impl Blobs {
             runtime,
             memory: Memory::new((limit / 4) as usize),
             budget: Budget::new(limit / 4 * 3, options.requests),
+            hashing: Arc::default(),
             invalid: options.invalid,
         };
         Self { context: Arc::new(context), flights: Arc::default(), surveys: Arc::default() }

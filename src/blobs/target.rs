@@ -16,6 +16,7 @@ use tokio::{runtime::Handle, sync::mpsc};
 use super::{
     BlobError, Sources,
     budget::Budget,
+    hashing::Hashing,
     memory::{Memory, Owner},
 };
 use crate::{
@@ -36,6 +37,7 @@ pub(super) struct Context {
     pub(super) memory: Memory,
     /// For what is on its way.
     pub(super) budget: Budget,
+    pub(super) hashing: Arc<Hashing>,
     pub(super) invalid: mpsc::Sender<Key>,
 }
 

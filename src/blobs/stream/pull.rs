@@ -6,11 +6,16 @@ use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
 
 use super::keep::store;
-use crate::blobs::{BlobError, Fetch, budget::Rank, fetch::WeakFetch, target::Target};
+use crate::blobs::{
+    BlobError, Fetch,
+    budget::{Rank, Urgency},
+    fetch::WeakFetch,
+    target::Target,
+};
 use crate::cache::{BLOCK, bytes_of};
 use crate::remote::Body;
 
-/// Bytes that are written at a time where they come faster than they can be written.
+/// Bytes that are written at a time where nobody waits for them.
 const BATCH: u64 = 512 << 10;
 
 /// One request for some blocks of a large blob. Lets go of its claim however it ends.
@@ -60,21 +65,30 @@ impl Pull {
         self.receive(body).await
     }
 
-    /// Keeps the blocks as they come: at once where there is nothing more yet, else in batches.
+    /// Keeps the blocks as they come: in batches, or where somebody waits for them and there is
+    /// nothing more yet, at once.
     async fn receive(&self, mut body: Body) -> Result<(), BlobError> {
         let end = body.range.end;
         let mut arrived = Arrived { start: body.range.start, pieces: Vec::new(), bytes: 0 };
         loop {
-            let next = match body.chunks.next().now_or_never() {
-                Some(next) => next,
-                None if self.keep(&mut arrived, end).await => {
-                    self.target.context.budget.give_way(&self.rank).await;
-                    body.chunks.next().await
+            let next = if let Some(next) = body.chunks.next().now_or_never() {
+                next
+            } else {
+                self.target.context.budget.give_way(&self.rank).await;
+                match self.rank.unless_above(Urgency::Ahead, body.chunks.next()).await {
+                    Some(next) => next,
+                    None if self.keep(&mut arrived, end).await => body.chunks.next().await,
+                    None => return Ok(()),
                 }
-                None => return Ok(()),
             };
-            let Some(chunk) = next else { break };
-            arrived.push(chunk.map_err(|error| BlobError::from_remote(self.target.key, error))?);
+            match next {
+                None => break,
+                Some(Ok(chunk)) => arrived.push(chunk),
+                Some(Err(error)) => {
+                    self.keep(&mut arrived, end).await;
+                    return Err(BlobError::from_remote(self.target.key, error));
+                }
+            }
             if arrived.end() > end {
                 return Err(self.target.unreachable("it sent more than it announced"));
             }
