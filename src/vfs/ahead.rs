@@ -4,6 +4,9 @@
 //! next ones too, and each would cost it a round trip. They are fetched ahead: after three in a row
 //! a few, then more as long as opens still have to wait, up to a number and a sum of bytes. A jump
 //! ends it at once; reading in any other order fetches nothing ahead.
+//!
+//! Whoever comes to the end of a folder need not go on in the next one, so nothing of that is
+//! fetched ahead before its first file is opened; from then on the ends of folders do not count.
 
 use std::{collections::VecDeque, ops::Range, sync::Arc};
 
@@ -47,11 +50,23 @@ struct Run {
     /// Files before this one were looked at.
     granted: Index,
     has_waited: bool,
+    /// Where the folder ends, once that was come upon.
+    end: Option<Index>,
+    /// Whether it went on in another folder.
+    is_beyond: bool,
+}
+
+/// Files that are to be fetched ahead.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Grant {
+    files: Range<Index>,
+    /// Whether those in other folders are meant, too.
+    is_beyond: bool,
 }
 
 impl Ahead {
     /// A file of `size` bytes was opened; gives those that are to be fetched ahead of the next.
-    fn opened(&self, slot: u32, index: Index, size: u64, is_here: bool) -> Range<Index> {
+    fn opened(&self, slot: u32, index: Index, size: u64, is_here: bool) -> Grant {
         let mut runs = self.0.lock();
         let found = runs.iter().position(|run| run.expects(slot, index));
         let run = found.and_then(|at| runs.remove(at));
@@ -61,11 +76,29 @@ impl Ahead {
         runs.push_front(run);
         grant
     }
+
+    /// A folder has turned out to end before `end`, which was granted.
+    fn stop_before(&self, slot: u32, end: Index) {
+        let is_of_it = |run: &&mut Run| run.slot == slot && (run.next..run.granted).contains(&end);
+        if let Some(run) = self.0.lock().iter_mut().find(is_of_it) {
+            run.granted = end;
+            run.end = Some(end);
+        }
+    }
 }
 
 impl Run {
     fn begin(slot: u32, index: Index) -> Self {
-        Self { slot, next: index, in_a_row: 0, window: 0, granted: index + 1, has_waited: false }
+        Self {
+            slot,
+            next: index,
+            in_a_row: 0,
+            window: 0,
+            granted: index + 1,
+            has_waited: false,
+            end: None,
+            is_beyond: false,
+        }
     }
 
     /// Before there is an order, only the very next file counts.
@@ -75,13 +108,15 @@ impl Run {
         self.slot == slot && near.contains(&index)
     }
 
-    fn go_on(&mut self, index: Index, size: u64, is_here: bool) -> Range<Index> {
+    fn go_on(&mut self, index: Index, size: u64, is_here: bool) -> Grant {
         self.in_a_row = self.in_a_row.saturating_add(1);
         self.next = self.next.max(index + 1);
         self.has_waited |= !is_here;
+        self.is_beyond |= self.end.is_some_and(|end| index >= end);
         let reserve = self.granted.saturating_sub(self.next);
-        if self.in_a_row < PROOF || reserve > self.window / 2 {
-            return 0..0;
+        let is_at_end = !self.is_beyond && self.end.is_some_and(|end| self.granted >= end);
+        if self.in_a_row < PROOF || reserve > self.window / 2 || is_at_end {
+            return Grant::default();
         }
         if self.has_waited {
             let most = (BYTES / size.max(1)).clamp(1, MOST);
@@ -90,7 +125,7 @@ impl Run {
         self.has_waited = false;
         let from = self.granted.max(self.next);
         self.granted = self.granted.max(self.next + self.window);
-        from..self.granted
+        Grant { files: from..self.granted, is_beyond: self.is_beyond }
     }
 }
 
@@ -103,22 +138,22 @@ impl Vfs {
         is_here: bool,
     ) {
         let grant = self.ahead.opened(epoch.slot, index, size.unwrap_or(FIRST), is_here);
-        if grant.is_empty() {
+        if grant.files.is_empty() {
             return;
         }
         let (vfs, epoch) = (self.myself(), Arc::clone(epoch));
         self.runtime.spawn_blocking(move || vfs.fetch_ahead(&epoch, index, grant));
     }
 
-    /// Begins to fetch the files among these nodes that lie in the folder of another.
-    fn fetch_ahead(&self, epoch: &Epoch, beside: Index, nodes: Range<Index>) {
+    /// Begins to fetch files that come after another, in its folder or also beyond.
+    fn fetch_ahead(&self, epoch: &Epoch, beside: Index, grant: Grant) {
         let Some(tree) = epoch.tree() else { return };
         let Ok(folder) = tree.parent(beside) else { return };
         let mut sources: Option<(OutputId, _)> = None;
-        for index in nodes {
+        for index in grant.files {
             let Ok(Some(Node::Blob { id, output, claim, .. })) = tree.node(index) else { continue };
-            if tree.parent(index) != Ok(folder) {
-                return;
+            if !grant.is_beyond && tree.parent(index) != Ok(folder) {
+                return self.ahead.stop_before(epoch.slot, index);
             }
             let Some(id) = id else { continue };
             let known = sources.take().filter(|(of, _)| *of == output);
@@ -140,7 +175,7 @@ mod tests {
 
     /// Opens these files; gives those that were fetched ahead meanwhile.
     fn open(ahead: &Ahead, files: impl IntoIterator<Item = Index>, is_here: bool) -> Vec<Index> {
-        files.into_iter().flat_map(|index| ahead.opened(1, index, CLIP, is_here)).collect()
+        files.into_iter().flat_map(|index| ahead.opened(1, index, CLIP, is_here).files).collect()
     }
 
     #[test]
@@ -168,6 +203,17 @@ mod tests {
         open(&ahead, 0..100, false);
         assert!(open(&ahead, [500, 700, 300], false).is_empty());
         assert!(open(&ahead, [900, 901], false).is_empty());
+    }
+
+    #[test]
+    fn the_end_of_a_folder_stops_it_until_the_next_one_is_gone_through() {
+        let ahead = Ahead::default();
+        let end = *open(&ahead, 0..60, false).last().unwrap();
+        ahead.stop_before(1, end);
+        assert!(open(&ahead, 60..end, true).is_empty());
+        let grant = ahead.opened(1, end, CLIP, false);
+        assert_eq!((grant.files.start, grant.is_beyond), (end + 1, true));
+        assert!(grant.files.end > end + 30, "the window is as large as it was: {grant:?}");
     }
 
     #[test]

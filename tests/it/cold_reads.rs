@@ -2,9 +2,10 @@
 
 use std::{
     fs::{self, File},
-    io::Read as _,
+    io::{Read, Seek as _, SeekFrom},
     os::unix::fs::FileExt as _,
     path::Path,
+    thread,
 };
 
 use crate::{
@@ -66,7 +67,7 @@ fn a_cold_file_of_up_to_a_mebibyte_is_one_request() {
 }
 
 /// A registry with a file of a gigabyte of zeros, mounted.
-fn gigabyte(sandbox: &Sandbox) -> (S3Server, Mount) {
+fn gigabyte(sandbox: &Sandbox, args: &[&str]) -> (S3Server, Mount) {
     let (registry, server) = registry_on_s3(sandbox);
     let zeros = sandbox.path("zeros");
     File::create(&zeros).unwrap().set_len(1 << 30).unwrap();
@@ -74,14 +75,15 @@ fn gigabyte(sandbox: &Sandbox) -> (S3Server, Mount) {
     let blob = registry.put_known(&zeros, digest).unwrap();
     registry.track_file("long.wav", &blob).unwrap();
     registry.commit("Add a long recording", DATE).unwrap();
-    let mount = sandbox.mount_with(registry.repository(), &["--rev", "main"]);
+    let args = [&["--rev", "main"], args].concat();
+    let mount = sandbox.mount_with(registry.repository(), &args);
     server.reset();
     (server, mount)
 }
 
 fn the_beginning_and_the_end_of_a_gigabyte_are_a_request_each() {
     let sandbox = Sandbox::new();
-    let (server, mount) = gigabyte(&sandbox);
+    let (server, mount) = gigabyte(&sandbox, &[]);
     let mut piece = vec![1; 64 << 10];
     File::open(mount.path("long.wav")).unwrap().read_exact(&mut piece).unwrap();
     assert!(piece.iter().all(|byte| *byte == 0));
@@ -96,7 +98,7 @@ fn the_beginning_and_the_end_of_a_gigabyte_are_a_request_each() {
 
 fn scattered_reads_fetch_little_more_than_they_ask() {
     let sandbox = Sandbox::new();
-    let (server, mount) = gigabyte(&sandbox);
+    let (server, mount) = gigabyte(&sandbox, &[]);
     let file = File::open(mount.path("long.wav")).unwrap();
     let mut piece = vec![1; 128 << 10];
     for n in 0..64 {
@@ -140,6 +142,31 @@ fn files_opened_in_order_are_fetched_ahead_and_once() {
 }
 
 #[test]
+fn going_through_folders_in_order_fetches_ahead_beyond_their_ends() {
+    const FOLDERS: u64 = 4;
+    const EACH: u64 = 30;
+    let sandbox = Sandbox::new();
+    let (registry, server) = registry_on_s3(&sandbox);
+    let name = |n| format!("{}/{:02}.wav", n / EACH, n % EACH);
+    let names: Vec<_> = (0..FOLDERS * EACH).map(name).collect();
+    let blobs = (0..FOLDERS * EACH).map(|n| registry.put(&noise(n, CLIP)).unwrap());
+    let files: Vec<_> = names.iter().map(String::as_str).zip(blobs).collect();
+    registry.track_folder("clips", &files).unwrap();
+    registry.commit("Add clips", DATE).unwrap();
+    let mount = sandbox.mount_with(registry.repository(), &["--rev", "main"]);
+    let read = |n: u64| {
+        let path = mount.path("clips").join(&names[n as usize]);
+        assert!(fs::read(path).unwrap() == noise(n, CLIP), "{n}");
+    };
+    (0..EACH).for_each(read);
+    assert!(blobs_asked(&server).len() <= EACH as usize, "nobody went on: {:?}", server.log());
+    read(EACH);
+    eventually("the next files are fetched", || blobs_asked(&server).len() > EACH as usize + 1);
+    (EACH + 1..FOLDERS * EACH).for_each(read);
+    assert_eq!(blobs_asked(&server).len(), names.len(), "{:?}", server.log());
+}
+
+#[test]
 fn files_opened_in_any_other_order_are_fetched_when_they_are_read() {
     const COUNT: u64 = 59;
     let sandbox = Sandbox::new();
@@ -158,6 +185,54 @@ fn a_large_file_is_read_in_little_memory_past_a_small_cache() {
     let (_registry, _server, mount) = large(&sandbox, SIZE, &small);
     for _ in 0..2 {
         assert!(fs::read(mount.path("large")).unwrap() == noise(3, SIZE));
+    }
+}
+
+#[test]
+fn a_gigabyte_is_read_in_64_mebibytes_of_memory_past_a_cache_of_16() {
+    let sandbox = Sandbox::new();
+    let small = ["--memory-limit", "64M", "--cache-size", "16M", "--min-free", "0"];
+    let (server, mount) = gigabyte(&sandbox, &small);
+    let mut file = File::open(mount.path("long.wav")).unwrap();
+    assert_eq!(zeros_in(&mut file), 1 << 30);
+    let (sent, peak) = (server.bytes_sent(), mount.peak_memory());
+    assert!(sent <= (1 << 30) + (64 << 20), "{sent} bytes were fetched");
+    assert!(peak <= (64 << 20) + PROGRAM, "{peak} bytes of memory");
+}
+
+#[test]
+fn sixty_four_readers_share_one_budget_of_memory() {
+    const READERS: u64 = 64;
+    const EACH: u64 = 2 << 20;
+    let sandbox = Sandbox::new();
+    let (server, mount) = gigabyte(&sandbox, &["--memory-limit", "32M"]);
+    thread::scope(|scope| {
+        for reader in 0..READERS {
+            let mut file = File::open(mount.path("long.wav")).unwrap();
+            scope.spawn(move || {
+                file.seek(SeekFrom::Start(reader * ((1 << 30) / READERS))).unwrap();
+                assert_eq!(zeros_in(&mut file.take(EACH)), EACH);
+            });
+        }
+    });
+    let (sent, peak) = (server.bytes_sent(), mount.peak_memory());
+    assert!(sent <= READERS * 4 * EACH, "{sent} bytes were fetched");
+    assert!(peak <= (32 << 20) + PROGRAM, "{peak} bytes of memory");
+}
+
+/// What the daemon takes beside the bytes of files: itself, buffers of the kernel's requests.
+const PROGRAM: u64 = 96 << 20;
+
+/// Reads to the end; gives how many bytes there were, all of them 0.
+fn zeros_in(source: &mut impl Read) -> u64 {
+    let (mut count, mut piece) = (0, vec![1; 1 << 20]);
+    loop {
+        let length = source.read(&mut piece).unwrap();
+        assert!(piece[..length].iter().all(|byte| *byte == 0), "from {count} on");
+        match length {
+            0 => return count,
+            length => count += length as u64,
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io,
     os::{
-        fd::OwnedFd,
+        fd::{AsRawFd as _, OwnedFd},
         unix::{ffi::OsStrExt, net::UnixDatagram},
     },
     path::{Path, PathBuf},
@@ -88,6 +88,14 @@ impl Mount {
         stats[name].as_u64().unwrap_or_else(|| panic!("no counter {name} in {stats}"))
     }
 
+    /// Bytes of memory that the daemon has occupied at most.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let told = format!("/proc/self/fdinfo/{}", self.daemon.as_raw_fd());
+        let pid = number_after("Pid:", &fs::read_to_string(told).unwrap());
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        number_after("VmHWM:", &status) * 1024
+    }
+
     /// Kills the daemon as a crash would. The dead mount stays until what this gives is dropped.
     pub(crate) fn kill(mut self) -> DeadMount {
         pidfd_send_signal(&self.daemon, Signal::KILL).unwrap();
@@ -149,6 +157,12 @@ impl Drop for Mount {
             panic!("{} {why}: {}", self.dir.display(), self.log());
         }
     }
+}
+
+/// The number of a line of a file of the kernel's.
+fn number_after(name: &str, text: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 /// A mount whose daemon was killed.
