@@ -21,7 +21,7 @@ use tokio::{sync::watch, time::timeout};
 use super::{Epoch, Ino, Vfs, VfsError, attributes::Size};
 use crate::{
     blobs::{BlobError, Sources, Unsized},
-    id::{BlobId, Key},
+    id::{BlobId, Key, Scheme},
     tree::{Index, Node, OutputId, Tree},
 };
 
@@ -218,13 +218,50 @@ impl Vfs {
     async fn learn_folder(&self, epoch: &Epoch, folder: Ino, teller: &watch::Sender<()>) {
         let Some(tree) = epoch.tree() else { return };
         let mut failed = Vec::new();
-        for (sources, keys) in self.unknown_sizes(tree, folder.index()) {
-            match self.blobs.resolve_sizes(&keys, &sources, &|| _ = teller.send(())).await {
+        let mut unknown = self.unknown_sizes(tree, folder.index());
+        let spared = spare_one(tree, folder.index(), &mut unknown);
+        let learnt = || _ = teller.send(());
+        for (sources, keys) in &unknown {
+            match self.blobs.resolve_sizes(keys, sources, &learnt).await {
                 Ok(rest) => failed.extend(rest),
                 Err(error) => self.sizing.note_general_trouble(&error),
             }
         }
+        if let (Some((key, sum)), Some((sources, _))) = (spared, unknown.first())
+            && self.blobs.known_size(key, sources).is_none()
+        {
+            match self.rest_of(sum, tree, folder.index(), key) {
+                Some(bytes) => self.blobs.claim_size(key, sources, bytes),
+                None => match self.blobs.resolve_sizes(&[key], sources, &learnt).await {
+                    Ok(rest) => failed.extend(rest),
+                    Err(error) => self.sizing.note_general_trouble(&error),
+                },
+            }
+        }
         self.sizing.note_swept(folder, failed);
+    }
+
+    /// What is left of the sum of a folder's sizes for one file of it; nothing where the sum is not
+    /// that of what the folder shows.
+    fn rest_of(&self, sum: u64, tree: &Tree, folder: Index, key: Key) -> Option<u64> {
+        let Ok(Some(Node::Folder { output: Some(all) })) = tree.node(folder) else { return None };
+        let mut rest = Some(sum);
+        let walked = tree.listing(folder).ok()?.walk(0, |entry| {
+            let size = match entry.node {
+                Node::Blob { id: Some(id), .. } if Key::from(id) == key => Size::Known(0),
+                Node::Blob { id, output, claim, .. } if output == all => {
+                    self.size(tree, output, id, claim)
+                }
+                _ => Size::Unknown,
+            };
+            rest = match size {
+                Size::Known(bytes) => rest.and_then(|rest| rest.checked_sub(bytes)),
+                Size::Unknown => None,
+            };
+            if rest.is_some() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        walked.ok()?;
+        rest.filter(|rest| *rest > 0)
     }
 
     /// The blobs of unknown size directly in a folder, by the remote that has them.
@@ -253,6 +290,24 @@ impl Vfs {
         }
         by_sources
     }
+}
+
+/// Takes out one of the unknown sizes of a folder that need not be asked for, since a declaration
+/// tells the sum of all; gives it and the sum. What asking to list has cost in vain is saved there.
+fn spare_one(
+    tree: &Tree,
+    folder: Index,
+    unknown: &mut [(Sources, Vec<Key>)],
+) -> Option<(Key, u64)> {
+    let Ok(Some(Node::Folder { output: Some(output) })) = tree.node(folder) else { return None };
+    let sum = tree.tracked(output).output.size?;
+    let [(_, keys)] = unknown else { return None };
+    let (last, others) = keys.split_last()?;
+    if others.is_empty() || others.contains(last) || last.scheme != Scheme::Md5 {
+        return None;
+    }
+    let last = keys.pop()?;
+    Some((last, sum))
 }
 
 fn are_same(one: &Sources, other: &Sources) -> bool {

@@ -98,11 +98,25 @@ fn a_server_that_refuses_to_list_is_asked_file_by_file_and_each_one_once() {
     assert!(questions <= FILES, "{questions} questions");
     let requests = store.server.log().len();
     assert!(
-        requests <= FILES + 2,
+        requests <= FILES + 1,
         "{requests} requests, with the manifest and the refused listing"
     );
     assert_sizes(store.mount.dir(), "two");
     assert_eq!(store.asked().0, 1, "it was asked to list again");
+}
+
+#[test]
+fn a_sum_that_cannot_be_right_tells_no_size() {
+    let store = Store::new();
+    let declaration = store.registry.repository().join("one.dvc");
+    let text = fs::read_to_string(&declaration).unwrap();
+    let lines = text.lines().map(|line| if line.contains("size:") { "  size: 7" } else { line });
+    let text: Vec<_> = lines.collect();
+    store.registry.text("one.dvc", &text.join("\n")).unwrap();
+    store.registry.commit("Tell a wrong sum", DATE).unwrap();
+    store.refuse_lists();
+    let mount = store.sandbox.mount_with(store.registry.repository(), &["--rev", "main"]);
+    assert_sizes(mount.dir(), "one");
 }
 
 #[test]
