@@ -3,7 +3,8 @@
 //! A store is asked object by object, 64 at once, or listed, a thousand objects a page. From an
 //! estimate of how many objects it has ([`survey`]) follows which of the wanted ones a page would
 //! cover; those that lie close enough together are listed, the others asked for one by one. So a
-//! small store is listed, and a few objects in a huge one are asked for.
+//! small store is listed, and a few objects in a huge one are asked for. Where folder after folder
+//! is asked for, the store is listed as a whole once the questions cost as much.
 //!
 //! Whatever a page tells is kept, also of objects that nobody wanted yet.
 
@@ -28,13 +29,16 @@ use futures_util::{StreamExt as _, stream};
 mod survey;
 
 pub(super) use survey::Surveys;
-use survey::{Survey, estimate, is_worth_a_page, runs};
+use survey::{Survey, are_worth_a_list, borders, estimate, is_worth_a_page, runs};
 
 /// Requests at once. As many questions take one round trip, so a listing would save nothing.
 const AT_ONCE: usize = 64;
 
 /// Sizes kept of objects that nobody asked for, in one go.
 const ASIDE: usize = 1 << 20;
+
+/// From so many questions on, a store is surveyed also for a few objects.
+const MANY: usize = 256;
 
 /// Pages for one run of objects: more mean that hashes are not spread as they should be.
 const PAGES: usize = 8;
@@ -158,7 +162,11 @@ struct Outcome {
 impl Bulk<'_> {
     /// Learns what it can; gives the rest.
     async fn learn(&self, wanted: Vec<Key>) -> Result<Vec<Unsized>, BlobError> {
-        if wanted.len() <= AT_ONCE || !self.remote.lists_cheaply() {
+        let url = self.remote.url();
+        let before = self.surveys.questions(url, self.scheme);
+        let are_few = wanted.len() <= AT_ONCE && before + wanted.len() < MANY;
+        if are_few || !self.remote.lists_cheaply() {
+            self.surveys.count(url, self.scheme, wanted.len());
             return self.run(wanted.into_iter().map(Job::Ask).collect()).await;
         }
         let mut sorted = wanted.clone();
@@ -167,6 +175,15 @@ impl Bulk<'_> {
         (self.learnt)();
         let (listed, asked): (Vec<_>, Vec<_>) =
             runs(&sorted, objects).into_iter().partition(|run| is_worth_a_page(run));
+        let questions = asked.iter().map(|run| run.len()).sum();
+        if questions > 0 && are_worth_a_list(before + questions, objects) && objects <= ASIDE as f64
+        {
+            self.list_all(objects).await;
+            let unknown = sorted.into_iter().filter(|key| !self.is_known(key));
+            failed.extend(self.run(unknown.map(Job::Ask).collect()).await?);
+            return Ok(failed);
+        }
+        self.surveys.count(url, self.scheme, questions);
         let mut jobs: Vec<_> = listed.into_iter().map(|run| Job::List(run.to_vec())).collect();
         // In the order of the folder, which is how programs go through it.
         let asked: HashSet<Key> = asked.concat().into_iter().collect();
@@ -271,6 +288,17 @@ impl Bulk<'_> {
             }
         }
         unanswered(run.into_iter().filter(|key| !self.is_known(key)).collect())
+    }
+
+    /// Lists all of the layout. What that does not tell is asked for, whatever the reason.
+    async fn list_all(&self, objects: f64) {
+        let borders = borders(self.scheme, objects);
+        let spans = borders.windows(2).map(<[Key]>::to_vec);
+        let mut work = stream::iter(spans).map(|span| self.list(span)).buffer_unordered(AT_ONCE);
+        while work.next().await.is_some() {
+            (self.learnt)();
+        }
+        self.surveys.settle(self.remote.url(), self.scheme);
     }
 
     /// Those that were not among all that the remote has.

@@ -41,11 +41,18 @@ pub(super) enum Survey {
     Unlistable,
 }
 
-/// Surveys that were made lately.
+/// What was found out of stores lately, and how much they were asked.
 #[derive(Debug)]
-pub(in crate::blobs) struct Surveys(Mutex<LruCache<Store, (Instant, Survey)>>);
+pub(in crate::blobs) struct Surveys(Mutex<LruCache<Name, Store>>);
 
-type Store = (String, Scheme);
+type Name = (String, Scheme);
+
+#[derive(Debug, Default)]
+struct Store {
+    survey: Option<(Instant, Survey)>,
+    /// Questions for single objects, since all of it was listed.
+    questions: usize,
+}
 
 impl Default for Surveys {
     fn default() -> Self {
@@ -56,18 +63,38 @@ impl Default for Surveys {
 impl Surveys {
     /// The survey of a remote's layout, if there was one lately.
     pub(super) fn find(&self, url: &str, scheme: Scheme) -> Option<Survey> {
-        let mut surveys = self.0.lock();
-        let (since, survey) = surveys.get(&(url.to_owned(), scheme))?;
+        let mut stores = self.0.lock();
+        let (since, survey) = stores.get(&(url.to_owned(), scheme))?.survey?;
         let lasts = match survey {
             Survey::Objects(_) => FRESH,
             Survey::Unlistable => REFUSED,
         };
-        (since.elapsed() < lasts).then_some(*survey)
+        (since.elapsed() < lasts).then_some(survey)
     }
 
     /// Remembers one.
     pub(super) fn note(&self, url: &str, scheme: Scheme, survey: Survey) {
-        self.0.lock().put((url.to_owned(), scheme), (Instant::now(), survey));
+        self.with(url, scheme, |store| store.survey = Some((Instant::now(), survey)));
+    }
+
+    /// How many questions there were for single objects.
+    pub(super) fn questions(&self, url: &str, scheme: Scheme) -> usize {
+        self.with(url, scheme, |store| store.questions)
+    }
+
+    /// Counts more of them.
+    pub(super) fn count(&self, url: &str, scheme: Scheme, questions: usize) {
+        self.with(url, scheme, |store| store.questions = store.questions.saturating_add(questions));
+    }
+
+    /// Begins to count anew, since all of the store is known.
+    pub(super) fn settle(&self, url: &str, scheme: Scheme) {
+        self.with(url, scheme, |store| store.questions = 0);
+    }
+
+    fn with<T>(&self, url: &str, scheme: Scheme, work: impl FnOnce(&mut Store) -> T) -> T {
+        let mut stores = self.0.lock();
+        work(stores.get_or_insert_mut((url.to_owned(), scheme), Store::default))
     }
 }
 
@@ -101,6 +128,24 @@ pub(super) fn runs(keys: &[Key], objects: f64) -> Vec<&[Key]> {
 /// Whether a page for all of these is cheaper than a question for each.
 pub(super) const fn is_worth_a_page(run: &[Key]) -> bool {
     run.len() > PRICE
+}
+
+/// Whether so many questions cost more than a list of all objects.
+pub(super) fn are_worth_a_list(questions: usize, objects: f64) -> bool {
+    questions as f64 > objects / PAGE as f64 * PRICE as f64
+}
+
+/// Names from the first to the last of a layout, so that a page should cover what lies between two
+/// that follow each other.
+pub(super) fn borders(scheme: Scheme, objects: f64) -> Vec<Key> {
+    let pages = (objects / (PAGE as f64 * COUNTED_ON)).ceil().max(1.0);
+    let border = |n: u64| {
+        let mut digest = [0; 16];
+        let place = (n as f64 / pages * 2_f64.powi(64)) as u64;
+        digest[..8].copy_from_slice(&place.to_be_bytes());
+        Key { digest, scheme, is_manifest: false }
+    };
+    (0..=pages as u64).map(border).collect()
 }
 
 /// Where among all hashes a key is, from 0 to 1.
@@ -157,6 +202,14 @@ mod tests {
             let covered = |key| keys.binary_search(key).unwrap();
             assert!(covered(run.last().unwrap()) - covered(&run[0]) < PAGE);
         }
+    }
+
+    #[test]
+    fn borders_span_all_hashes_in_order() {
+        let borders = borders(Scheme::Md5, 90_000.0);
+        assert_eq!(borders.len(), 101);
+        assert!(borders.is_sorted() && borders[0].digest == [0; 16]);
+        assert_eq!(borders[100].digest[..8], [0xff; 8]);
     }
 
     #[test]

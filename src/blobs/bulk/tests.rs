@@ -127,6 +127,22 @@ async fn a_few_objects_of_a_huge_store_are_asked_for_and_its_size_is_remembered(
 }
 
 #[tokio::test]
+async fn folder_after_folder_of_a_large_store_costs_no_more_than_twice_a_list_of_it() {
+    const OBJECTS: u32 = 40_000;
+    for each in [20, 100] {
+        let (lab, remote) = (Lab::new(), store(numbered(0..OBJECTS)));
+        let sources = sources(remote.clone());
+        for folder in 0..40 {
+            let wanted = folder * each..(folder + 1) * each;
+            assert!(lab.learn(wanted.map(key), &sources).await.unwrap().is_empty());
+        }
+        assert!((0..40 * each).all(|n| lab.size(key(n), &sources) == Some(bytes(n))));
+        let (questions, lists) = (remote.sizes(), remote.lists());
+        assert!(questions <= 400 && lists <= 100, "{each}: {questions} questions, {lists} pages");
+    }
+}
+
+#[tokio::test]
 async fn what_is_missing_is_told_whichever_way_it_was_found_out() {
     for others in [0..500, 0..150_000] {
         let lab = Lab::new();
