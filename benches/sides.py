@@ -29,7 +29,8 @@ class Store:
     def __init__(self, program, folder, address):
         self.endpoint = f"http://{address}"
         self.process = subprocess.Popen([program, folder, address], stdout=subprocess.PIPE)
-        self.process.stdout.readline()
+        if not self.process.stdout.readline():
+            raise RuntimeError(f"no server at {address}")
 
     def __enter__(self):
         return self

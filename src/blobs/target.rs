@@ -11,7 +11,10 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use tokio::{runtime::Handle, sync::mpsc};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, mpsc},
+};
 
 use super::{
     BlobError, Sources,
@@ -64,6 +67,8 @@ pub(super) struct Target {
     pub(super) key: Key,
     /// Whose a small blob in memory is.
     pub(super) owner: Owner,
+    /// One write to its file at a time: others would spin for the file's lock meanwhile.
+    pub(super) writes: Semaphore,
     sources: Sources,
     /// The remote that had it last.
     active: AtomicUsize,
@@ -72,7 +77,14 @@ pub(super) struct Target {
 impl Target {
     pub(super) fn new(context: Arc<Context>, key: Key, sources: Sources) -> Self {
         let owner = context.memory.new_owner();
-        Self { context, key, owner, sources, active: AtomicUsize::new(0) }
+        Self {
+            context,
+            key,
+            owner,
+            writes: Semaphore::new(1),
+            sources,
+            active: AtomicUsize::new(0),
+        }
     }
 
     /// Asks the remotes in turn, beginning with the one that had it last, until one has it.

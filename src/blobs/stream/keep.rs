@@ -26,7 +26,10 @@ pub(in crate::blobs) async fn store(fetch: &Arc<Fetch>, life: u64, first: u64, p
     if let Some(partial) = partial {
         let (copy, room) = (pieces.clone(), fetch.room());
         let write = move || partial.write(first, &copy, room).is_ok();
-        if let Ok(true) = fetch.target.context.runtime.spawn_blocking(write).await {
+        let turn = fetch.target.writes.acquire().await;
+        let written = fetch.target.context.runtime.spawn_blocking(write).await;
+        drop(turn);
+        if let Ok(true) = written {
             fetch.with_stream(life, |stream| {
                 stream.present.insert(blocks.clone());
                 stream.came.insert(blocks.clone());
