@@ -105,8 +105,9 @@ def first(bench):
             with bench.measured("first 64 KiB", side):
                 stack.enter_context(mount)
                 assert read(mount.path / "large.bin", 64 << 10) == 64 << 10
-            with bench.measured("behind the reader of 64 KiB", side):
+            with bench.measured("behind the reader of 64 KiB", side) as behind:
                 time.sleep(1.5)
+                behind["s"] = 0
     if bench.python:
         code = ("import sys, dvc.api; "
                 "file = dvc.api.DVCFileSystem(sys.argv[1]).open('large.bin', 'rb'); "

@@ -6,6 +6,7 @@ import statistics
 
 MOUNTS = {"mountpoint", "rclone", "s3fs"}
 COPIERS = {"s5cmd", "aws", "rclone copy"}
+SIDES = ["dvcfs", *sorted(MOUNTS), *sorted(COPIERS), "dvc", "DVCFileSystem", "ext4", "md5sum"]
 
 # What is aimed at: work, what of it, in proportion to the best of whom (or nobody), at most.
 TARGETS = [
@@ -52,8 +53,7 @@ def write(results, plots):
     """Prints the tables of a file of results, and draws the plots."""
     medians = read(results)
     print_targets(medians)
-    for work, sides in medians.items():
-        print_work(work, sides)
+    print_sides(medians)
     plots.mkdir(parents=True, exist_ok=True)
     for name, (title, works) in PLOTS.items():
         groups = [(work, {side: row["s"] for side, row in sides.items()})
@@ -107,16 +107,30 @@ def mark(is_met):
     return "" if is_met else "**missed**"
 
 
-def print_work(work, sides):
-    print(f"\n{work}:")
-    table("side", "s", "dvcfs takes of it", "s of processor", "MiB of memory", "GET / HEAD / LIST",
-          "MiB fetched")
-    for side, it in sorted(sides.items(), key=lambda pair: pair[1]["s"]):
-        ours = sides.get("dvcfs")
-        ratio = ours["s"] / it["s"] if ours and side != "dvcfs" and it["s"] else ""
-        asked = " / ".join(f"{it[kind]:.0f}" for kind in ("gets", "heads", "lists"))
-        row(side, f"over {it['s']:.0f}" if it.get("is_cut") else it["s"], ratio, it.get("cpu", ""),
-            it["MiB of memory"] or "", asked, it["MiB fetched"])
+def print_sides(medians):
+    """What each side takes for each work."""
+    sides = [side for side in SIDES if any(side in work for work in medians.values())]
+    for title, told in (("s", seconds), ("s of processor, MiB of memory", means),
+                        ("requests, MiB fetched", fetched)):
+        cells = {work: [told(of[side]) if side in of else "" for side in sides]
+                 for work, of in medians.items()}
+        table(title, *sides)
+        for work, told_of_sides in cells.items():
+            if any(told_of_sides):
+                row(work, *told_of_sides)
+
+
+def seconds(it):
+    return f"over {it['s']:.0f}" if it.get("is_cut") else cell(it["s"] or "")
+
+
+def means(it):
+    memory = it["MiB of memory"]
+    return f"{cell(it['cpu'])}, {memory:.0f}" if memory else ""
+
+
+def fetched(it):
+    return f"{cell(it['requests'])}, {cell(it['MiB fetched'])}" if it["requests"] else ""
 
 
 def table(*columns):
