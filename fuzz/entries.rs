@@ -60,7 +60,7 @@ pub(crate) fn record(data: &[u8]) {
         let changes = BTreeMap::from([(output.path.clone(), change)]);
         _ = record::update(data, &dir, &root, &changes);
     }
-    record::merge::merge(Some(b""), Some(data), Some(b"outs: []"));
+    record::merge::merge([Some(b""), Some(data), Some(b"outs: []")], &root, &root);
 }
 
 /// A manifest and, behind NUL bytes, paths to add and to remove by turns.

@@ -10,7 +10,7 @@ use git2::ObjectType;
 
 use super::{
     error::GitError,
-    id::{GitId, GitTreeId},
+    id::{CommitId, GitId, GitTreeId},
     repository::Repository,
 };
 use crate::path::{Name, RepoPath};
@@ -29,6 +29,11 @@ pub enum Edit {
     Link {
         /// The blob that holds its target.
         id: GitId,
+    },
+    /// A commit of another repository.
+    Submodule {
+        /// The commit, which is not in this repository.
+        id: CommitId,
     },
     /// Nothing. It is no error if nothing stands there.
     Removed,
@@ -141,6 +146,7 @@ impl Editor<'_> {
                 return Ok(Some((id.oid(), mode)));
             }
             Some(Edit::Link { id }) => return Ok(Some((id.oid(), 0o120_000))),
+            Some(Edit::Submodule { id }) => return Ok(Some((id.0.oid(), 0o160_000))),
             Some(Edit::Removed) | None => {}
         }
         let kept = old.filter(|_| node.edit.is_none());
@@ -175,7 +181,7 @@ impl Folder<'_> {
     /// Whether anything is to be put below.
     fn has_content(&self) -> bool {
         self.entries.values().any(|node| match node.edit {
-            Some(Edit::File { .. } | Edit::Link { .. }) => true,
+            Some(Edit::File { .. } | Edit::Link { .. } | Edit::Submodule { .. }) => true,
             Some(Edit::Removed) | None => node.below.has_content(),
         })
     }

@@ -13,17 +13,17 @@ use super::{
 };
 
 /// The committer date of a fixture's first commit; each later one is a day younger.
-pub(super) const FIRST_COMMIT: i64 = 1_700_000_000;
+pub(crate) const FIRST_COMMIT: i64 = 1_700_000_000;
 
 /// A work tree in a temporary folder.
-pub(super) struct Fixture {
+pub(crate) struct Fixture {
     folder: tempfile::TempDir,
     time: Cell<i64>,
 }
 
 impl Fixture {
     /// A repository without commits, on branch `main`.
-    pub(super) fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let fixture = Self { folder, time: Cell::new(FIRST_COMMIT) };
         fs::create_dir(fixture.path()).unwrap();
@@ -32,37 +32,37 @@ impl Fixture {
     }
 
     /// A repository with one commit of one file.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let fixture = Self::empty();
         fixture.commit("a.txt", "one");
         fixture
     }
 
     /// The work tree.
-    pub(super) fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("registry")
     }
 
     /// Room for other files of the test.
-    pub(super) fn outside(&self, name: &str) -> PathBuf {
+    pub(crate) fn outside(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Where mirrors go.
-    pub(super) fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.outside("state")
     }
 
-    pub(super) fn url(&self) -> Url {
+    pub(crate) fn url(&self) -> Url {
         url(&format!("file://{}", self.path().display()))
     }
 
     /// Runs git in the work tree; gives what it prints, trimmed.
-    pub(super) fn git(&self, arguments: &[&str]) -> String {
+    pub(crate) fn git(&self, arguments: &[&str]) -> String {
         self.git_in(&self.path(), arguments)
     }
 
-    pub(super) fn git_in(&self, folder: &Path, arguments: &[&str]) -> String {
+    pub(crate) fn git_in(&self, folder: &Path, arguments: &[&str]) -> String {
         let date = format!("{} +0000", self.time.get());
         let output = Command::new("git")
             .current_dir(folder)
@@ -81,7 +81,7 @@ impl Fixture {
     }
 
     /// Writes a file and commits it.
-    pub(super) fn commit(&self, file: &str, content: &str) -> CommitId {
+    pub(crate) fn commit(&self, file: &str, content: &str) -> CommitId {
         fs::write(self.path().join(file), content).unwrap();
         self.git(&["add", "--all"]);
         self.git(&["commit", "--quiet", "--allow-empty", "-m", content]);
@@ -90,12 +90,12 @@ impl Fixture {
     }
 
     /// The id git itself gives to a revision.
-    pub(super) fn id(&self, revision: &str) -> CommitId {
+    pub(crate) fn id(&self, revision: &str) -> CommitId {
         CommitId(GitId::parse(&self.git(&["rev-parse", revision])).unwrap())
     }
 
     /// Writes a program for the test.
-    pub(super) fn script(&self, name: &str, body: &str) -> PathBuf {
+    pub(crate) fn script(&self, name: &str, body: &str) -> PathBuf {
         use std::os::unix::fs::PermissionsExt;
         let path = self.outside(name);
         fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
@@ -104,7 +104,7 @@ impl Fixture {
     }
 }
 
-pub(super) fn url(text: &str) -> Url {
+pub(crate) fn url(text: &str) -> Url {
     match Location::parse(text, Path::new("/")) {
         Ok(Location::Url(url)) => url,
         other => panic!("{text}: {other:?}"),

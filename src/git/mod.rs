@@ -42,6 +42,7 @@ mod leftovers;
 mod listing;
 mod location;
 mod lookup;
+mod merge;
 mod mirror;
 mod place;
 mod process;
@@ -54,7 +55,7 @@ mod summary;
 mod transport;
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 
 pub use changes::{Change, Changes};
 pub use edit::{Edit, Edits};

@@ -354,7 +354,10 @@ fn rename_over_whiteout(old: &Spot<'_>, new: &Spot<'_>, how: Renaming) -> io::Re
 
 fn set_shows(folder: impl AsFd, shows: &Shows) -> io::Result<()> {
     match shows {
-        Shows::Same => Ok(()),
+        Shows::Same => {
+            marks::clear(&folder, OPAQUE)?;
+            marks::clear(&folder, ORIGIN)
+        }
         Shows::Of(path) => marks::set(&folder, ORIGIN, path.as_bytes()),
         Shows::Nothing => {
             marks::set(&folder, OPAQUE, b"y")?;

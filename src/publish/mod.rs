@@ -3,18 +3,26 @@
 //! | file | is about |
 //! |---|---|
 //! | `changes` | the paths that an overlay changes of the tree below it |
+//! | `merge` | two commits that parted, path by path |
 //! | `outbox` | where blobs wait until a remote has them |
+//! | `rebase` | another commit below an overlay |
 //! | `snapshot` | from an overlay to the tree of a commit, and on above that |
 //! | `route` | where a change goes: git, a `.dvc` file, a manifest |
 
 mod changes;
+mod merge;
 mod outbox;
+mod rebase;
 mod route;
 mod snapshot;
 
 pub use self::{
     changes::{Change, Changes, ChangesError, Happened, New, changes},
+    merge::{
+        Conflict, MergeError, MergeGround, Merged, MergedTree, Tracked, Why, merge, merge_message,
+    },
     outbox::Outbox,
+    rebase::{Rebase, RebaseError},
     route::{Route, Rules, is_small_text},
     snapshot::{Ground, Keeping, Mark, Prepared, SnapshotError, prepare, resume, settle},
 };

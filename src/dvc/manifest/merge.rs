@@ -59,6 +59,11 @@ impl Listing {
         self.rows.binary_search_by(|row| row.path(&self.paths).cmp(path)).ok()
     }
 
+    /// The hash of a file, if it is listed with one.
+    pub fn digest_of(&self, path: &[u8]) -> Option<Digest> {
+        self.rows[self.find(path)?].digest
+    }
+
     /// What another manifest changed. A file that it lists without a hash counts as unchanged, or
     /// as not there.
     pub fn changes_to(&self, manifest: impl BufRead) -> Result<Changes, EditError> {
