@@ -22,6 +22,11 @@ pub(super) enum Request {
     Status,
     /// Look for new commits now; answers when that is done.
     Refresh,
+    /// Have changes lie above the commit that was made of a merge.
+    Move {
+        /// The commit.
+        commit: String,
+    },
     /// Fill the cache, or look how full it is; answers with the number of the job.
     Prefetch(Task),
     /// How far a job has come. One that nobody asks for is given up.

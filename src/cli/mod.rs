@@ -24,6 +24,7 @@ mod mounts;
 mod overlay;
 mod prefetch;
 mod progress;
+mod rebase;
 mod refresh;
 mod revs;
 mod settings;

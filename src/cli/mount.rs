@@ -33,6 +33,7 @@ use super::{
     overlay,
     prefetch::{Jobs, Task, What},
     progress::Waiting,
+    refresh,
     settings::{Settings, Verbosity},
     snapshot::Snapshots,
     umount::resolve,
@@ -386,13 +387,8 @@ fn answer(
             "held": vfs.held(),
             "version": env!("CARGO_PKG_VERSION"),
         })),
-        Request::Refresh => match runtime.block_on(vfs.refresh()) {
-            Ok(refreshed) => Ok(json!({
-                "changed": refreshed.is_changed,
-                "commit": refreshed.commit.map(|commit| commit.to_string()),
-            })),
-            Err(error) => Err(chain(&error)),
-        },
+        Request::Refresh => refresh::answer(&told.snapshots),
+        Request::Move { commit } => refresh::take_over(&told.snapshots, &commit),
         Request::Prefetch(task) => Ok(json!(jobs.start(task))),
         Request::Job(number) => match jobs.report(number) {
             Some(report) => serde_json::to_value(report).map_err(|error| error.to_string()),

@@ -67,8 +67,12 @@ pub(super) fn open(
     let has_changes = !overlay.is_empty().map_err(|error| unreadable(&dir, &error))?;
     let snapshot = registry.repository().own_ref(&ref_of(&dir)).ok().flatten();
     let is_unpushed = |noted: &Base| {
-        snapshot.is_some_and(|commit| commit.to_string() == noted.commit)
-            && noted.repository == wanted.repository
+        let noted_commit = GitId::parse(&noted.commit).map(CommitId);
+        let builds_on = |(commit, noted)| {
+            registry.repository().merge_base(commit, noted).is_ok_and(|base| base == Some(noted))
+        };
+        // A refresh that was cut off has merged it already.
+        snapshot.zip(noted_commit).is_some_and(builds_on) && noted.repository == wanted.repository
     };
     let base = match overlay.base()? {
         Some(noted) if has_changes || is_unpushed(&noted) => settle(&dir, args, noted, &wanted)?,

@@ -206,11 +206,13 @@ pub(super) fn ref_of(overlay: &std::path::Path) -> String {
 
 /// The steps of snapshots, as the mount takes them.
 pub(super) struct Snapshots {
-    vfs: Arc<Vfs>,
-    registry: Arc<Registry>,
-    runtime: tokio::runtime::Handle,
-    outbox: Result<Outbox, String>,
+    pub(super) vfs: Arc<Vfs>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) runtime: tokio::runtime::Handle,
+    pub(super) outbox: Result<Outbox, String>,
     ready: Mutex<Option<Ready>>,
+    /// The tree of a merge whose commit is being made.
+    pub(super) merging: parking_lot::Mutex<Option<GitTreeId>>,
 }
 
 /// A tree that was prepared.
@@ -233,6 +235,7 @@ impl Snapshots {
             runtime: runtime.clone(),
             outbox: outbox.map_err(|error| format!("open the outbox: {error}")),
             ready: Mutex::default(),
+            merging: parking_lot::Mutex::default(),
         }
     }
 
@@ -287,6 +290,13 @@ impl Snapshots {
             *ready = Some(Ready { prepared, expected });
         }
         encode(&Step::Done(waits))
+    }
+
+    /// A tree that was prepared above another base is of no use any more.
+    pub(super) fn forget_prepared(&self) {
+        if let Ok(mut ready) = self.ready.lock() {
+            *ready = None;
+        }
     }
 
     pub(super) fn settle(&self, commit: &str) -> Response {

@@ -4,8 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Vfs, VfsError, attributes::Size};
 use crate::{
+    dvc::output::{Content, Output},
     git::Repository,
     id::{BlobId, Key},
+    registry::Project,
     remote::Cause,
     segments::Segment,
     tree::{OutputId, Tree},
@@ -44,6 +46,40 @@ impl Vfs {
         let none = || VfsError::NoContent("it is no folder with a manifest".to_owned());
         let id = tree.manifest(output).ok_or_else(none)?;
         Ok(self.manifest_text(id, &self.sources(tree, output)).await?.open())
+    }
+
+    /// The text of the manifest of a directory output as any commit declares it, fetched unless it
+    /// is at hand.
+    pub async fn manifest_of(
+        &self,
+        project: Project<'_>,
+        output: &Output,
+    ) -> Result<Box<dyn std::io::BufRead>, VfsError> {
+        let Content::Tree(id) = output.content else {
+            return Err(VfsError::NoContent("it is no folder with a manifest".to_owned()));
+        };
+        Ok(self.manifest_text(id, &self.registry.sources(project, output)).await?.open())
+    }
+
+    /// The bytes of blobs of an output together, as any commit declares it; nothing if that is not
+    /// known here and its remote does not tell.
+    pub async fn size_of(
+        &self,
+        project: Project<'_>,
+        output: &Output,
+        blobs: &[BlobId],
+    ) -> Option<u64> {
+        let sources = self.registry.sources(project, output);
+        let has_bytes = blobs.iter().filter(|blob| !blob.is_empty_content());
+        let keys: Vec<Key> = has_bytes.map(|blob| (*blob).into()).collect();
+        let known = || keys.iter().map(|key| self.blobs.known_size(*key, &sources)).sum();
+        match known() {
+            None => {
+                self.blobs.resolve_sizes(&keys, &sources, &|| ()).await.ok()?;
+                known()
+            }
+            known => known,
+        }
     }
 
     /// Asks the remotes, in bulk, for sizes that are not known. Gives the first failure after

@@ -5,6 +5,7 @@ mod ends;
 mod files;
 mod model;
 mod names;
+mod refresh;
 mod snapshots;
 
 use std::{

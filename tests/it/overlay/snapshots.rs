@@ -18,7 +18,7 @@ in_both_open_modes! {
 
 impl Writable {
     /// Makes a snapshot that must succeed; gives its commit.
-    fn snapshot(&self, args: &[&str]) -> String {
+    pub(super) fn snapshot(&self, args: &[&str]) -> String {
         let (code, said) = self.run("snapshot", &[&["-m", "Change things"], args].concat());
         assert_eq!(code, Some(0), "{said}");
         said.lines().next().unwrap().to_owned()
@@ -26,7 +26,7 @@ impl Writable {
 
     /// A clone of the repository at a commit of its own, as a colleague gets it who has the blobs
     /// that wait in the outbox in the cache.
-    fn clone_at(&self, commit: &str, name: &str) -> PathBuf {
+    pub(super) fn clone_at(&self, commit: &str, name: &str) -> PathBuf {
         let clone = self.sandbox.path(name);
         let mut git = self.sandbox.git(self.sandbox.folder("dvc").as_path());
         succeed(git.args(["clone", "--quiet"]).arg(self.registry.repository()).arg(&clone));
@@ -36,11 +36,17 @@ impl Writable {
         clone
     }
 
-    fn outbox(&self) -> PathBuf {
+    pub(super) fn outbox(&self) -> PathBuf {
         self.sandbox.path("state/outbox")
     }
 
-    fn dvc(&self, dvc: &mut Dvc, folder: &Path, command: &str, words: &[&str]) -> String {
+    pub(super) fn dvc(
+        &self,
+        dvc: &mut Dvc,
+        folder: &Path,
+        command: &str,
+        words: &[&str],
+    ) -> String {
         let case = words.iter().map(|word| (*word).to_owned()).collect();
         let printed = dvc.run(&self.sandbox, folder, command, &[case]).remove(0);
         String::from_utf8(printed.unwrap_or_else(|| panic!("dvc {command} {words:?}"))).unwrap()

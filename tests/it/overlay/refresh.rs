@@ -1,0 +1,227 @@
+//! Upstream moves while a mount has changes: `dvcfs refresh` brings both together, or neither.
+
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+};
+
+use super::{SMALL, Writable, in_both_open_modes};
+use crate::support::{DATE, Dvc, noise, succeed, text};
+
+in_both_open_modes! {
+    changes_stay_above_the_newest_commit,
+    what_both_sides_changed_is_named_and_nothing_moves,
+    commits_that_are_not_pushed_are_merged_with_upstreams,
+    commits_that_cannot_be_merged_are_kept,
+}
+
+impl Writable {
+    /// What a colleague does upstream: a file more in `data`, `a.bin` of this seed, and the given
+    /// text files; gives the commit.
+    fn upstream(&self, seed: u64, texts: &[(&str, &str)]) -> String {
+        let put = |seed, size| self.registry.put(&noise(seed, size)).unwrap();
+        let files = [
+            ("a.bin", put(seed, SMALL)),
+            ("b.bin", put(2, 10)),
+            ("sub/c.bin", put(3, 5000)),
+            ("sub/theirs.bin", put(11, 700)),
+        ];
+        self.registry.track_folder("data", &files).unwrap();
+        for (name, text) in texts {
+            self.registry.text(name, text).unwrap();
+        }
+        self.registry.commit("Go on upstream", DATE).unwrap()
+    }
+
+    /// Refreshes, which must succeed; gives what was said.
+    fn refresh(&self) -> String {
+        let (code, said) = self.run("refresh", &[]);
+        assert_eq!(code, Some(0), "{said}");
+        said
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    fn shown_commit(&self) -> String {
+        let dir = self.mounted().dir();
+        let printed = succeed(self.sandbox.dvcfs(["status", "--json"]).arg(dir));
+        let status: serde_json::Value = serde_json::from_slice(&printed).unwrap();
+        let mount = status.as_array().map_or(&status, |list| &list[0]);
+        mount["overlay"]["base"].as_str().unwrap_or_else(|| panic!("{status:#}")).to_owned()
+    }
+}
+
+fn changes_stay_above_the_newest_commit() {
+    let mut writable = Writable::new();
+    fs::write(writable.path("data/ours.bin"), "ours").unwrap();
+    fs::remove_file(writable.path("data/b.bin")).unwrap();
+    fs::write(writable.path("README.md"), "read this\n").unwrap();
+    fs::create_dir(writable.path("new")).unwrap();
+    fs::write(writable.path("new/ours.txt"), "ours").unwrap();
+    fs::rename(writable.path("docs/deep"), writable.path("docs/deeper")).unwrap();
+    assert_eq!(writable.refresh(), "nothing new\n");
+    let mut held = File::open(writable.path("data/a.bin")).unwrap();
+    let before = writable.changes();
+
+    let commit = writable.upstream(21, &[("new/theirs.txt", "theirs"), ("other.txt", "new")]);
+    assert_eq!(writable.refresh(), "there are new commits\n");
+    assert_eq!(writable.shown_commit(), commit);
+    assert_eq!(writable.changes(), before);
+    assert!(fs::read(writable.path("data/a.bin")).unwrap() == noise(21, SMALL));
+    assert!(fs::read(writable.path("data/sub/theirs.bin")).unwrap() == noise(11, 700));
+    assert_eq!(writable.names("data"), ["a.bin", "ours.bin", "sub"]);
+    assert_eq!(writable.names("new"), ["ours.txt", "theirs.txt"]);
+    assert_eq!(writable.names("docs"), ["deeper"]);
+    assert_eq!(writable.read("docs/deeper/page.txt"), "a page\n");
+    assert_eq!(writable.read("README.md"), "read this\n");
+    assert_eq!(writable.read("other.txt"), "new");
+    let mut bytes = Vec::new();
+    held.read_to_end(&mut bytes).unwrap();
+    assert!(bytes == noise(1, SMALL), "what was open keeps its bytes");
+
+    writable.remount();
+    assert_eq!((writable.shown_commit(), writable.changes()), (commit.clone(), before));
+    let snapshot = writable.snapshot(&[]);
+    let git = || writable.sandbox.git(writable.registry.repository());
+    assert_eq!(text(git().args(["rev-parse", &format!("{snapshot}^")])), commit);
+}
+
+fn what_both_sides_changed_is_named_and_nothing_moves() {
+    let writable = Writable::new();
+    let before = writable.shown_commit();
+    fs::write(writable.path("data/a.bin"), "ours").unwrap();
+    fs::remove_file(writable.path("README.md")).unwrap();
+    fs::write(writable.path("note.txt"), "ours").unwrap();
+    let commit = writable.upstream(21, &[("README.md", "theirs"), ("note.txt", "theirs")]);
+    let (code, said) = writable.run("refresh", &[]);
+    assert_eq!(code, Some(8), "{said}");
+    let expected = "conflict: README.md: removed here, modified upstream\n\
+                    conflict: data/a.bin: modified on both sides\n\
+                    conflict: note.txt: added on both sides, with different content\n";
+    assert!(said.starts_with(expected), "{said}");
+    assert!(said.contains("dvcfs discard"), "{said}");
+    assert_eq!((writable.shown_commit(), writable.changes().len()), (before, 3));
+    assert_eq!(writable.read("data/a.bin"), "ours");
+
+    let (code, said) = writable.run("discard", &["README.md", "data/a.bin", "note.txt"]);
+    assert_eq!(code, Some(0), "{said}");
+    fs::write(writable.path("data/other"), "one").unwrap();
+    let mut file = File::options().append(true).open(writable.path("data/other")).unwrap();
+    let (code, said) = writable.run("refresh", &[]);
+    assert_eq!(code, Some(9), "{said}");
+    assert!(said.contains("open for writing: data/other"), "{said}");
+    file.write_all(b" two").unwrap();
+    drop(file);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while writable.run("refresh", &[]).0 != Some(0) {
+        assert!(std::time::Instant::now() < until, "the file stays open");
+    }
+    assert_eq!(writable.shown_commit(), commit);
+    assert_eq!(writable.read("data/other"), "one two");
+    assert_eq!(writable.read("note.txt"), "theirs");
+}
+
+/// A snapshot, and something else upstream.
+fn parted() -> (Writable, [String; 2]) {
+    let writable = Writable::new();
+    fs::write(writable.path("data/ours.bin"), noise(7, 300)).unwrap();
+    fs::write(writable.path("data/b.bin"), "ours").unwrap();
+    fs::write(writable.path("ours.wav"), noise(8, 90_000)).unwrap();
+    let ours = writable.snapshot(&[]);
+    let put = |seed, size| writable.registry.put(&noise(seed, size)).unwrap();
+    writable.registry.track_file("theirs.wav", &put(12, 80_000)).unwrap();
+    let theirs = writable.upstream(21, &[]);
+    (writable, [ours, theirs])
+}
+
+fn commits_that_are_not_pushed_are_merged_with_upstreams() {
+    let (mut writable, [ours, theirs]) = parted();
+    fs::write(writable.path("later.txt"), "later").unwrap();
+    assert_eq!(writable.refresh(), "there are new commits\n");
+    let merged = writable.shown_commit();
+    let git = |writable: &Writable| writable.sandbox.git(writable.registry.repository());
+    let shown = text(git(&writable).args(["log", "-1", "--format=%an|%P|%s", &merged]));
+    let name = writable.registry.repository().display();
+    assert_eq!(shown, format!("Ann|{ours} {theirs}|Merge branch 'main' of {name}"));
+    succeed(git(&writable).args(["fsck", "--strict"]));
+    assert_eq!(text(git(&writable).args(["rev-parse", "main"])), theirs);
+    assert_eq!(writable.changes(), ["added later.txt git"]);
+    assert_eq!(writable.names("data"), ["a.bin", "b.bin", "ours.bin", "sub"]);
+    assert!(fs::read(writable.path("data/a.bin")).unwrap() == noise(21, SMALL));
+    assert_eq!(writable.read("data/b.bin"), "ours");
+    assert!(fs::read(writable.path("data/sub/theirs.bin")).unwrap() == noise(11, 700));
+    assert!(fs::read(writable.path("theirs.wav")).unwrap() == noise(12, 80_000));
+    let (_, said) = writable.run("status", &[]);
+    assert!(said.contains(&format!("snapshot    {merged} (not pushed)")), "{said}");
+    assert_eq!(writable.refresh(), "nothing new\n");
+    writable.remount();
+    assert_eq!(writable.shown_commit(), merged);
+
+    // Once upstream has it all, nothing is left to be pushed.
+    succeed(git(&writable).args(["merge", "--quiet", "--ff-only", &merged]));
+    let next = writable.upstream(22, &[("more.txt", "more")]);
+    assert_eq!(writable.refresh(), "there are new commits\n");
+    assert_eq!(writable.shown_commit(), next);
+    let (_, said) = writable.run("status", &[]);
+    assert!(!said.contains("not pushed"), "{said}");
+    assert_eq!(writable.read("later.txt"), "later");
+}
+
+fn commits_that_cannot_be_merged_are_kept() {
+    let writable = Writable::new();
+    fs::write(writable.path("data/a.bin"), "ours").unwrap();
+    fs::remove_file(writable.path("large.bin")).unwrap();
+    let ours = writable.snapshot(&[]);
+    let large = writable.registry.put(b"other").unwrap();
+    writable.registry.track_file("large.bin", &large).unwrap();
+    let theirs = writable.upstream(21, &[]);
+    let (code, said) = writable.run("refresh", &[]);
+    assert_eq!(code, Some(8), "{said}");
+    let expected = "conflict: data/a.bin: modified on both sides\n\
+                    conflict: large.bin.dvc: removed here, modified upstream\n";
+    assert!(said.starts_with(expected), "{said}");
+    let git = || writable.sandbox.git(writable.registry.repository());
+    let name = said.split(' ').find(|word| word.starts_with("refs/dvcfs/snapshots/"));
+    let kept = text(git().args(["rev-parse", name.unwrap_or_else(|| panic!("{said}"))]));
+    assert_eq!((kept, writable.shown_commit()), (ours.clone(), ours));
+    assert_eq!(text(git().args(["rev-parse", "main"])), theirs);
+    assert_eq!(writable.read("data/a.bin"), "ours");
+}
+
+#[test]
+fn history_that_was_written_anew_is_refused_where_nothing_is_in_common() {
+    let writable = Writable::new();
+    fs::write(writable.path("data/ours.bin"), "ours").unwrap();
+    let ours = writable.snapshot(&[]);
+    let git = || writable.sandbox.git(writable.registry.repository());
+    succeed(git().args(["checkout", "--quiet", "--orphan", "anew"]));
+    let commit = writable.upstream(21, &[]);
+    succeed(git().args(["branch", "--force", "main", &commit]));
+    let (code, said) = writable.run("refresh", &[]);
+    assert_ne!(code, Some(0), "{said}");
+    assert!(said.contains("have no commit in common"), "{said}");
+    assert_eq!((writable.shown_commit(), writable.read("data/ours.bin")), (ours, "ours".into()));
+}
+
+#[test]
+fn dvc_agrees_with_a_merge_to_the_byte() {
+    let (writable, _) = parted();
+    writable.refresh();
+    let clone = writable.clone_at(&writable.shown_commit(), "clone");
+    let git = || writable.sandbox.git(&clone);
+    let mut dvc = Dvc::start(&writable.sandbox);
+    let outbox = writable.outbox();
+    writable.dvc(&mut dvc, &clone, "cache", &["dir", "--local", outbox.to_str().unwrap()]);
+    writable.dvc(&mut dvc, &clone, "pull", &[]);
+    let up_to_date = writable.dvc(&mut dvc, &clone, "status", &[]);
+    assert_eq!(up_to_date, "Data and pipelines are up to date.\n");
+    assert_eq!(writable.dvc(&mut dvc, &clone, "data", &["status"]), "No changes.\n");
+    for name in ["data/a.bin", "data/b.bin", "data/ours.bin", "ours.wav", "theirs.wav"] {
+        let ours = fs::read(writable.path(name)).unwrap();
+        assert!(fs::read(clone.join(name)).unwrap() == ours, "{name}");
+    }
+    writable.dvc(&mut dvc, &clone, "add", &["data", "large.bin", "ours.wav", "theirs.wav"]);
+    assert_eq!(text(git().args(["status", "--porcelain"])), "", "dvc add changes nothing");
+}
