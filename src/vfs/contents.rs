@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Vfs, VfsError, attributes::Size};
 use crate::{
+    blobs::{BlobError, Sources, Unsized},
     dvc::output::{Content, Output},
     git::Repository,
     id::{BlobId, Key},
@@ -75,7 +76,7 @@ impl Vfs {
         let known = || keys.iter().map(|key| self.blobs.known_size(*key, &sources)).sum();
         match known() {
             None => {
-                self.blobs.resolve_sizes(&keys, &sources, &|| ()).await.ok()?;
+                self.resolve_sizes(&keys, &sources).await.ok()?;
                 known()
             }
             known => known,
@@ -96,7 +97,7 @@ impl Vfs {
         let mut result = Ok(());
         for (output, keys) in by_output {
             let sources = self.sources(tree, output);
-            let learnt = match self.blobs.resolve_sizes(&keys, &sources, &|| ()).await {
+            let learnt = match self.resolve_sizes(&keys, &sources).await {
                 Ok(failed) => failed
                     .iter()
                     .find(|it| it.cause == Cause::Denied)
@@ -106,6 +107,23 @@ impl Vfs {
             result = result.and(learnt.map_err(VfsError::from));
         }
         result
+    }
+
+    /// Asks the remotes for sizes, and where they have nothing the copies on this disk. Gives what is
+    /// left.
+    async fn resolve_sizes(
+        &self,
+        keys: &[Key],
+        sources: &Sources,
+    ) -> Result<Vec<Unsized>, BlobError> {
+        let mut left = Vec::new();
+        for failed in self.blobs.resolve_sizes(keys, sources, &|| ()).await? {
+            let is_missing = failed.cause == Cause::Missing;
+            if !is_missing || self.blobs.size_by_check(failed.key, sources).await.is_none() {
+                left.push(failed);
+            }
+        }
+        Ok(left)
     }
 
     /// What is known of a blob's size in bytes.

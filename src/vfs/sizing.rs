@@ -182,9 +182,15 @@ impl Vfs {
         if let Some(error) = self.sizing.trouble(sources) {
             return Err(error);
         }
-        match self.sizing.swept(folder, key) {
+        let asked = match self.sizing.swept(folder, key) {
             (_, Some(failed)) => Err(failed.error(sources)),
             _ => self.blobs.resolve_size(key, sources).await,
+        };
+        match asked {
+            Err(error @ BlobError::Missing(_)) => {
+                self.blobs.size_by_check(key, sources).await.ok_or(error)
+            }
+            asked => asked,
         }
     }
 

@@ -14,6 +14,7 @@ in_both_open_modes! {
     a_snapshot_is_shown_and_the_overlay_is_empty,
     what_is_written_or_cannot_be_recorded_stays,
     a_snapshot_that_is_not_pushed_is_there_after_a_remount,
+    a_folder_with_files_that_are_not_pushed_can_be_listed_with_their_sizes,
 }
 
 impl Writable {
@@ -156,11 +157,29 @@ fn a_snapshot_that_is_not_pushed_is_there_after_a_remount() {
     assert_eq!(writable.changes(), ["added data/more manifest data.dvc"]);
 }
 
+fn a_folder_with_files_that_are_not_pushed_can_be_listed_with_their_sizes() {
+    let writable = Writable::new();
+    for number in 0..4 {
+        fs::write(writable.path(format!("data/new {number}")), noise(number, 100)).unwrap();
+    }
+    writable.snapshot(&[]);
+    let entries = fs::read_dir(writable.path("data")).unwrap();
+    let sizes = entries.map(|entry| {
+        let entry = entry.unwrap();
+        (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().len())
+    });
+    let new: Vec<_> = sizes.filter(|(name, _)| name.starts_with("new")).collect();
+    assert!(new.len() == 4 && new.iter().all(|(_, size)| *size == 100), "{new:?}");
+}
+
 #[test]
 fn dvc_agrees_with_a_snapshot_to_the_byte() {
     let writable = Writable::new();
     change(&writable);
-    let commit = writable.snapshot(&["--dir", "set"]);
+    writable.snapshot(&["--dir", "set"]);
+    // What no remote has yet is replaced.
+    fs::write(writable.path("data/new.bin"), noise(17, 1000)).unwrap();
+    let commit = writable.snapshot(&[]);
     let clone = writable.clone_at(&commit, "clone");
     let git = || writable.sandbox.git(&clone);
     let mut dvc = Dvc::start(&writable.sandbox);
