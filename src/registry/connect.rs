@@ -5,7 +5,7 @@
 //! decides where credentials go or how a server is checked, counts when the user's own
 //! configuration says it, or after a yes.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use parking_lot::RwLock;
 
@@ -199,12 +199,16 @@ pub(super) fn is_set(settings: &RemoteSettings, key: &str, default: bool) -> boo
 }
 
 fn limits(settings: &RemoteSettings) -> RequestLimits {
-    let mut limits = RequestLimits::default();
-    let secs = settings.get("connect_timeout").and_then(|setting| setting.value.parse().ok());
-    if let Some(secs) = secs.filter(|secs| (1..=600).contains(secs)) {
-        limits.connect = std::time::Duration::from_secs(secs);
+    let defaults = RequestLimits::default();
+    let secs = |key| {
+        let secs = settings.get(key).and_then(|setting| setting.value.parse().ok());
+        secs.filter(|secs| (1..=600).contains(secs)).map(Duration::from_secs)
+    };
+    RequestLimits {
+        connect: secs("connect_timeout").unwrap_or(defaults.connect),
+        idle: secs("read_timeout").map_or(defaults.idle, RequestLimits::idle_of),
+        ..defaults
     }
-    limits
 }
 
 /// Whether an endpoint is one of Amazon's own, reached so that nobody can listen.

@@ -5,7 +5,7 @@
 //! again from the byte where it stopped. The entity tag of the first answer pins all later ones,
 //! so that bytes of two contents are never joined.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
@@ -83,6 +83,7 @@ pub(super) async fn get(
         end: wanted.end,
         source: None,
         since_failure: 0,
+        silence: Duration::ZERO,
     };
     download.source = Some(download.fit(answer)?);
     let chunks = stream::try_unfold(download, Download::next).boxed();
@@ -109,6 +110,8 @@ struct Download {
     source: Option<Source>,
     retry: Retry,
     since_failure: u64,
+    /// How long was waited for nothing since there was progress.
+    silence: Duration,
 }
 
 /// An answer being read.
@@ -123,7 +126,8 @@ impl Download {
         if self.position >= self.end {
             return Ok(None);
         }
-        let deadline = self.retry.deadline();
+        let (begun, before) = (Instant::now(), self.silence);
+        let deadline = self.retry.deadline() - before;
         loop {
             match self.advance(deadline).await {
                 Ok(chunk) => return Ok(Some((chunk, self))),
@@ -131,6 +135,8 @@ impl Download {
                     self.source = None;
                     self.since_failure = 0;
                     self.retry.pause(deadline, error).await?;
+                    // The next bytes may be few, and then there is silence again.
+                    self.silence = before + begun.elapsed();
                 }
             }
         }
@@ -169,6 +175,7 @@ impl Download {
         self.since_failure += bytes;
         if self.since_failure >= PROGRESS {
             self.retry.reset();
+            self.silence = Duration::ZERO;
         }
     }
 

@@ -15,7 +15,7 @@ pub struct RequestLimits {
     /// The longest wait for a connection.
     pub connect: Duration,
     /// The longest time without progress, all tries included. A single request is given up after
-    /// a third of it, so that another can be tried.
+    /// half of it, so that another can be tried.
     pub idle: Duration,
     /// How often a request is tried again before its failure is reported.
     pub retries: u32,
@@ -27,7 +27,7 @@ impl Default for RequestLimits {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(5),
-            idle: Duration::from_secs(30),
+            idle: Self::idle_of(Duration::from_secs(30)),
             retries: 5,
             first_delay: Duration::from_millis(100),
         }
@@ -35,9 +35,15 @@ impl Default for RequestLimits {
 }
 
 impl RequestLimits {
+    /// How long to be patient where a program waits for `patience` at most: what the kernel reads
+    /// ahead and gets no answer to, it asks for once more.
+    pub fn idle_of(patience: Duration) -> Duration {
+        patience / 2
+    }
+
     /// How long one request may make no progress.
     pub(super) fn per_request(&self) -> Duration {
-        self.idle / 3
+        self.idle / 2
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// What the system says of credentials that are refused.
-const EACCES: i32 = 13;
+pub(crate) const EACCES: i32 = 13;
 
 /// A size that is checked as a whole before the first byte is served.
 const SMALL: usize = 100 << 10;

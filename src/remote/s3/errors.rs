@@ -106,6 +106,18 @@ pub(super) fn bucket_region<E>(error: &SdkError<E>) -> Option<String> {
     Some(region.trim().to_owned()).filter(|region| !region.is_empty())
 }
 
+/// Whether newer credentials may succeed.
+pub(super) fn has_expired<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+    error.as_service_error().and_then(|error| error.code()).is_some_and(is_of_expiry)
+}
+
+fn is_of_expiry(code: &str) -> bool {
+    matches!(
+        code,
+        "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "RequestExpired"
+    )
+}
+
 /// Checks what the SDK would take for a path or panic on.
 pub(super) fn check_endpoint(url: &str) -> Result<(), String> {
     let is_usable = reqwest::Url::parse(url)
@@ -136,7 +148,7 @@ fn judge_code(code: &str) -> Option<(Cause, &'static str)> {
         | "IllegalLocationConstraintException" => {
             (Cause::Misconfigured, "set `region` to the bucket's region")
         }
-        "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "RequestExpired" => {
+        expired if is_of_expiry(expired) => {
             (Cause::Denied, "get new credentials, for example by `aws sso login`")
         }
         "InvalidAccessKeyId" | "InvalidClientTokenId" | "InvalidToken" | "NotSignedUp" => {

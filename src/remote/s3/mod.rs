@@ -2,7 +2,8 @@
 //!
 //! Nothing happens until the first request: only then are environment and profile read, the
 //! bucket's region found if nobody names it, and credentials looked for. A bucket that turns out
-//! to lie elsewhere is followed there once.
+//! to lie elsewhere is followed there once. Where the server says that credentials have expired,
+//! which it knows better than they do themselves, all of that is done anew.
 
 use std::{ops::Range, sync::Arc};
 
@@ -10,7 +11,7 @@ use async_trait::async_trait;
 use aws_config::Region;
 use aws_sdk_s3::{
     Client,
-    error::SdkError,
+    error::{ProvideErrorMetadata, SdkError},
     operation::{get_object::GetObjectOutput, head_object::HeadObjectOutput},
     primitives::ByteStream,
 };
@@ -18,11 +19,12 @@ use futures_util::{
     StreamExt,
     stream::{self, BoxStream},
 };
+use parking_lot::RwLock;
 use tokio::sync::OnceCell;
 
 use self::{
     client::Clients,
-    errors::{Failure, bucket_region},
+    errors::{Failure, bucket_region, has_expired},
     settings::CustomerKey,
 };
 use super::{
@@ -51,6 +53,12 @@ struct Shared {
     settings: S3Settings,
     url: String,
     customer_key: Option<CustomerKey>,
+    connected: RwLock<Arc<Connected>>,
+}
+
+/// What was read and found for the first request.
+#[derive(Debug, Default)]
+struct Connected {
     clients: OnceCell<Clients>,
     /// For the region that was named or found.
     client: OnceCell<Client>,
@@ -69,9 +77,7 @@ impl S3Remote {
             customer_key: CustomerKey::new(&settings),
             settings,
             url,
-            clients: OnceCell::new(),
-            client: OnceCell::new(),
-            moved: OnceCell::new(),
+            connected: RwLock::default(),
         }))
     }
 
@@ -86,22 +92,26 @@ impl S3Remote {
         }
     }
 
-    async fn clients(&self, action: &str) -> Result<&Clients, RemoteError> {
+    async fn clients<'a>(
+        &self,
+        connected: &'a Connected,
+        action: &str,
+    ) -> Result<&'a Clients, RemoteError> {
         if let Some(url) = self.0.settings.endpoint_url.as_deref() {
             errors::check_endpoint(url).map_err(|reason| {
                 self.error(Cause::Misconfigured, action, reason).with_hint("check `endpointurl`")
             })?;
         }
         let load = || Clients::load(&self.0.settings);
-        self.0.clients.get_or_try_init(load).await.map_err(|reason| {
+        connected.clients.get_or_try_init(load).await.map_err(|reason| {
             self.error(Cause::Misconfigured, action, reason)
                 .with_hint("check `ssl_verify` and AWS_CA_BUNDLE")
         })
     }
 
-    async fn client(&self, action: &str) -> Result<Client, RemoteError> {
-        let clients = self.clients(action).await?;
-        if let Some(client) = self.0.moved.get() {
+    async fn client(&self, connected: &Connected, action: &str) -> Result<Client, RemoteError> {
+        let clients = self.clients(connected, action).await?;
+        if let Some(client) = connected.moved.get() {
             return Ok(client.clone());
         }
         let build = || async {
@@ -111,7 +121,15 @@ impl S3Remote {
             };
             Ok(clients.client(&region))
         };
-        self.0.client.get_or_try_init(build).await.cloned()
+        connected.client.get_or_try_init(build).await.cloned()
+    }
+
+    /// Has later requests look for credentials again, unless another request had that done.
+    fn renew(&self, expired: &Arc<Connected>) {
+        let mut connected = self.0.connected.write();
+        if Arc::ptr_eq(&connected, expired) {
+            *connected = Arc::default();
+        }
     }
 
     /// Asks Amazon where the bucket lies, which it tells to strangers too.
@@ -138,29 +156,48 @@ impl S3Remote {
         }
     }
 
-    /// Sends a request, and once more where the bucket says it lies.
+    /// Sends a request; once more where the bucket says it lies, and once more with credentials
+    /// that are looked for again where these have expired.
     async fn send<T, E, F>(
         &self,
         action: &str,
         request: impl Fn(Client) -> F,
     ) -> Result<Result<T, SdkError<E>>, RemoteError>
     where
+        E: ProvideErrorMetadata,
         F: Future<Output = Result<T, SdkError<E>>>,
     {
-        let client = self.client(action).await?;
+        let connected = self.0.connected.read().clone();
+        match self.send_as(&connected, action, &request).await? {
+            Err(error) if has_expired(&error) => {
+                self.renew(&connected);
+                let renewed = self.0.connected.read().clone();
+                self.send_as(&renewed, action, &request).await
+            }
+            outcome => Ok(outcome),
+        }
+    }
+
+    async fn send_as<T, E, F>(
+        &self,
+        connected: &Connected,
+        action: &str,
+        request: &impl Fn(Client) -> F,
+    ) -> Result<Result<T, SdkError<E>>, RemoteError>
+    where
+        F: Future<Output = Result<T, SdkError<E>>>,
+    {
+        let client = self.client(connected, action).await?;
         let error = match request(client.clone()).await {
             Ok(output) => return Ok(Ok(output)),
             Err(error) => error,
         };
         let here = client.config().region().map(ToString::to_string);
         match bucket_region(&error) {
-            Some(there) if Some(&there) != here.as_ref() && self.0.moved.get().is_none() => {
-                let clients = self.clients(action).await?;
-                let client = self
-                    .0
-                    .moved
-                    .get_or_init(|| async { clients.client(&Region::new(there)) })
-                    .await;
+            Some(there) if Some(&there) != here.as_ref() && connected.moved.get().is_none() => {
+                let clients = self.clients(connected, action).await?;
+                let follow = || async { clients.client(&Region::new(there)) };
+                let client = connected.moved.get_or_init(follow).await;
                 Ok(request(client.clone()).await)
             }
             _ => Ok(Err(error)),
@@ -322,7 +359,7 @@ impl Ranged for S3Remote {
         let output = match self.get_object(key, range.as_ref(), etag, &action).await? {
             Ok(output) => output,
             Err(failure) if failure.status == Some(416) => {
-                let size = self.ask_size(key).await?;
+                let size = Box::pin(self.ask_size(key)).await?;
                 let chunks = stream::empty().boxed();
                 return Ok(Answer { size, range: size..size, etag: None, chunks });
             }

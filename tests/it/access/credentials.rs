@@ -1,6 +1,10 @@
 //! Credentials from every place where AWS tools look for them.
 
-use std::{fs, os::unix::fs::PermissionsExt, process::Command};
+use std::{
+    fs,
+    os::unix::fs::{FileExt, PermissionsExt},
+    process::Command,
+};
 
 use insta::assert_snapshot;
 use serde_json::json;
@@ -8,9 +12,9 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{assert_is_read, configure, read, served};
 use crate::{
-    bad_input::refused,
+    bad_input::{EACCES, refused},
     registry_builder::RegistryBuilder,
-    s3server::{ACCESS_KEY, Options, S3Server, SECRET_KEY},
+    s3server::{ACCESS_KEY, Fault, Options, S3Server, SECRET_KEY},
     support::{Sandbox, WebAnswer, WebServer, noise},
 };
 
@@ -369,6 +373,34 @@ fn that_run_out_are_asked_for_anew_by_a_mount() {
     let asked = service.log().len();
     assert!(fs::read(mount.path("more")).unwrap() == noise(2, 5000));
     assert!(service.log().len() > asked, "the old ones were used");
+}
+
+#[test]
+fn that_the_server_calls_expired_are_looked_for_again_in_mid_read() {
+    const LARGE: usize = 9 << 20;
+    let place = Place::new();
+    let large = place.registry.put(&noise(2, LARGE)).unwrap();
+    place.registry.track_file("large", &large).unwrap();
+    place.registry.commit("Add more", crate::support::DATE).unwrap();
+    let sandbox = &place.sandbox;
+    let credentials = place.home(".aws/credentials", &format!("[default]\n{}", keys()));
+    let mut command = sandbox.dvcfs(["mount", "--foreground", "--rev", "main"]);
+    strip(&mut command);
+    let dir = sandbox.folder("mnt");
+    command.arg(place.registry.repository()).arg(&dir);
+    let mount = crate::support::Mount::start(command, &dir, &sandbox.path("run"));
+    let file = fs::File::open(mount.path("large")).unwrap();
+    let mut bytes = vec![0; LARGE];
+    file.read_exact_at(&mut bytes[..4096], 0).unwrap();
+    // Without a session token, that is, since the file has none yet.
+    place.server.set_rule(|request| {
+        let is_new = request.headers.contains(&"x-amz-security-token".into());
+        (!is_new).then_some(Fault::Status(400, "ExpiredToken"))
+    });
+    assert_eq!(file.read_at(&mut [0], LARGE as u64 - 1).unwrap_err().raw_os_error(), Some(EACCES));
+    fs::write(credentials, format!("[default]\n{}aws_session_token = new\n", keys())).unwrap();
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    assert!(bytes == noise(2, LARGE));
 }
 
 #[test]

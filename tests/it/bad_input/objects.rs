@@ -247,13 +247,15 @@ fn a_copy_that_fails_leaves_nothing_behind() {
 }
 
 /// What goes wrong on the wire only.
-fn faults() -> [Fault; 9] {
+fn faults() -> [Fault; 11] {
     [
         Fault::Cut(1000),
         Fault::Flip(70_000),
         Fault::Longer(9),
+        Fault::Shorter(9),
         Fault::Page,
         Fault::ShiftRange,
+        Fault::IgnoreRange,
         Fault::Status(404, "NoSuchKey"),
         Fault::Status(403, "AccessDenied"),
         Fault::Status(500, "InternalError"),

@@ -203,6 +203,18 @@ async fn silence_before_and_within_a_body_ends_and_is_unreachable() {
 }
 
 #[tokio::test]
+async fn a_body_that_hangs_again_and_again_is_given_up_though_each_answer_brings_a_little() {
+    let (server, _root, good) = simple();
+    let limits =
+        RequestLimits { idle: Duration::from_millis(900), retries: 100, ..good.limits.clone() };
+    let (key, _) = Objects::new().big();
+    server.fail_always(Fault::Hang(1000, Gate::new()));
+    assert_eq!(cause(&S3Remote::new(S3Settings { limits, ..good }), key).await, Cause::Unreachable);
+    // Each is given half of the time.
+    assert!(server.requests("GET") <= 3, "{} requests", server.requests("GET"));
+}
+
+#[tokio::test]
 async fn a_body_that_hangs_is_asked_for_again() {
     let (server, _root, good) = simple();
     let limits = RequestLimits { idle: Duration::from_secs(3), ..good.limits.clone() };

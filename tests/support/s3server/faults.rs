@@ -50,6 +50,8 @@ pub enum Fault {
     Flip(u64),
     /// So many bytes too many come, and the length says so.
     Longer(u64),
+    /// So many bytes too few come, and the length says so.
+    Shorter(u64),
     /// A web page with status 200.
     Page,
     /// The whole object comes whatever range was asked for.
@@ -120,6 +122,7 @@ impl Fault {
                 response.map(|body| body_of(flip(chunks_of(body), at)))
             }
             Self::Longer(by) => longer(response, *by),
+            Self::Shorter(by) => shorter(response, *by),
             Self::ShiftRange => shift_range(response),
             _ => response,
         }
@@ -162,9 +165,20 @@ fn flip(chunks: impl Stream<Item = Chunk>, at: u64) -> impl Stream<Item = Chunk>
     })
 }
 
-fn longer(response: Response<Body>, by: u64) -> Response<Body> {
+fn length_of(response: &Response<Body>) -> u64 {
     let length = response.headers().get(CONTENT_LENGTH).and_then(|text| text.to_str().ok());
-    let length: u64 = length.and_then(|text| text.parse().ok()).unwrap_or(0);
+    length.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+fn shorter(response: Response<Body>, by: u64) -> Response<Body> {
+    let length = length_of(&response).saturating_sub(by);
+    let mut response = response.map(|body| body_of(head(chunks_of(body), length)));
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    response
+}
+
+fn longer(response: Response<Body>, by: u64) -> Response<Body> {
+    let length = length_of(&response);
     let more = stream::iter([Ok(Bytes::from(vec![0; by as usize]))]);
     let mut response = response.map(|body| body_of(chunks_of(body).chain(more)));
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length + by));
