@@ -2,13 +2,16 @@
 
 use std::{
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::{BlobCache, Entry, Item, Key, Room, Shared, lookup::hash_matches, open_regular};
+use super::{
+    BlobCache, Entry, Item, Key, Room, Shared, Victim, layout::SCHEMES, lookup::hash_matches,
+    open_regular, scan::Last,
+};
 
 /// How full a cache is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -74,7 +77,9 @@ impl BlobCache {
     /// With `is_repair` bad blobs of ours are removed; those of others are only reported.
     pub fn check(&self, is_repair: bool, progress: &(dyn Fn(u64) + Sync)) -> CheckReport {
         let mut keys = Vec::new();
-        self.shared.walk_blobs(|key, _| keys.push(key));
+        for scheme in SCHEMES {
+            self.shared.walk_blobs(scheme, |key, _| keys.push(key));
+        }
         let next = Mutex::new(keys.into_iter());
         let report = Mutex::new(CheckReport::default());
         let workers = thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -92,14 +97,15 @@ impl BlobCache {
         report
     }
 
-    /// Evicts blobs of ours, those used longest ago first, until the target is met; returns the
-    /// bytes freed. Blobs in use go too when everything is to go.
-    pub fn gc(&self, target: GcTarget) -> u64 {
+    /// Evicts blobs of ours but for those `kept`, those used longest ago first, until the target is
+    /// met; returns the bytes freed.
+    pub fn gc<'a>(&self, target: GcTarget, kept: impl IntoIterator<Item = &'a Key>) -> u64 {
         let shared = &self.shared;
-        shared.scan_if_older_than(Duration::ZERO);
+        let _pins: Vec<_> = kept.into_iter().map(|key| shared.view.pin(*key, 0)).collect();
+        self.look_around();
         match target {
             GcTarget::Bytes(bytes) => {
-                shared.evict(shared.usage.total().saturating_sub(bytes), true, Room::Wanted)
+                shared.evict(shared.usage.total().saturating_sub(bytes), Room::Wanted)
             }
             GcTarget::UnusedSince(since) => {
                 let secs = since.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -111,6 +117,12 @@ impl BlobCache {
 }
 
 impl BlobCache {
+    /// Finds out what is in the directory unless that was done lately, so that room can be made of
+    /// all of it. Waits for the disk.
+    pub fn look_around(&self) {
+        self.shared.scan_if(Last::is_old);
+    }
+
     /// How many bytes our blobs may take.
     pub fn max_bytes(&self) -> u64 {
         self.shared.max_bytes
@@ -119,9 +131,10 @@ impl BlobCache {
     /// Evicts one blob of ours, used or not; returns the bytes freed.
     pub fn evict(&self, key: &Key) -> u64 {
         let shared = &self.shared;
+        let item = Item::Blob(*key);
+        shared.view.forget(&item);
         let entry = Entry { bytes: 0, used_secs: i64::MAX };
-        shared.view.forget(&Item::Blob(*key));
-        shared.evict_item(Item::Blob(*key), entry)
+        shared.evict_item(Victim { item, entry, counted_by: None })
     }
 }
 
@@ -156,9 +169,9 @@ impl Shared {
     fn evict_each(&self, is_victim: impl Fn(&Entry) -> bool) -> u64 {
         let mut freed = 0;
         self.walk(|item: Item, entry| {
-            if is_victim(&entry) {
+            if is_victim(&entry) && !self.view.is_in_use(&item) {
                 self.view.forget(&item);
-                freed += self.evict_item(item, entry);
+                freed += self.evict_item(Victim { item, entry, counted_by: None });
             }
         });
         freed

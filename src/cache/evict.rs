@@ -6,10 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{CacheError, Entry, Item, Key, Shared, now_secs, usage::lock_patiently};
-
-/// How old the last scan must be before running out of victims causes another.
-const RESCAN: Duration = Duration::from_mins(1);
+use super::{CacheError, Entry, Item, Key, Shared, Victim, now_secs, usage::lock_patiently};
 
 /// What was used so lately makes no room for what nobody has asked for.
 const LATELY: Duration = Duration::from_mins(10);
@@ -51,7 +48,9 @@ impl Shared {
         if total <= self.max_bytes && self.lacking_free(bytes) == 0 || self.make_room(bytes, room) {
             return Ok(());
         }
-        self.release(bytes);
+        if let Err(error) = self.usage.cancel(bytes) {
+            tracing::debug!(%error, "cache use not counted");
+        }
         Err(full())
     }
 
@@ -69,10 +68,9 @@ impl Shared {
             OpenOptions::new().create(true).append(true).open(self.layout.own().join("evict"));
         let _guard = lock.inspect(lock_patiently);
         let excess = self.usage.total().saturating_sub(self.max_bytes);
-        let is_within = self.evict(excess, true, room) >= excess;
+        let is_within = self.evict(excess, room) >= excess;
         let lacking = self.lacking_free(bytes);
-        // Evicting a blob in use frees no disk space before it is closed.
-        is_within && self.evict(lacking, false, room) >= lacking
+        is_within && self.evict(lacking, room) >= lacking
     }
 
     /// How many bytes must go so that the disk keeps its minimum after `bytes` more.
@@ -86,13 +84,16 @@ impl Shared {
         Some(found.f_bavail.saturating_mul(found.f_frsize))
     }
 
-    /// Evicts until `bytes` are gone or nothing is left to evict; returns how many are gone.
-    pub(super) fn evict(&self, bytes: u64, may_be_used: bool, room: Room) -> u64 {
+    /// Evicts until `bytes` are gone or all that is left is in use; returns how many are gone.
+    pub(super) fn evict(&self, bytes: u64, room: Room) -> u64 {
         let mut freed = 0;
         while freed < bytes {
-            match self.view.take_victim(may_be_used, room.unused_since()) {
-                Some((item, entry)) => freed += self.evict_item(item, entry),
-                None if self.scan_if_older_than(RESCAN) => {}
+            let steps = self.scans.steps();
+            match self.view.take_victim(room.unused_since()) {
+                Some(victim) => freed += self.evict_item(victim),
+                // Whoever may want it later must not wait for a scan: somebody may come to want it
+                // meanwhile.
+                None if room == Room::Wanted && self.find_more_than(steps) => {}
                 None => break,
             }
         }
@@ -101,13 +102,17 @@ impl Shared {
 
     /// Evicts one item; returns the bytes that went, which are none when it is gone already, is no
     /// longer ours, or was used by another process since.
-    pub(super) fn evict_item(&self, item: Item, entry: Entry) -> u64 {
+    pub(super) fn evict_item(&self, victim: Victim) -> u64 {
+        let Victim { item, entry, counted_by } = victim;
         let freed = match item {
             Item::Blob(key) => self.evict_blob(&key, entry),
             Item::Partial(key) => self.evict_partial(&key, entry),
         };
         if freed > 0 {
             self.release(freed);
+            if let Some(scan) = counted_by {
+                self.scans.note_gone(scan, freed);
+            }
             self.stats.evictions.add(1);
         }
         freed

@@ -32,23 +32,39 @@ pub(super) fn mark_secs(digest: &Digest) -> i64 {
 pub(super) enum Standing {
     /// Ours, checked and synced.
     Stamped,
-    /// Ours, checked, but a power cut may have taken its bytes.
+    /// Ours, checked once, but a power cut may have taken its bytes, or somebody meant to change
+    /// them.
     Marked,
     /// Put there or changed by somebody else: never trusted unchecked, never removed.
     Foreign,
 }
 
-/// Decides by times and owner; a stamp counts only on files of ours or of root's.
+/// Decides by times, owner and mode; a stamp counts only on files of ours or of root's, and no
+/// longer once somebody has made the file writable.
 pub(super) fn standing(key: &Key, file: &Metadata, user: u32) -> Standing {
     if !file.is_file() || (file.uid() != user && file.uid() != 0) || file.mtime_nsec() != 0 {
         return Standing::Foreign;
     }
     match file.mtime() {
-        secs if secs == stamp_secs(&key.digest) => Standing::Stamped,
+        secs if secs == stamp_secs(&key.digest) => {
+            if is_writable(file) {
+                Standing::Marked
+            } else {
+                Standing::Stamped
+            }
+        }
         secs if secs == mark_secs(&key.digest) => Standing::Marked,
         _ => Standing::Foreign,
     }
 }
+
+/// Whether its mode lets anybody write to the file.
+pub(super) fn is_writable(file: &Metadata) -> bool {
+    file.mode() & 0o222 != 0
+}
+
+/// Each scheme has a layout of its own.
+pub(super) const SCHEMES: [Scheme; 2] = [Scheme::Md5, Scheme::Dos2Unix];
 
 /// The places in one cache directory.
 #[derive(Debug)]
@@ -79,16 +95,14 @@ impl Layout {
         self.partials().join(partial_name(key) + ".map")
     }
 
-    /// The folders that hold blobs, with the scheme of those in each.
-    pub(super) fn shards(&self) -> impl Iterator<Item = (Scheme, u8, PathBuf)> + '_ {
-        [Scheme::Md5, Scheme::Dos2Unix].into_iter().flat_map(move |scheme| {
-            (0..=255).map(move |first| {
-                let below = match scheme {
-                    Scheme::Md5 => format!("files/md5/{first:02x}"),
-                    Scheme::Dos2Unix => format!("{first:02x}"),
-                };
-                (scheme, first, self.root.join(below))
-            })
+    /// The folders that hold the blobs of a scheme, by the first byte of their hashes.
+    pub(super) fn shards(&self, scheme: Scheme) -> impl Iterator<Item = (u8, PathBuf)> + '_ {
+        (0..=255).map(move |first| {
+            let below = match scheme {
+                Scheme::Md5 => format!("files/md5/{first:02x}"),
+                Scheme::Dos2Unix => format!("{first:02x}"),
+            };
+            (first, self.root.join(below))
         })
     }
 }
@@ -138,7 +152,7 @@ mod tests {
                 assert_eq!(parse_blob_name(scheme, 0xa7, name), Some(key));
                 let data = layout.partial_data(&key);
                 assert_eq!(parse_partial_name(Path::new(data.file_name().unwrap())), Some(key));
-                assert!(layout.shards().any(|(_, _, dir)| dir == blob.parent().unwrap()));
+                assert!(layout.shards(scheme).any(|(_, dir)| dir == blob.parent().unwrap()));
             }
         }
         assert_eq!(parse_blob_name(Scheme::Md5, 0, Path::new("x.tmp")), None);

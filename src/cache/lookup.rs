@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    BlobCache, CachedBlob, Entry, Item, Key, Layout, RECENCY, Shared,
+    BlobCache, CachedBlob, Item, Key, Layout, RECENCY, Shared,
     layout::{Standing, stamp_secs, standing},
     now_secs, open_regular, read_full_at,
     seen::Fingerprint,
@@ -89,18 +89,16 @@ impl BlobCache {
     }
 
     fn hit(&self, place: usize, key: &Key, file: File, found: &Metadata) -> CachedBlob {
-        let view = &self.shared.view;
         let is_evictable = place == 0 && self.shared.is_ours(key, found);
         if is_evictable {
             let now = now_secs();
-            view.touch(Item::Blob(*key), Entry { bytes: found.size(), used_secs: now });
             if now - found.atime() >= RECENCY.as_secs() as i64
                 && let Err(error) = set_times(&file, Some(now), None)
             {
                 tracing::debug!(%key, %error, "use not noted on disk");
             }
         }
-        let pin = is_evictable.then(|| view.pin(*key));
+        let pin = is_evictable.then(|| self.shared.view.pin(*key, found.size()));
         CachedBlob {
             file: Arc::new(file),
             size: found.size(),

@@ -11,11 +11,15 @@
 //!    mode is 0644, so that DVC would hash it. A crash may still take its bytes, hence the next
 //!    process checks it again.
 //! 2. The syncer ([`sync`]) puts its data on disk, then gives it its *stamp* and mode 0444, which
-//!    DVC takes as "trust without hashing". Stamped files are served as they are.
+//!    DVC takes as "trust without hashing". Stamped files are served as they are, until somebody
+//!    makes them writable.
 //! 3. Everything else is somebody else's: hashed once, remembered ([`seen`]), never changed, never
 //!    evicted, and replaced only by the rename of a checked blob over it.
 //!
-//! Stamped and marked files count towards the limits and are evicted, least recently used first.
+//! Stamped and marked files count towards the limits and are evicted, least recently used first,
+//! and never while this process uses them: where all that is left is in use there is no room. One
+//! scan at the start finds out what there is ([`scan`]); whoever needs room before it has ended
+//! takes the oldest of what was found so far. After that a blob costs no look at others.
 
 use std::{
     fs::{self, File, Metadata, OpenOptions, Permissions},
@@ -30,7 +34,6 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use parking_lot::Mutex;
 use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_OMIT, futimens};
 
 use crate::{atomic, id::Key, stats::Stats};
@@ -57,11 +60,12 @@ pub use lookup::{Lookup, Unchecked};
 pub use partial::Partial;
 
 use layout::{Layout, mark_secs, standing};
+use scan::Scans;
 use seen::Seen;
 use sync::Syncer;
 use usage::Usage;
 pub use view::Pin;
-use view::{Entry, Item, View};
+use view::{Entry, Item, Victim, View};
 
 /// How often the access time of a file of ours is brought up to date.
 const RECENCY: Duration = Duration::from_hours(1);
@@ -101,11 +105,11 @@ struct Shared {
     stats: Arc<Stats>,
     /// Whether the last use of the disk failed, so that trouble is logged once.
     is_failing: AtomicBool,
-    last_scan: Mutex<Option<std::time::Instant>>,
+    scans: Scans,
 }
 
-/// An open, whole, checked file. Not evicted before others while it lives, and readable even when
-/// it was.
+/// An open, whole, checked file. This process does not evict it while it lives, and it is readable
+/// even where another one did.
 #[derive(Debug)]
 pub struct CachedBlob {
     file: Arc<File>,
@@ -158,14 +162,7 @@ impl CachedBlob {
         }
     }
 
-    /// Notes that the blob is used, so that others are evicted before it.
-    pub fn note_use(&self) {
-        if let Some(pin) = &self.pin {
-            pin.note_use(self.size);
-        }
-    }
-
-    /// Keeps the blob from being evicted before others, without an open file.
+    /// Keeps the blob from being evicted, without an open file.
     pub fn pin(&self) -> Option<Pin> {
         self.pin.as_ref().map(Pin::again)
     }
@@ -196,13 +193,15 @@ impl BlobCache {
             seen: Seen::open(&options.seen),
             stats,
             is_failing: AtomicBool::new(false),
-            last_scan: Mutex::default(),
+            scans: Scans::default(),
         });
         let syncer = Arc::new(Syncer::start(shared.clone()));
+        shared.scans.begin_if(|_| false);
         let scanned = shared.clone();
         let thread = std::thread::Builder::new().name("dvcfs-scan".into());
-        if let Err(error) = thread.spawn(move || scanned.scan_if_older_than(Duration::MAX)) {
-            tracing::warn!(%error, "cache is scanned when room is needed");
+        if let Err(error) = thread.spawn(move || scanned.scan()) {
+            tracing::warn!(%error, "cache is not scanned before room is needed");
+            shared.scans.end();
         }
         Self { shared, syncer }
     }
@@ -248,10 +247,9 @@ impl BlobCache {
     }
 
     fn admitted(&self, key: &Key, file: Arc<File>, size: u64) -> CachedBlob {
-        let view = &self.shared.view;
-        view.touch(Item::Blob(*key), Entry { bytes: size, used_secs: now_secs() });
+        let pin = self.shared.view.pin(*key, size);
         self.syncer.enqueue(key);
-        CachedBlob::new(key, file, size, Some(view.pin(*key)))
+        CachedBlob::new(key, file, size, Some(pin))
     }
 }
 
@@ -304,7 +302,7 @@ impl Shared {
         };
         match write() {
             Err(error) if error.is_disk_full() => {
-                self.evict(content.len() as u64, false, room);
+                self.evict(content.len() as u64, room);
                 write()
             }
             other => other,

@@ -167,7 +167,7 @@ impl Partial {
             let write = || write_all_at(&self.data, pieces, first * BLOCK).map_err(io);
             match write() {
                 Err(error) if error.is_disk_full() => {
-                    self.shared.evict(bytes, false, room);
+                    self.shared.evict(bytes, room);
                     write()
                 }
                 other => other,

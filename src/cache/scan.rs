@@ -1,22 +1,34 @@
 //! Finds out what is in the cache directory.
 
 use std::{
-    collections::BinaryHeap,
     fs::{self, DirEntry, Metadata},
     os::unix::fs::MetadataExt as _,
     path::Path,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
+
+use parking_lot::{Condvar, Mutex};
 
 use super::{
     Entry, Item, Key, Shared,
-    layout::{parse_blob_name, parse_partial_name},
+    layout::{SCHEMES, parse_blob_name, parse_partial_name},
     now_secs,
-    view::CAPACITY,
 };
+use crate::id::Scheme;
 
 /// A temporary that is older than this belongs to nobody.
 const ABANDONED_SECS: i64 = 3600;
+
+/// How long after a scan another is made, at the soonest and, however long a scan takes, at the
+/// latest.
+const RESCAN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+
+/// A file is created this long after its bytes were counted, at the latest.
+const UNDER_WAY: Duration = Duration::from_secs(1);
+
+/// What is found is told in batches of so many, since hashes lie anywhere and so the oldest of many
+/// are old; or when one of the two layouts is done.
+const BATCH: usize = 1024;
 
 /// What a scan found.
 #[derive(Debug, Default)]
@@ -27,51 +39,162 @@ pub(super) struct Found {
     pub(super) foreign: (u64, u64),
 }
 
-/// The items used longest ago, as many as the view holds.
-#[derive(Default)]
-struct Oldest(BinaryHeap<(i64, Item, u64)>);
+impl Found {
+    /// Counts a blob; gives what is to be known of one of ours.
+    fn count(&mut self, shared: &Shared, key: &Key, file: &Metadata) -> Option<Entry> {
+        let is_ours = shared.is_ours(key, file);
+        let count = if is_ours { &mut self.ours } else { &mut self.foreign };
+        count.0 += file.size();
+        count.1 += 1;
+        is_ours.then(|| Entry { bytes: file.size(), used_secs: file.atime() })
+    }
+}
 
-impl Oldest {
-    fn offer(&mut self, item: Item, entry: Entry) {
-        self.0.push((entry.used_secs, item, entry.bytes));
-        if self.0.len() > CAPACITY {
-            self.0.pop();
+/// Scans of the directory, of which one is made at a time.
+#[derive(Debug, Default)]
+pub(super) struct Scans {
+    progress: Mutex<Progress>,
+    advanced: Condvar,
+    /// The number of the last scan, and the bytes that it had counted and that were evicted since.
+    gone: Mutex<(u64, u64)>,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    is_running: bool,
+    began: Option<Instant>,
+    /// Counts batches of what was found, and ends.
+    steps: u64,
+    last: Option<Last>,
+}
+
+/// The last scan that has ended.
+#[derive(Debug)]
+pub(super) struct Last {
+    ended: Instant,
+    took: Duration,
+}
+
+impl Last {
+    /// Whether another would not be too much: together they take a twentieth of the time at most.
+    pub(super) fn is_old(&self) -> bool {
+        self.ended.elapsed() >= (self.took * 20).clamp(RESCAN.0, RESCAN.1)
+    }
+}
+
+impl Scans {
+    /// Begins a scan if there was none or another `is_due`. One that is under way is waited for, so
+    /// that whoever needs its result starts no other; only threads that may block come here.
+    pub(super) fn begin_if(&self, is_due: impl FnOnce(&Last) -> bool) -> bool {
+        let mut progress = self.progress.lock();
+        while progress.is_running {
+            self.advanced.wait(&mut progress);
         }
+        if progress.last.as_ref().is_some_and(|last| !is_due(last)) {
+            return false;
+        }
+        progress.is_running = true;
+        progress.began = Some(Instant::now());
+        true
     }
 
-    fn newest_first(self) -> impl Iterator<Item = (Item, Entry)> {
-        let sorted = self.0.into_sorted_vec().into_iter().rev();
-        sorted.map(|(used_secs, item, bytes)| (item, Entry { bytes, used_secs }))
+    pub(super) fn end(&self) {
+        let mut progress = self.progress.lock();
+        let took = progress.began.map_or(Duration::ZERO, |began| began.elapsed());
+        progress.last = Some(Last { ended: Instant::now(), took });
+        progress.is_running = false;
+        progress.steps += 1;
+        self.advanced.notify_all();
+    }
+
+    pub(super) fn advance(&self) {
+        self.progress.lock().steps += 1;
+        self.advanced.notify_all();
+    }
+
+    /// How much all scans have done so far.
+    pub(super) fn steps(&self) -> u64 {
+        self.progress.lock().steps
+    }
+
+    /// Waits until more is done than `steps`, as long as a scan is under way; whether it was.
+    fn has_done_more_than(&self, steps: u64) -> bool {
+        let mut progress = self.progress.lock();
+        while progress.is_running && progress.steps == steps {
+            self.advanced.wait(&mut progress);
+        }
+        progress.steps > steps
+    }
+
+    /// Notes that so many bytes were evicted that a scan has counted.
+    pub(super) fn note_gone(&self, scan: u64, bytes: u64) {
+        let mut gone = self.gone.lock();
+        if gone.0 == scan {
+            gone.1 += bytes;
+        }
+    }
+}
+
+/// Ends a scan, however it ends.
+struct Ending<'a>(&'a Scans);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
 impl Shared {
-    /// Scans unless the last scan is younger than `age`; true when it scanned.
-    ///
-    /// The lock is held while it reads the disk on purpose: whoever needs the result waits for the
-    /// scan that is under way instead of starting another. Only threads that may block come here.
-    pub(super) fn scan_if_older_than(&self, age: Duration) -> bool {
-        let mut last = self.last_scan.lock();
-        if last.is_some_and(|last| last.elapsed() < age) {
-            return false;
+    /// Scans if that was never done or `is_due` again; true when it scanned.
+    pub(super) fn scan_if(&self, is_due: impl FnOnce(&Last) -> bool) -> bool {
+        let is_wanted = self.scans.begin_if(is_due);
+        if is_wanted {
+            self.scan();
         }
-        self.rescan();
-        *last = Some(Instant::now());
-        true
+        is_wanted
     }
 
-    /// Corrects the shared counter and fills the view.
-    fn rescan(&self) {
-        let before = self.usage.total();
-        let mut oldest = Oldest::default();
-        let found = self.walk(|item, entry| oldest.offer(item, entry));
+    /// Finds more than there was after so many steps: waits for a scan that is under way to come
+    /// across something, else scans unless that was done lately.
+    pub(super) fn find_more_than(&self, steps: u64) -> bool {
+        self.scans.has_done_more_than(steps) || self.scan_if(Last::is_old)
+    }
+
+    /// Makes the scan that was begun: corrects the shared counter and fills the view.
+    pub(super) fn scan(&self) {
+        let _ending = Ending(&self.scans);
+        let (began, before) = (SystemTime::now(), self.usage.read());
+        self.stats.cache_scans.add(1);
+        *self.scans.gone.lock() = (self.view.begin_scan(), 0);
+        let (mut found, mut young) = (Found::default(), 0);
+        let mut batch = Vec::with_capacity(BATCH);
+        let tell = |batch: &mut Vec<_>| {
+            self.view.add_found(batch.drain(..));
+            self.scans.advance();
+        };
+        for scheme in SCHEMES {
+            self.walk_blobs(scheme, |key, metadata| {
+                let Some(entry) = found.count(self, &key, metadata) else { return };
+                if metadata.created().is_ok_and(|created| created > began + UNDER_WAY) {
+                    young += entry.bytes;
+                }
+                batch.push((Item::Blob(key), entry));
+                if batch.len() == BATCH {
+                    tell(&mut batch);
+                }
+            });
+            tell(&mut batch);
+        }
+        self.walk_partials(&mut found, |item, entry| batch.push((item, entry)));
+        tell(&mut batch);
         self.remove_abandoned();
-        self.view.extend(oldest.newest_first());
         if self.require_ours().is_ok() && self.layout.root.is_dir() {
-            // What was admitted meanwhile may be counted twice, which the next scan corrects.
-            let counted = self
-                .usage
-                .change(|total| found.ours.0.saturating_add(total.saturating_sub(before)));
+            let (_, gone) = *self.scans.gone.lock();
+            let left = found.ours.0.saturating_sub(young).saturating_sub(gone);
+            // What others evicted meanwhile may still be counted, and what came in the beginning may
+            // be counted twice; the next scan corrects that.
+            let counted =
+                self.usage.change(|now| left + now.admitted.wrapping_sub(before.admitted));
             if let Err(error) = counted {
                 tracing::debug!(%error, "cache use not counted");
             }
@@ -81,34 +204,35 @@ impl Shared {
     /// Gives every evictable item to `each` and counts everything.
     pub(super) fn walk(&self, mut each: impl FnMut(Item, Entry)) -> Found {
         let mut found = Found::default();
-        self.walk_blobs(|key, metadata| {
-            let is_ours = self.is_ours(&key, metadata);
-            let count = if is_ours { &mut found.ours } else { &mut found.foreign };
-            count.0 += metadata.size();
-            count.1 += 1;
-            if is_ours {
-                let entry = Entry { bytes: metadata.size(), used_secs: metadata.atime() };
-                each(Item::Blob(key), entry);
-            }
-        });
-        for (file, metadata) in files_of(&self.layout.partials()) {
-            let bytes = metadata.blocks() * 512;
-            found.ours.0 += bytes;
-            if let Some(key) = parse_partial_name(Path::new(&file.file_name())) {
-                each(Item::Partial(key), Entry { bytes, used_secs: metadata.mtime() });
-            }
+        for scheme in SCHEMES {
+            self.walk_blobs(scheme, |key, metadata| {
+                if let Some(entry) = found.count(self, &key, metadata) {
+                    each(Item::Blob(key), entry);
+                }
+            });
         }
+        self.walk_partials(&mut found, each);
         found
     }
 
-    /// Gives every file under a blob's name to `each`.
-    pub(super) fn walk_blobs(&self, mut each: impl FnMut(Key, &Metadata)) {
-        for (scheme, first, shard) in self.layout.shards() {
+    /// Gives every file under a name of a blob of one scheme to `each`.
+    pub(super) fn walk_blobs(&self, scheme: Scheme, mut each: impl FnMut(Key, &Metadata)) {
+        for (first, shard) in self.layout.shards(scheme) {
             for (file, metadata) in files_of(&shard) {
                 let key = parse_blob_name(scheme, first, Path::new(&file.file_name()));
                 if let Some(key) = key {
                     each(key, &metadata);
                 }
+            }
+        }
+    }
+
+    fn walk_partials(&self, found: &mut Found, mut each: impl FnMut(Item, Entry)) {
+        for (file, metadata) in files_of(&self.layout.partials()) {
+            let bytes = metadata.blocks() * 512;
+            found.ours.0 += bytes;
+            if let Some(key) = parse_partial_name(Path::new(&file.file_name())) {
+                each(Item::Partial(key), Entry { bytes, used_secs: metadata.mtime() });
             }
         }
     }

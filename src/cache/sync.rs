@@ -22,8 +22,10 @@ use parking_lot::Mutex;
 
 use super::{
     Key, Shared,
-    layout::{Standing, stamp_secs, standing},
-    open_regular, set_times,
+    layout::{Standing, is_writable, stamp_secs, standing},
+    open_regular,
+    seen::Fingerprint,
+    set_times,
 };
 
 /// Blobs that may wait.
@@ -179,5 +181,11 @@ fn stamp(shared: &Shared, key: &Key, file: &File) -> io::Result<()> {
         return Ok(());
     }
     set_times(file, None, Some(stamp_secs(&key.digest)))?;
-    file.set_permissions(Permissions::from_mode(0o444))
+    file.set_permissions(Permissions::from_mode(0o444))?;
+    let stamped = file.metadata()?;
+    if is_writable(&stamped) {
+        // The disk knows no modes.
+        shared.seen.remember(Fingerprint::of(key, &stamped), true);
+    }
+    Ok(())
 }

@@ -37,7 +37,7 @@ impl Dir {
         let options = Options { max_bytes, ..self.options() };
         let cache = BlobCache::open(options, self.stats.clone());
         // Waits for the first scan, which would otherwise meet the test half-way.
-        cache.shared.scan_if_older_than(Duration::MAX);
+        cache.shared.scan_if(|_| false);
         cache
     }
 
@@ -163,6 +163,25 @@ fn a_stamped_file_that_was_truncated_overwritten_or_touched_is_checked_again() {
 }
 
 #[test]
+fn a_stamped_file_that_somebody_has_made_writable_is_checked_again() {
+    let dir = Dir::new();
+    let key = key_of(b"hello");
+    let cache = dir.cache();
+    drop(cache.admit(&key, b"hello", Room::Wanted).unwrap());
+    cache.flush();
+    let path = dir.path(&key);
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    drop(unchecked(&cache, &key, None).check().unwrap());
+    cache.flush();
+    assert!(hit(&cache, &key).is_some() && mode(&path) == 0o444);
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    fs::write(&path, b"hullo").unwrap();
+    set_mtime(&path, stamp_secs(&key.digest));
+    assert!(unchecked(&cache, &key, None).check().is_none());
+    assert!(is_missing(&cache, &key));
+}
+
+#[test]
 fn a_stamp_on_a_file_of_the_wrong_size_does_not_count() {
     let dir = Dir::new();
     let cache = dir.cache();
@@ -234,7 +253,7 @@ fn links_pipes_and_folders_are_no_blobs() {
 }
 
 #[test]
-fn the_least_recently_used_goes_first_and_those_in_use_last() {
+fn the_least_recently_used_goes_first_and_those_in_use_never() {
     let dir = Dir::new();
     let cache = dir.limited(300);
     let blobs: Vec<Vec<u8>> = (0..5).map(|n| vec![n; 100]).collect();
@@ -251,10 +270,83 @@ fn the_least_recently_used_goes_first_and_those_in_use_last() {
     assert_eq!(dir.stats.evictions.value(), 2);
 
     let held: Vec<CachedBlob> = [3, 4].map(|n| hit(&cache, &keys[n]).unwrap()).into();
-    drop(cache.admit(&keys[1], &blobs[1], Room::Wanted).unwrap());
+    let refused = cache.admit(&keys[1], &blobs[1], Room::Wanted);
+    assert!(matches!(refused, Err(CacheError::Full { .. })));
     assert_eq!(cache.info().blobs, 3);
-    assert_eq!(read(&pinned), blobs[0]);
-    assert_eq!(read(&held[0]), blobs[3]);
+    drop((pinned, held));
+    drop(cache.admit(&keys[1], &blobs[1], Room::Wanted).unwrap());
+    assert!(is_missing(&cache, &keys[0]));
+}
+
+#[test]
+fn a_working_set_larger_than_the_cache_keeps_its_limit_at_the_cost_of_one_scan() {
+    const SIZE: usize = 100;
+    let dir = Dir::new();
+    let limit = 50 * SIZE as u64;
+    let cache = dir.limited(limit);
+    let blob = |n: u32| n.to_le_bytes().repeat(SIZE / 4);
+    let first = cache.admit(&key_of(&blob(0)), &blob(0), Room::Wanted).unwrap();
+    for round in 0..3 {
+        for n in 1..200 {
+            let (key, content) = (key_of(&blob(n)), blob(n));
+            let opened = hit(&cache, &key);
+            let blob = opened.unwrap_or_else(|| cache.admit(&key, &content, Room::Wanted).unwrap());
+            assert_eq!(read(&blob), content);
+            assert!(cache.shared.usage.total() <= limit, "{round} {n}");
+        }
+        assert!(cache.info().bytes <= limit);
+    }
+    assert!(hit(&cache, &key_of(&blob(0))).is_some(), "what is read was evicted");
+    drop(first);
+    // Each that came made another go, but for those that found the cache empty.
+    assert_eq!(dir.stats.evictions.value(), 3 * 199 - 49);
+    assert_eq!(dir.stats.cache_scans.value(), 1);
+    assert_eq!(dir.stats.cache_failures.value(), 0);
+}
+
+#[test]
+fn room_is_made_of_what_a_scan_has_found_before_it_ends() {
+    let dir = Dir::new();
+    let blobs: Vec<Vec<u8>> = (0..4).map(|n| vec![n; 100]).collect();
+    let keys: Vec<Key> = blobs.iter().map(|blob| key_of(blob)).collect();
+    let earlier = dir.limited(300);
+    for n in 0..3 {
+        drop(earlier.admit(&keys[n], &blobs[n], Room::Wanted).unwrap());
+    }
+    drop(earlier);
+    let cache = dir.limited(300);
+    let shared = &cache.shared;
+    // As a scan does it that goes on for a while.
+    assert!(shared.scans.begin_if(|_| true));
+    shared.view.begin_scan();
+    std::thread::scope(|scope| {
+        let admitted = scope.spawn(|| cache.admit(&keys[3], &blobs[3], Room::Wanted).is_ok());
+        let used_secs = fs::metadata(dir.path(&keys[1])).unwrap().atime();
+        shared.view.add_found([(Item::Blob(keys[1]), Entry { bytes: 100, used_secs })]);
+        shared.scans.advance();
+        assert!(admitted.join().unwrap());
+    });
+    assert!(is_missing(&cache, &keys[1]));
+    assert!(hit(&cache, &keys[0]).is_some() && hit(&cache, &keys[3]).is_some());
+    shared.scans.end();
+    assert_eq!(shared.usage.total(), 300);
+}
+
+#[test]
+fn who_may_want_a_blob_later_waits_for_no_scan_and_leaves_nothing_counted() {
+    let dir = Dir::new();
+    let earlier = dir.limited(100);
+    drop(earlier.admit(&key_of(&[1; 100]), &[1; 100], Room::Wanted).unwrap());
+    drop(earlier);
+    let cache = dir.limited(100);
+    let shared = &cache.shared;
+    assert!(shared.scans.begin_if(|_| true));
+    shared.view.begin_scan();
+    let before = shared.usage.read();
+    let refused = cache.admit(&key_of(&[2; 50]), &[2; 50], Room::Spare);
+    assert!(matches!(refused, Err(CacheError::NoneToSpare { .. })));
+    assert_eq!(shared.usage.read(), before);
+    shared.scans.end();
 }
 
 #[test]
@@ -265,7 +357,7 @@ fn foreign_files_are_never_evicted_nor_counted() {
     for n in 0..4 {
         drop(cache.admit(&key_of(&[n; 100]), &[n; 100], Room::Wanted).unwrap());
     }
-    cache.gc(GcTarget::Everything);
+    cache.gc(GcTarget::Everything, &[]);
     assert!(foreign.exists());
     let info = cache.info();
     assert_eq!((info.bytes, info.blobs, info.foreign_bytes, info.foreign_blobs), (0, 0, 8, 1));
@@ -387,7 +479,7 @@ fn a_restart_evicts_by_the_access_times_that_the_last_life_left() {
         set_times(&File::open(dir.path(key)).unwrap(), Some(now_secs() - age), None).unwrap();
     }
     let second = dir.limited(300);
-    second.shared.scan_if_older_than(Duration::ZERO);
+    second.shared.scan_if(|_| true);
     drop(second.admit(&key_of(&[9; 150]), &[9; 150], Room::Wanted).unwrap());
     let left: Vec<bool> = keys.iter().map(|key| dir.path(key).exists()).collect();
     assert_eq!(left, [true, false, false]);
@@ -399,7 +491,7 @@ fn a_drifted_counter_is_corrected_by_a_scan() {
     let cache = dir.cache();
     drop(cache.admit(&key_of(&[1; 100]), &[1; 100], Room::Wanted).unwrap());
     cache.shared.usage.change(|_| 77_777).unwrap();
-    cache.shared.scan_if_older_than(Duration::ZERO);
+    cache.shared.scan_if(|_| true);
     assert_eq!(cache.shared.usage.total(), 100);
 }
 
@@ -508,10 +600,32 @@ fn gc_reaches_its_size_or_age() {
         drop(cache.admit(&key_of(&[n; 100]), &[n; 100], Room::Wanted).unwrap());
     }
     cache.flush();
-    assert_eq!(cache.gc(GcTarget::Bytes(250)), 200);
+    assert_eq!(cache.gc(GcTarget::Bytes(250), &[]), 200);
     assert_eq!(cache.info().blobs, 2);
-    assert_eq!(cache.gc(GcTarget::UnusedSince(UNIX_EPOCH)), 0);
+    assert_eq!(cache.gc(GcTarget::UnusedSince(UNIX_EPOCH), &[]), 0);
     let later = SystemTime::now() + Duration::from_secs(10);
-    assert_eq!(cache.gc(GcTarget::UnusedSince(later)), 200);
+    assert_eq!(cache.gc(GcTarget::UnusedSince(later), &[]), 200);
     assert_eq!(cache.shared.usage.total(), 0);
+}
+
+#[test]
+fn gc_spares_what_is_kept_whatever_its_age() {
+    let dir = Dir::new();
+    let cache = dir.cache();
+    let blobs: Vec<Vec<u8>> = (0..5).map(|n| vec![n; 100]).collect();
+    let keys: Vec<Key> = blobs.iter().map(|blob| key_of(blob)).collect();
+    for (key, blob) in keys.iter().zip(&blobs) {
+        drop(cache.admit(key, blob, Room::Wanted).unwrap());
+    }
+    cache.flush();
+    let kept = &keys[..2];
+    assert_eq!(cache.gc(GcTarget::Bytes(400), kept), 100);
+    assert!(is_missing(&cache, &keys[2]), "not the one used longest ago");
+    assert_eq!(cache.gc(GcTarget::Bytes(0), kept), 200);
+    let later = SystemTime::now() + Duration::from_secs(10);
+    assert_eq!(cache.gc(GcTarget::UnusedSince(later), kept), 0);
+    assert_eq!(cache.gc(GcTarget::Everything, kept), 0);
+    assert!(kept.iter().all(|key| hit(&cache, key).is_some()));
+    assert_eq!(cache.gc(GcTarget::Everything, &kept[..1]), 100);
+    assert_eq!(cache.info().blobs, 1);
 }

@@ -1,10 +1,11 @@
 //! What this process knows of the order in which blobs were used.
 //!
-//! The file system is the truth; this is a view of it that may be stale and is bounded: it holds
-//! the items that will be evicted next, and when those run out another scan brings more.
+//! The file system is the truth; this is a view of it that may be stale and is bounded: what this
+//! process used, in that order, and the oldest of what a scan found. What is in use is in neither,
+//! so nobody who looks for a victim comes across it.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -14,8 +15,8 @@ use parking_lot::Mutex;
 use super::now_secs;
 use crate::id::Key;
 
-/// Items held at most, about 100 bytes each.
-pub(super) const CAPACITY: usize = 1 << 18;
+/// Items held at most of each kind, about 100 bytes each.
+const CAPACITY: usize = 1 << 18;
 
 /// Something on disk that may be evicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,43 +35,84 @@ pub(super) struct Entry {
     pub(super) used_secs: i64,
 }
 
+/// An item that nobody here uses, and that was not used for the longest time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Victim {
+    pub(super) item: Item,
+    pub(super) entry: Entry,
+    /// The number of the scan that has counted its bytes.
+    pub(super) counted_by: Option<u64>,
+}
+
 /// Items by last use, blobs in use, and blobs that this process checked but has not synced.
 #[derive(Debug, Default)]
 pub(super) struct View(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
+    /// What this process used, and uses no more.
     order: LruCache<Item, Entry>,
-    pins: HashMap<Key, usize>,
+    /// What the last scan has found so far, by last use.
+    found: BTreeSet<(i64, Item, u64)>,
+    /// How many scans there were.
+    scans: u64,
+    pins: HashMap<Key, Pinned>,
     unsynced: HashSet<Key>,
+}
+
+#[derive(Debug)]
+struct Pinned {
+    count: usize,
+    /// In bytes; nothing once it was removed.
+    bytes: Option<u64>,
 }
 
 impl Default for State {
     fn default() -> Self {
         Self {
             order: LruCache::unbounded(),
+            found: BTreeSet::default(),
+            scans: 0,
             pins: HashMap::default(),
             unsynced: HashSet::default(),
         }
     }
 }
 
-impl View {
-    /// Notes a use. A full view takes no newcomers: they are the last to be evicted anyway.
-    pub(super) fn touch(&self, item: Item, entry: Entry) {
-        let mut state = self.0.lock();
-        if state.order.len() < CAPACITY || state.order.contains(&item) {
-            state.order.put(item, entry);
+impl State {
+    /// A full order takes no newcomers: they are the last to be evicted anyway.
+    fn touch(&mut self, item: Item, entry: Entry) {
+        if self.order.len() < CAPACITY || self.order.contains(&item) {
+            self.order.put(item, entry);
         }
     }
 
-    /// Adds what a scan found, newest first, as older than everything known.
-    pub(super) fn extend(&self, found: impl IntoIterator<Item = (Item, Entry)>) {
+    fn is_in_use(&self, item: &Item) -> bool {
+        matches!(item, Item::Blob(key) if self.pins.contains_key(key))
+    }
+}
+
+impl View {
+    /// Notes when something was last used.
+    pub(super) fn touch(&self, item: Item, entry: Entry) {
+        self.0.lock().touch(item, entry);
+    }
+
+    /// Forgets what an earlier scan found; gives the number of this one.
+    pub(super) fn begin_scan(&self) -> u64 {
         let mut state = self.0.lock();
-        for (item, entry) in found {
-            if !state.order.contains(&item) {
-                state.order.put(item, entry);
-                state.order.demote(&item);
+        state.found.clear();
+        state.scans += 1;
+        state.scans
+    }
+
+    /// Adds what a scan has come across.
+    pub(super) fn add_found(&self, items: impl IntoIterator<Item = (self::Item, Entry)>) {
+        let found = &mut self.0.lock().found;
+        for (item, entry) in items {
+            found.insert((entry.used_secs, item, entry.bytes));
+            if found.len() > CAPACITY {
+                found.pop_last();
             }
         }
     }
@@ -78,34 +120,47 @@ impl View {
     pub(super) fn forget(&self, item: &Item) {
         let mut state = self.0.lock();
         state.order.pop(item);
+        if let Item::Blob(key) = item
+            && let Some(pinned) = state.pins.get_mut(key)
+        {
+            pinned.bytes = None;
+        }
     }
 
-    /// Takes the item that was not used for the longest time, if that is since `unused_since`; one
-    /// in use only when `may_be_used` and nothing else is left.
-    pub(super) fn take_victim(
-        &self,
-        may_be_used: bool,
-        unused_since: i64,
-    ) -> Option<(Item, Entry)> {
-        let mut state = self.0.lock();
-        for _ in 0..state.order.len() {
-            if state.order.peek_lru().is_some_and(|(_, entry)| entry.used_secs >= unused_since) {
+    /// Takes what was not used for the longest time, if it was last used before `unused_since`.
+    pub(super) fn take_victim(&self, unused_since: i64) -> Option<Victim> {
+        let state = &mut *self.0.lock();
+        loop {
+            let found = state.found.first().map(|(used_secs, ..)| *used_secs);
+            let known = state.order.peek_lru().map(|(_, entry)| entry.used_secs);
+            if found.into_iter().chain(known).min()? >= unused_since {
                 return None;
             }
-            let (item, entry) = state.order.pop_lru()?;
-            match item {
-                Item::Blob(key) if state.pins.contains_key(&key) => {
-                    state.order.put(item, entry);
-                }
-                _ => return Some((item, entry)),
+            if known.is_some_and(|known| found.is_none_or(|found| known < found)) {
+                let (item, entry) = state.order.pop_lru()?;
+                return Some(Victim { item, entry, counted_by: None });
+            }
+            let (used_secs, item, bytes) = state.found.pop_first()?;
+            // What was used since then has its place among what was used.
+            if !state.is_in_use(&item) && !state.order.contains(&item) {
+                let entry = Entry { bytes, used_secs };
+                return Some(Victim { item, entry, counted_by: Some(state.scans) });
             }
         }
-        if may_be_used { state.order.pop_lru() } else { None }
     }
 
-    /// Keeps `key` from eviction until the pin is dropped.
-    pub(super) fn pin(self: &Arc<Self>, key: Key) -> Pin {
-        *self.0.lock().pins.entry(key).or_default() += 1;
+    /// Whether somebody here keeps it from eviction.
+    pub(super) fn is_in_use(&self, item: &Item) -> bool {
+        self.0.lock().is_in_use(item)
+    }
+
+    /// Keeps `key`, of `bytes` bytes, from eviction until the pin is dropped.
+    pub(super) fn pin(self: &Arc<Self>, key: Key, bytes: u64) -> Pin {
+        let mut state = self.0.lock();
+        state.order.pop(&Item::Blob(key));
+        let pinned = state.pins.entry(key).or_insert(Pinned { count: 0, bytes: None });
+        pinned.count += 1;
+        pinned.bytes = Some(bytes);
         Pin { view: self.clone(), key }
     }
 
@@ -124,7 +179,7 @@ impl View {
     }
 }
 
-/// Keeps a blob from being evicted while others may be.
+/// Keeps a blob from being evicted. It counts as used until this is dropped.
 #[derive(Debug)]
 pub struct Pin {
     view: Arc<View>,
@@ -134,23 +189,22 @@ pub struct Pin {
 impl Pin {
     /// Another one for the same blob.
     pub(super) fn again(&self) -> Self {
-        self.view.pin(self.key)
-    }
-
-    /// Notes a use of the blob, of `bytes` bytes.
-    pub(super) fn note_use(&self, bytes: u64) {
-        self.view.touch(Item::Blob(self.key), Entry { bytes, used_secs: now_secs() });
+        if let Some(pinned) = self.view.0.lock().pins.get_mut(&self.key) {
+            pinned.count += 1;
+        }
+        Self { view: self.view.clone(), key: self.key }
     }
 }
 
 impl Drop for Pin {
     fn drop(&mut self) {
         let mut state = self.view.0.lock();
-        if let Some(count) = state.pins.get_mut(&self.key) {
-            *count -= 1;
-            if *count == 0 {
-                state.pins.remove(&self.key);
-            }
+        let Some(pinned) = state.pins.get_mut(&self.key) else { return };
+        pinned.count -= 1;
+        if pinned.count == 0
+            && let Some(bytes) = state.pins.remove(&self.key).and_then(|pinned| pinned.bytes)
+        {
+            state.touch(Item::Blob(self.key), Entry { bytes, used_secs: now_secs() });
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The command line as typed.
 
+mod cache;
 mod helper;
 mod inspect;
 mod write;
@@ -12,6 +13,7 @@ use clap::{
 };
 use serde::Deserialize;
 
+pub(super) use self::cache::{CacheCommand, GcArgs};
 pub(super) use self::helper::HelperArgs;
 pub(super) use self::inspect::{
     CompletionsArgs, ConfigCommand, ConfigListArgs, DiffArgs, DoctorArgs, ManArgs, RevsArgs,
@@ -421,34 +423,6 @@ pub(super) struct RefreshArgs {
     /// The folder that is mounted on
     #[arg(value_name = "DIR")]
     pub(super) dir: PathBuf,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum CacheCommand {
-    /// Where it is, how large, and its limits
-    Info {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Hash every cached blob
-    Check {
-        /// Remove blobs that do not match, to be fetched again
-        #[arg(long)]
-        repair: bool,
-    },
-    /// Remove blobs, the least recently used first
-    Gc {
-        /// Until the cache is no larger than this, such as 10G [default: its limit]
-        #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-        size: Option<u64>,
-        /// Those not used for this long, such as 30d
-        #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-        older_than: Option<Duration>,
-        /// All of them
-        #[arg(long, conflicts_with_all = ["size", "older_than"])]
-        all: bool,
-    },
 }
 
 /// Reads `512`, `64K`, `1.5M`, `50G`, `2T` (steps of 1024; `KiB`, `GB` and the like are the same).

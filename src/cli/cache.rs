@@ -1,36 +1,64 @@
 //! `dvcfs cache`: what is cached, whether it is right, and making room.
 
-use std::{process::ExitCode, time::SystemTime};
+use std::{collections::HashSet, process::ExitCode, time::SystemTime};
 
 use indicatif::HumanBytes;
 
 use super::{
-    args::CacheCommand,
-    context::Context,
+    args::{CacheCommand, GcArgs, RepoArgs},
+    context::{Context, resolve},
     exit::{Code, Failure},
     print,
     progress::Progress,
 };
-use crate::cache::GcTarget;
+use crate::{cache::GcTarget, id::Key};
 
 pub(super) fn run(context: &Context, command: &CacheCommand) -> Result<ExitCode, Failure> {
     match command {
         CacheCommand::Info { json } => info(context, *json),
         CacheCommand::Check { repair } => Ok(check(context, *repair)),
-        CacheCommand::Gc { size, older_than, all } => {
-            let target = match (all, older_than, size) {
-                (true, ..) => GcTarget::Everything,
-                (false, Some(age), _) => GcTarget::UnusedSince(
-                    SystemTime::now().checked_sub(*age).unwrap_or(SystemTime::UNIX_EPOCH),
-                ),
-                (false, None, Some(size)) => GcTarget::Bytes(*size),
-                (false, None, None) => GcTarget::Bytes(context.settings.cache_size),
-            };
-            let freed = context.cache(Vec::new()).gc(target);
-            print(&format!("{} freed\n", HumanBytes(freed)));
-            Ok(ExitCode::SUCCESS)
-        }
+        CacheCommand::Gc(args) => gc(context, args),
     }
+}
+
+fn gc(context: &Context, args: &GcArgs) -> Result<ExitCode, Failure> {
+    let kept = match &args.repo {
+        Some(repo) => {
+            let named = named(context, repo, args);
+            named.map_err(|failure| failure.context("nothing is removed"))?
+        }
+        None => HashSet::new(),
+    };
+    let since = |age| SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
+    let mut targets = Vec::new();
+    targets.extend(args.older_than.map(|age| GcTarget::UnusedSince(since(age))));
+    targets.extend(args.size.map(GcTarget::Bytes));
+    if targets.is_empty() {
+        let is_everything = args.all || args.repo.is_some();
+        let limit = GcTarget::Bytes(context.settings.cache_size);
+        targets.push(if is_everything { GcTarget::Everything } else { limit });
+    }
+    let cache = context.cache(Vec::new());
+    let freed = targets.into_iter().map(|target| cache.gc(target, &kept)).sum();
+    print(&format!("{} freed\n", HumanBytes(freed)));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Everything that the revisions to keep are made of.
+fn named(context: &Context, repo: &str, args: &GcArgs) -> Result<HashSet<Key>, Failure> {
+    let repo = RepoArgs { repo: repo.into(), trust_remote: args.trust_remote, remote: None };
+    let revisions: Vec<_> = args.keep.iter().map(|revision| Some(revision.as_str())).collect();
+    let registry = context.registry(&repo, &revisions)?;
+    let mut named = HashSet::new();
+    for revision in &args.keep {
+        let (commit, _) = resolve(&registry, Some(revision))?;
+        context.settle_trust(&registry, commit)?;
+        let vfs = context.vfs(&registry, commit)?;
+        let keys = context.runtime.block_on(vfs.named());
+        let about = |failure: Failure| failure.context(format!("keep {revision}"));
+        named.extend(keys.map_err(|error| about(error.into()))?);
+    }
+    Ok(named)
 }
 
 fn info(context: &Context, json: bool) -> Result<ExitCode, Failure> {

@@ -19,8 +19,10 @@ use crate::{
     vfs::{Ino, Keeper, Rounds},
 };
 
-/// Bytes of blobs that nobody has open and whose room is kept all the same.
+/// Bytes of blobs that nobody has open and whose room is kept all the same, at most, and what part
+/// of the cache they are at most.
 const IDLE_BYTES: u64 = 4 << 30;
+const IDLE_PART: u64 = 4;
 
 /// A file that the kernel reads by itself, and that is open here too.
 #[derive(Debug, Clone)]
@@ -88,16 +90,18 @@ pub(super) struct Backings {
 }
 
 impl Backings {
-    /// Takes at most `held` descriptors for inodes that are open, and `idle` for others.
+    /// Takes at most `held` descriptors for inodes that are open, and `idle` for others, as a cache
+    /// of `cache_bytes` bytes can do without.
     pub(super) fn new(
         (held, idle): (usize, NonZeroUsize),
+        cache_bytes: u64,
         runtime: Handle,
         stats: Arc<Stats>,
     ) -> Self {
         Self {
             open: Mutex::default(),
             most_held: held,
-            idle: Mutex::new(Recent::new(idle, IDLE_BYTES)),
+            idle: Mutex::new(Recent::new(idle, IDLE_BYTES.min(cache_bytes / IDLE_PART))),
             rounds: Rounds::default(),
             runtime,
             stats,
@@ -130,7 +134,6 @@ impl Backings {
         let sound = idle.filter(|backing| backing.blob.fate() == Fate::Sound);
         let Some(backing) = sound else { return Again::Ask };
         self.stats.hits.add(1);
-        backing.blob.note_use();
         self.count(ino, Some(backing)).map_or(Again::Ask, Again::Passed)
     }
 

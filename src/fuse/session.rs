@@ -104,7 +104,8 @@ impl Session {
         (runtime, stats): (Handle, Arc<Stats>),
     ) -> Result<Self, MountError> {
         let kernel = Arc::<Kernel>::default();
-        let backings = Backings::new(options.descriptors, runtime.clone(), Arc::clone(&stats));
+        let (runs, counts) = (runtime.clone(), Arc::clone(&stats));
+        let backings = Backings::new(options.descriptors, vfs.cache_limit(), runs, counts);
         let file_system = FuseFs {
             vfs,
             stats,

@@ -80,6 +80,8 @@ counters! {
     read_bytes,
     /// Blobs removed to stay within the limits.
     evictions,
+    /// Times that the cache's folder was read from end to end, or began to be.
+    cache_scans,
     /// Contents that did not match their id.
     verification_failures,
     /// Times the cache's disk could not be used.

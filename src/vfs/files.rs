@@ -27,8 +27,15 @@ pub type Handle = NonZeroU64;
 /// Bytes of git files that are kept for the next read of them.
 const KEPT_BYTES: u64 = 64 << 20;
 
+/// What part of the cache may be kept from eviction by files that nobody is known to have open.
+const KEPT_PART: u64 = 4;
+
 /// How long a file whose bytes turned out wrong fails where the kernel sends no opens.
 const BARRED: Duration = Duration::from_secs(5);
+
+/// What the kernel has read ahead in vain it asks for once more, at once, and whoever waits for that
+/// cannot be killed: so it is given the same answer.
+const REPEATED: Duration = Duration::from_secs(1);
 
 /// Files that are no longer kept here. Dropping them may end downloads, so that is up to the caller.
 type Gone = Vec<Arc<OpenFile>>;
@@ -40,8 +47,10 @@ pub(super) struct OpenFiles {
     opened: AtomicU64,
     most_held: usize,
     is_without_opens: AtomicBool,
-    recent: Mutex<Recent<Ino, Arc<OpenFile>>>,
+    recent: Mutex<Lately>,
     barred: Mutex<Barred>,
+    /// What the last read of an open file failed with, until another asks.
+    failed: Mutex<HashMap<Handle, (Instant, VfsError)>>,
     pub(super) exposures: Exposures,
     /// Files whose declaration claims a wrong size, and whose readers have learnt of that.
     corrected: Mutex<HashSet<Ino>>,
@@ -99,13 +108,55 @@ impl OpenFile {
             Content::Streamed(_) | Content::Failed(_) => None,
         }
     }
+}
 
-    /// Bytes of memory that it takes.
-    fn weight(&self) -> u64 {
-        match &self.content {
-            Content::Bytes(bytes) => bytes.len() as u64,
-            Content::Cached(_) | Content::Streamed(_) | Content::Failed(_) => 0,
+/// Files that were read lately and that nobody is known to have open. Those in memory are bounded
+/// by the bytes that they take there, the others by those of the cache that they keep.
+#[derive(Debug)]
+struct Lately {
+    in_memory: Recent<Ino, Arc<OpenFile>>,
+    others: Recent<Ino, Arc<OpenFile>>,
+}
+
+impl Lately {
+    fn new(most: NonZeroUsize, cache_bytes: u64) -> Self {
+        Self {
+            in_memory: Recent::new(most, KEPT_BYTES),
+            others: Recent::new(most, cache_bytes / KEPT_PART),
         }
+    }
+
+    fn get(&mut self, ino: Ino) -> Option<Arc<OpenFile>> {
+        let Self { in_memory, others } = self;
+        others.get(&ino).or_else(|| in_memory.get(&ino)).cloned()
+    }
+
+    fn take(&mut self, ino: Ino) -> Gone {
+        self.others.take(&ino).into_iter().chain(self.in_memory.take(&ino)).collect()
+    }
+
+    fn put(&mut self, ino: Ino, file: Arc<OpenFile>) -> Gone {
+        match &file.content {
+            Content::Bytes(bytes) => {
+                let weight = bytes.len() as u64;
+                self.in_memory.put(ino, file, weight)
+            }
+            Content::Cached(blob) => {
+                let weight = blob.size();
+                self.others.put(ino, file, weight)
+            }
+            Content::Streamed(_) | Content::Failed(_) => self.others.put(ino, file, 0),
+        }
+    }
+
+    fn end_round(&mut self) -> Gone {
+        let mut gone = self.others.end_round();
+        gone.extend(self.in_memory.end_round());
+        gone
+    }
+
+    fn is_empty(&self) -> bool {
+        self.others.is_empty() && self.in_memory.is_empty()
     }
 }
 
@@ -122,16 +173,18 @@ fn read_whole(blob: &CachedBlob, buffer: &mut [u8], offset: u64) -> Option<usize
 }
 
 impl OpenFiles {
-    /// Keeps as many files at hand as `descriptors` allow, since each may take one.
-    pub(super) fn new(descriptors: usize) -> Self {
+    /// Keeps as many files at hand as `descriptors` allow, since each may take one, and as a cache
+    /// of `cache_bytes` bytes can do without.
+    pub(super) fn new(descriptors: usize, cache_bytes: u64) -> Self {
         let kept = NonZeroUsize::new(descriptors / 4).unwrap_or(NonZeroUsize::MIN);
         Self {
             by_handle: RwLock::default(),
             opened: AtomicU64::new(1),
             most_held: descriptors,
             is_without_opens: AtomicBool::new(false),
-            recent: Mutex::new(Recent::new(kept, KEPT_BYTES)),
+            recent: Mutex::new(Lately::new(kept, cache_bytes)),
             barred: Mutex::default(),
+            failed: Mutex::default(),
             exposures: Exposures::default(),
             corrected: Mutex::default(),
             warned: Mutex::default(),
@@ -141,7 +194,7 @@ impl OpenFiles {
     /// The file that is read under this number, else the one that was read lately.
     pub(super) fn find(&self, ino: Ino, handle: Option<Handle>) -> Option<Arc<OpenFile>> {
         let held = handle.and_then(|handle| self.by_handle.read().get(&handle).cloned());
-        held.or_else(|| self.recent.lock().get(&ino).cloned())
+        held.or_else(|| self.recent.lock().get(ino))
     }
 
     /// A number for a file that is going to be open.
@@ -166,11 +219,11 @@ impl OpenFiles {
     }
 
     fn keep(&self, ino: Ino, file: Arc<OpenFile>) -> Gone {
-        let weight = file.weight();
-        self.recent.lock().put(ino, file, weight)
+        self.recent.lock().put(ino, file)
     }
 
     pub(super) fn release(&self, handle: Handle) -> Gone {
+        self.failed.lock().remove(&handle);
         self.by_handle.write().remove(&handle).into_iter().collect()
     }
 
@@ -192,18 +245,27 @@ impl OpenFiles {
     /// After a failed read: wrong content fails as long as it is open, or, where nobody says for
     /// how long that is, for some time; anything else is tried anew by the next read.
     pub(super) fn read_failed(&self, ino: Ino, handle: Option<Handle>, error: &VfsError) -> Gone {
-        let mut gone: Gone = self.recent.lock().take(&ino).into_iter().collect();
+        let mut gone = self.recent.lock().take(ino);
         let is_wrong = error.is_of_content();
         match handle {
             Some(handle) if is_wrong => {
                 let failed = OpenFile::new(Content::Failed(error.clone()), 0);
                 gone.extend(self.hold(ino, Some(handle), Arc::new(failed)));
             }
-            Some(handle) => gone.extend(self.release(handle)),
+            Some(handle) => {
+                gone.extend(self.release(handle));
+                self.failed.lock().insert(handle, (Instant::now(), error.clone()));
+            }
             None if is_wrong => self.barred.lock().bar(ino, error, Instant::now()),
             None => {}
         }
         gone
+    }
+
+    /// What a read of an open file that is not held failed with just now; told once.
+    pub(super) fn why_failed(&self, handle: Handle) -> Option<VfsError> {
+        let (since, error) = self.failed.lock().remove(&handle)?;
+        (since.elapsed() < REPEATED).then_some(error)
     }
 
     /// Why a file cannot be read without a number at the moment.
@@ -247,6 +309,10 @@ impl Barred {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        cache::{BlobCache, Room},
+        id::{BlobId, Scheme},
+    };
 
     fn file(size: usize) -> Arc<OpenFile> {
         Arc::new(OpenFile::in_memory(vec![7; size].into()))
@@ -260,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_file_beyond_the_descriptors_is_found_by_its_inode() {
-        let files = OpenFiles::new(2);
+        let files = OpenFiles::new(2, 1 << 30);
         let handles: Vec<_> = (1..=3).map(|ino| held(&files, ino)).collect();
         assert_eq!(files.by_handle.read().len(), 2);
         for (ino, handle) in (1..=3).zip(&handles) {
@@ -276,7 +342,7 @@ mod tests {
 
     #[test]
     fn what_is_read_without_a_number_is_let_go_after_a_while() {
-        let files = OpenFiles::new(4);
+        let files = OpenFiles::new(4, 1 << 30);
         assert!(!files.is_without_opens());
         drop(files.hold(Ino(1), None, file(1)));
         assert!(files.is_without_opens());
@@ -287,14 +353,54 @@ mod tests {
     }
 
     #[test]
+    fn files_that_were_read_lately_keep_no_more_than_a_quarter_of_the_cache() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = crate::cache::Options {
+            dir: folder.path().join("cache"),
+            neighbours: Vec::new(),
+            seen: folder.path().join("seen"),
+            max_bytes: 4000,
+            min_free_bytes: 0,
+        };
+        let cache = BlobCache::open(options, Arc::default());
+        // What comes during a scan may be counted twice.
+        cache.look_around();
+        let files = OpenFiles::new(256, cache.max_bytes());
+        for n in 0..20 {
+            let id = BlobId { digest: [n; 16], scheme: Scheme::Md5 };
+            let blob = cache.admit(&id.into(), &[n; 100], Room::Wanted).unwrap();
+            let file = OpenFile::new(Content::Cached(Arc::new(blob)), 100);
+            drop(files.hold(Ino(u64::from(n)), None, Arc::new(file)));
+        }
+        let kept = (0..20).filter(|ino| files.find(Ino(*ino), None).is_some());
+        assert_eq!(kept.collect::<Vec<_>>(), (10..20).collect::<Vec<_>>());
+        drop(files.hold(Ino(30), None, file(5000)));
+        assert!(files.find(Ino(30), None).is_some() && files.find(Ino(19), None).is_some());
+    }
+
+    #[test]
     fn wrong_content_fails_as_long_as_it_is_open() {
-        let (files, wrong) = (OpenFiles::new(4), VfsError::WrongSize { shown: 1, actual: 2 });
+        let (files, wrong) =
+            (OpenFiles::new(4, 1 << 30), VfsError::WrongSize { shown: 1, actual: 2 });
         let handle = held(&files, 1);
         drop(files.read_failed(Ino(1), handle, &wrong));
         let failed = files.find(Ino(1), handle).unwrap();
         assert!(matches!(failed.content, Content::Failed(_)));
         assert_eq!(failed.read_now(0, &mut [0; 9]), None);
         assert!(files.why_barred(Ino(1)).is_none(), "another open may read it");
+    }
+
+    #[test]
+    fn a_read_that_is_repeated_at_once_fails_as_before_and_the_next_does_not() {
+        let files = OpenFiles::new(4, 1 << 30);
+        let handle = held(&files, 1);
+        drop(files.read_failed(Ino(1), handle, &VfsError::Stale));
+        assert!(files.find(Ino(1), handle).is_none());
+        assert!(matches!(files.why_failed(handle.unwrap()), Some(VfsError::Stale)));
+        assert!(files.why_failed(handle.unwrap()).is_none());
+        drop(files.read_failed(Ino(1), handle, &VfsError::Stale));
+        drop(files.release(handle.unwrap()));
+        assert!(files.failed.lock().is_empty());
     }
 
     #[test]

@@ -258,7 +258,7 @@ impl Vfs {
         let refs = follow::read_refs(&registry)?;
         follow::tell_refused(&Refs::default(), &refs);
         let stats = Arc::clone(blobs.stats());
-        let open_files = files::OpenFiles::new(options.descriptors);
+        let open_files = files::OpenFiles::new(options.descriptors, blobs.cache().max_bytes());
         let vfs = Arc::new_cyclic(|me| Self {
             registry,
             blobs,

@@ -1,6 +1,6 @@
 //! A file or folder as the blobs it is made of, to fill the cache with them ahead of their use.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{collections::HashSet, ops::ControlFlow, sync::Arc};
 
 use super::{
     Layout, Vfs, VfsError,
@@ -9,8 +9,9 @@ use super::{
 };
 use crate::{
     blobs::Prefetched,
+    dvc::output::Content,
     git::CommitId,
-    id::{BlobId, Scheme},
+    id::{BlobId, Key, Scheme},
     path::RepoPath,
     tree::{Index, Node, OutputId, Tree},
 };
@@ -70,6 +71,17 @@ impl Vfs {
             }
         }
         Ok(Part { tree, files })
+    }
+
+    /// All that the tracked files of the revision that is shown are made of: their contents, and
+    /// the manifests that list them.
+    pub async fn named(&self) -> Result<HashSet<Key>, VfsError> {
+        let part = self.part(&RepoPath::root(), None).await?;
+        let manifests = part.tree.outputs().filter_map(|tracked| match tracked.output.content {
+            Content::Tree(id) => Some(Key::from(id)),
+            _ => None,
+        });
+        Ok(part.files.iter().map(|file| Key::from(file.id)).chain(manifests).collect())
     }
 
     async fn top_node(&self, tree: &Arc<Tree>, index: Index) -> Result<Node, VfsError> {
@@ -144,6 +156,11 @@ impl Vfs {
     /// How many bytes the cache may hold.
     pub fn cache_limit(&self) -> u64 {
         self.blobs.cache().max_bytes()
+    }
+
+    /// Finds out what could make room in the cache. Blocks on its disk.
+    pub fn look_around_cache(&self) {
+        self.blobs.cache().look_around();
     }
 
     /// Waits until everything cached is safe on the disk.

@@ -29,13 +29,15 @@ impl Vfs {
         if let Some(read) = self.read_own(ino, offset, buffer) {
             return Read::Done(read);
         }
-        let file = match self.open_files.find(ino, handle) {
-            Some(file) => Answer::Now(Ok(file)),
-            None if handle.is_some() => self.reopen(ino, handle),
-            None => match self.open_files.why_barred(ino) {
-                Some(error) => return Read::Done(Err(error)),
-                None => self.reopen(ino, None),
-            },
+        let files = &self.open_files;
+        let file = if let Some(file) = files.find(ino, handle) {
+            Answer::Now(Ok(file))
+        } else {
+            let why = handle.map_or_else(|| files.why_barred(ino), |it| files.why_failed(it));
+            if let Some(error) = why {
+                return Read::Done(Err(error));
+            }
+            self.reopen(ino, handle)
         };
         if let Answer::Now(Ok(file)) = &file
             && let Some(count) = file.read_now(offset, buffer)

@@ -169,6 +169,9 @@ impl Job {
             return looked.map_err(|error| Failure::new(Code::Failed, error.to_string()));
         }
         check_room(vfs, &part)?;
+        let looking = Arc::clone(vfs);
+        let looked = tokio::task::spawn_blocking(move || looking.look_around_cache()).await;
+        looked.map_err(|error| Failure::new(Code::Failed, error.to_string()))?;
         let part = &part;
         let each = stream::iter(0..part.files.len()).map(|at| async move {
             let file = &part.files[at];

@@ -1,10 +1,10 @@
 //! `dvcfs cache`: what is in it, whether it is right, and making room.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 
 use crate::{
-    registry_builder::Blob,
-    support::{DATE, Sandbox, noise, output, registry_on_disk, succeed, text},
+    registry_builder::{Blob, RegistryBuilder},
+    support::{DATE, Sandbox, lose_manifests, noise, output, registry_on_disk, succeed, text},
 };
 
 /// A sandbox whose cache has two blobs of ours, and one of DVC's making that is wrong.
@@ -72,4 +72,75 @@ fn gc_makes_room_of_ours_alone() {
     assert_eq!(text(&mut sandbox.dvcfs(["cache", "gc", "--older-than", "1d"])), "0 B freed");
     assert_eq!(text(&mut sandbox.dvcfs(["cache", "gc", "--all"])), "9.77 KiB freed");
     assert!(!is_there(&one) && !is_there(&two) && is_there(&three));
+}
+
+/// A sandbox with everything of two revisions in the cache, each a tracked folder of two files; one
+/// file is in both.
+fn two_revisions() -> (Sandbox, RegistryBuilder, [Blob; 3]) {
+    let sandbox = Sandbox::new();
+    let registry = registry_on_disk(&sandbox);
+    let blobs = [1, 2, 3].map(|seed| registry.put(&noise(seed, 10_000)).unwrap());
+    let [old, both, new] = blobs;
+    registry.track_folder("data", &[("a", old), ("b", both)]).unwrap();
+    registry.commit("Begin", DATE).unwrap();
+    registry.git(&["tag", "v1"]).unwrap();
+    registry.track_folder("data", &[("a", new), ("b", both)]).unwrap();
+    registry.commit("Change", DATE).unwrap();
+    for (revision, name) in [("v1", "a"), ("v1", "b"), ("main", "a")] {
+        let path = format!("data/{name}");
+        let mut cat = sandbox.dvcfs(["cat", "--rev", revision]);
+        succeed(cat.arg(registry.repository()).arg(path));
+    }
+    (sandbox, registry, blobs)
+}
+
+fn gc_keeping(sandbox: &Sandbox, registry: &RegistryBuilder, args: &[&str]) -> Command {
+    let mut gc = sandbox.dvcfs(["cache", "gc"]);
+    gc.arg(registry.repository()).args(args);
+    gc
+}
+
+#[test]
+fn gc_keeps_what_revisions_name() {
+    let (sandbox, registry, blobs) = two_revisions();
+    let there = || blobs.map(|blob| sandbox.cache().join(blob.path()).exists());
+    assert_eq!(there(), [true; 3]);
+    let both = ["--keep", "main", "--keep", "v1"];
+    assert_eq!(text(&mut gc_keeping(&sandbox, &registry, &both)), "0 B freed");
+    let aged = ["--keep", "v1", "--older-than", "1d"];
+    assert_eq!(text(&mut gc_keeping(&sandbox, &registry, &aged)), "0 B freed");
+    succeed(&mut gc_keeping(&sandbox, &registry, &["--keep", "v1"]));
+    assert_eq!(there(), [true, true, false]);
+    // One of the other revision goes; what is kept stays even if the cache is too large then.
+    succeed(&mut gc_keeping(&sandbox, &registry, &["--keep", "main", "--size", "0"]));
+    assert_eq!(there(), [false, true, false]);
+}
+
+#[test]
+fn gc_fetches_the_manifests_of_what_it_keeps_and_removes_nothing_without_them() {
+    let (sandbox, registry, blobs) = two_revisions();
+    let there = || blobs.map(|blob| sandbox.cache().join(blob.path()).exists());
+    let forget_manifests = || {
+        fs::remove_dir_all(sandbox.path("state")).unwrap();
+        for shard in fs::read_dir(sandbox.cache().join("files/md5")).unwrap() {
+            for file in fs::read_dir(shard.unwrap().path()).unwrap() {
+                let path = file.unwrap().path();
+                if path.extension().is_some_and(|extension| extension == "dir") {
+                    fs::remove_file(path).unwrap();
+                }
+            }
+        }
+    };
+    forget_manifests();
+    succeed(&mut gc_keeping(&sandbox, &registry, &["--keep", "main"]));
+    assert_eq!(there(), [false, true, true]);
+    forget_manifests();
+    lose_manifests(&registry);
+    let refused = output(&mut gc_keeping(&sandbox, &registry, &["--keep", "v1"]));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(4), "{said}");
+    assert!(said.starts_with("error: nothing is removed: keep v1: "), "{said}");
+    assert_eq!(there(), [false, true, true]);
+    let refused = output(&mut gc_keeping(&sandbox, &registry, &["--keep", "nowhere"]));
+    assert_eq!(refused.status.code(), Some(3));
 }
