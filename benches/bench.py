@@ -123,6 +123,12 @@ class Workshop:
         command = [self.limit, "mount", self.mount_point, root or self.plain, mode]
         return Mount(self, command, waits=True)
 
+    def dvcfs(self, *args):
+        """Runs the program; gives what it prints."""
+        command = [str(self.program), *args]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=self.env)
+        return output.stdout
+
     # -- measuring
 
     def measure(self, *args):

@@ -3,6 +3,8 @@
 
 mod cached_files;
 mod descriptors;
+mod disks;
 mod ends;
 mod secrets;
+mod servers;
 mod waiting;

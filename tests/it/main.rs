@@ -37,6 +37,7 @@ mod mount_helper;
 mod open_modes;
 mod overlay;
 mod package;
+mod pressure;
 mod programs;
 mod read_only;
 mod remote_contract;

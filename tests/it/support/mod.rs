@@ -6,6 +6,7 @@ mod listing;
 mod mount;
 mod open_mode;
 mod registry;
+mod relay;
 mod run;
 mod sandbox;
 mod terminal;
@@ -23,6 +24,7 @@ pub(crate) use self::{
     mount::{Mount, is_mounted},
     open_mode::{in_each_open_mode, in_open_mode, with_open_mode},
     registry::{DATE, PREFIX, lose_manifests, noise, registry_on_disk, registry_on_s3},
+    relay::Relay,
     run::{output, succeed, text},
     sandbox::Sandbox,
     terminal::Terminal,

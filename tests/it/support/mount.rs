@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
-        Arc,
+        Arc, Mutex,
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
     thread,
@@ -33,7 +33,7 @@ pub(crate) struct Mount {
     dir: PathBuf,
     log: PathBuf,
     daemon: Arc<OwnedFd>,
-    ended: Receiver<ExitStatus>,
+    ended: Mutex<Receiver<ExitStatus>>,
     is_over: bool,
     _watchdog: Sender<()>,
 }
@@ -52,7 +52,7 @@ impl Mount {
         let child = command.stderr(stderr).spawn().unwrap();
         let daemon = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
         let daemon = Arc::new(daemon);
-        let ended = reap(child, socket_path);
+        let ended = Mutex::new(reap(child, socket_path));
         if let Err(why) = wait_until_ready(&socket) {
             if why != ENDED {
                 // It may end this very moment.
@@ -99,7 +99,7 @@ impl Mount {
     /// Kills the daemon as a crash would. The dead mount stays until what this gives is dropped.
     pub(crate) fn kill(mut self) -> DeadMount {
         pidfd_send_signal(&self.daemon, Signal::KILL).unwrap();
-        self.ended.recv_timeout(PATIENCE).unwrap();
+        self.ended.lock().unwrap().recv_timeout(PATIENCE).unwrap();
         self.is_over = true;
         DeadMount(self.dir.clone())
     }
@@ -116,7 +116,7 @@ impl Mount {
 
     /// Waits for an end with an exit code; nothing must be mounted then.
     pub(crate) fn wait_for_code(mut self, code: i32) {
-        let status = self.ended.recv_timeout(PATIENCE).unwrap();
+        let status = self.ended.lock().unwrap().recv_timeout(PATIENCE).unwrap();
         self.is_over = true;
         let _dead = DeadMount(self.dir.clone());
         assert_eq!(status.code(), Some(code), "{}", self.log());
@@ -127,7 +127,7 @@ impl Mount {
     fn end(&self) -> Result<(), String> {
         // It may have ended by itself.
         _ = pidfd_send_signal(&self.daemon, Signal::TERM);
-        let Ok(status) = self.ended.recv_timeout(PATIENCE) else {
+        let Ok(status) = self.ended.lock().unwrap().recv_timeout(PATIENCE) else {
             // As above.
             _ = pidfd_send_signal(&self.daemon, Signal::KILL);
             return Err("does not end on SIGTERM".into());
