@@ -72,7 +72,9 @@ impl BlobError {
         let kind = match error.cause {
             Cause::Missing => Self::Missing,
             Cause::Denied => Self::Denied,
-            Cause::Misconfigured | Cause::Unsupported => Self::Misconfigured,
+            Cause::Misconfigured | Cause::Unsupported | Cause::Full | Cause::Local => {
+                Self::Misconfigured
+            }
             Cause::Untrusted => Self::Untrusted,
             Cause::Unreachable => Self::Unreachable,
         };

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, Semaphore};
 use super::*;
 use crate::{
     cache::{self, BLOCK},
-    remote::{Body, Page, Prefix, Remote, RemoteError},
+    remote::{Body, Page, Prefix, Put, Remote, RemoteError, Source},
 };
 
 const MIB: usize = 1 << 20;
@@ -170,6 +170,10 @@ impl Remote for Scripted {
     }
 
     async fn list(&self, _prefix: Prefix, _after: Option<&str>) -> Result<Page, RemoteError> {
+        Err(self.error(Cause::Unsupported))
+    }
+
+    async fn put(&self, _key: Key, _source: &Source) -> Result<Put, RemoteError> {
         Err(self.error(Cause::Unsupported))
     }
 

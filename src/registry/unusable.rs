@@ -7,7 +7,10 @@ use async_trait::async_trait;
 
 use crate::{
     id::Key,
-    remote::{Body, Cause, Page, Prefix, Remote, RemoteError, get_action, list_action},
+    remote::{
+        Body, Cause, Page, Prefix, Put, Remote, RemoteError, Source, get_action, list_action,
+        put_action,
+    },
 };
 
 #[derive(Debug)]
@@ -60,6 +63,10 @@ impl Remote for UnusableRemote {
 
     async fn list(&self, prefix: Prefix, _after: Option<&str>) -> Result<Page, RemoteError> {
         Err(self.error(list_action(prefix)))
+    }
+
+    async fn put(&self, key: Key, _source: &Source) -> Result<Put, RemoteError> {
+        Err(self.error(put_action(key)))
     }
 
     fn lists_cheaply(&self) -> bool {

@@ -8,7 +8,10 @@ use futures_util::{StreamExt, future, stream};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::{Body, Cause, Page, Prefix, Remote, RemoteError, get_action, list_action, size_action};
+use super::{
+    Body, Cause, Page, Prefix, Put, Remote, RemoteError, Source, get_action, list_action,
+    put_action, size_action,
+};
 use crate::id::Key;
 
 /// What goes wrong with one request.
@@ -18,7 +21,7 @@ pub enum Fault {
     Pass,
     /// The request is answered by an error.
     Refuse(Cause),
-    /// The body ends in an error after so many bytes.
+    /// The body ends in an error after so many bytes; what is put does not arrive.
     Break {
         /// How many bytes arrive.
         after: u64,
@@ -115,6 +118,16 @@ impl Remote for FailingRemote {
             Fault::Pass | Fault::Break { .. } | Fault::Flip { .. } => {}
         }
         self.inner.list(prefix, after).await
+    }
+
+    async fn put(&self, key: Key, source: &Source) -> Result<Put, RemoteError> {
+        match self.next() {
+            Fault::Refuse(cause) => return Err(self.refusal(cause, put_action(key))),
+            Fault::Break { .. } => return Err(self.refusal(Cause::Unreachable, put_action(key))),
+            Fault::Wait(gate) => wait(&gate).await,
+            Fault::Pass | Fault::Flip { .. } => {}
+        }
+        self.inner.put(key, source).await
     }
 
     fn lists_cheaply(&self) -> bool {

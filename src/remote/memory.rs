@@ -7,7 +7,10 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 
-use super::{Body, Cause, Page, Prefix, Remote, RemoteError, get_action, range::cut, size_action};
+use super::{
+    Body, Cause, Page, Prefix, Put, Remote, RemoteError, Source, get_action, put_action,
+    range::cut, size_action,
+};
 use crate::{id::Key, stats::Counter};
 
 /// How much comes at once, small enough that readers see several chunks.
@@ -87,6 +90,18 @@ impl Remote for MemoryRemote {
         let wanted = objects.iter().filter(|(key, _)| prefix.contains(key));
         let wanted = wanted.filter(|(key, _)| after.is_none_or(|after| *key.path() > *after));
         Ok(Page::cut(wanted.map(|(key, bytes)| (*key, bytes.len() as u64))))
+    }
+
+    async fn put(&self, key: Key, source: &Source) -> Result<Put, RemoteError> {
+        if self.objects.lock().contains_key(&key) {
+            return Ok(Put::Present);
+        }
+        let bytes = source.bytes(0..source.size()).map_err(|error| {
+            RemoteError::new(Cause::Local, put_action(key), self.url(), error.to_string())
+        })?;
+        source.tell(bytes.len() as i64);
+        self.insert(key, bytes);
+        Ok(Put::Stored)
     }
 
     fn lists_cheaply(&self) -> bool {

@@ -20,6 +20,7 @@ mod range;
 mod resume;
 mod retry;
 mod s3;
+mod source;
 mod transport;
 
 pub use failing::{FailingRemote, Fault};
@@ -30,9 +31,10 @@ pub use local::{LocalRemote, Strictness};
 pub use memory::MemoryRemote;
 pub use retry::RequestLimits;
 pub use s3::{S3Remote, S3Settings};
+pub use source::{Put, Sent, Source};
 pub use transport::TlsVerify;
 
-/// Somewhere objects can be had from.
+/// Somewhere objects can be had from and put into.
 ///
 /// Every call ends within a deadline: no progress for 30 s is [`Cause::Unreachable`]. Retries with
 /// back-off happen inside. Dropping a future or a [`Body`] cancels its request.
@@ -52,6 +54,13 @@ pub trait Remote: Send + Sync + fmt::Debug {
     /// Names are those below the remote's URL, as [`Key::path`] gives them; `after` need not exist.
     /// [`Cause::Unsupported`] where nothing can be listed.
     async fn list(&self, prefix: Prefix, after: Option<&str>) -> Result<Page, RemoteError>;
+
+    /// Puts an object; what is there under its name already stays, where the store can promise that.
+    ///
+    /// No one ever sees a part of it. The bytes are checked where they arrive, as far as the store
+    /// can; [`Cause::Local`] if they cannot be read here or are found not to be what the key names,
+    /// [`Cause::Full`] if there is no room, [`Cause::Unsupported`] where nothing can be put.
+    async fn put(&self, key: Key, source: &Source) -> Result<Put, RemoteError>;
 
     /// Whether a page of a listing costs about as much as the question for one size.
     fn lists_cheaply(&self) -> bool;
@@ -95,6 +104,10 @@ pub enum Cause {
     Unreachable,
     /// This kind of remote offers no such thing.
     Unsupported,
+    /// There is no room left for an object.
+    Full,
+    /// What was to be put cannot be read on this side, or is not what its key names.
+    Local,
 }
 
 /// A failed request: what was asked of which remote, and why it failed.
@@ -153,6 +166,11 @@ impl RemoteError {
 /// What [`RemoteError::action`] says of a download.
 pub(crate) fn get_action(key: Key) -> String {
     format!("get {key} from")
+}
+
+/// What [`RemoteError::action`] says of an upload.
+pub(crate) fn put_action(key: Key) -> String {
+    format!("put {key} into")
 }
 
 /// What [`RemoteError::action`] says of a question for a size.

@@ -4,6 +4,8 @@ mod http;
 mod listings;
 mod moto;
 mod objects;
+mod puts;
+mod rclone;
 mod s3;
 mod s3_trouble;
 

@@ -237,7 +237,12 @@ impl Probe {
             Cause::Unreachable => {
                 Some("is the network up, and the server's name right?".to_owned())
             }
-            Cause::Missing | Cause::Misconfigured | Cause::Untrusted | Cause::Unsupported => None,
+            Cause::Missing
+            | Cause::Misconfigured
+            | Cause::Untrusted
+            | Cause::Unsupported
+            | Cause::Full
+            | Cause::Local => None,
         };
         Check { hint: error.hint.clone().or(usual), ..check }
     }

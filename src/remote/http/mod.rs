@@ -1,4 +1,4 @@
-//! Plain HTTP, read only.
+//! Plain HTTP, which is read and never written.
 //!
 //! Redirects are followed by hand: never from https to http, never with credentials to another
 //! origin, and each hop is held against the addresses that are off limits.
@@ -14,8 +14,8 @@ use reqwest::{
 use tokio::sync::OnceCell;
 
 use super::{
-    Body, Cause, Page, Prefix, Remote, RemoteError, RequestLimits, TlsVerify, get_action,
-    list_action,
+    Body, Cause, Page, Prefix, Put, Remote, RemoteError, RequestLimits, Source, TlsVerify,
+    get_action, list_action, put_action,
     range::range_header,
     resume::{self, Answer, Ranged},
     retry::persist,
@@ -274,6 +274,13 @@ impl Remote for HttpRemote {
     async fn list(&self, prefix: Prefix, _after: Option<&str>) -> Result<Page, RemoteError> {
         let reason = "HTTP has no listings";
         Err(self.error(Cause::Unsupported, &list_action(prefix), reason))
+    }
+
+    async fn put(&self, key: Key, _source: &Source) -> Result<Put, RemoteError> {
+        let reason = "remotes of this kind are read, not written";
+        Err(self
+            .error(Cause::Unsupported, &put_action(key), reason)
+            .with_hint("name a remote that is S3 or a folder"))
     }
 
     fn lists_cheaply(&self) -> bool {

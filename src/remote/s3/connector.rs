@@ -2,7 +2,7 @@
 //!
 //! The SDK's client cannot be told to accept any certificate, and panics on a bad bundle.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use aws_sdk_s3::{config::HttpClient, config::RuntimeComponents, primitives::SdkBody};
 use aws_smithy_runtime_api::client::{
@@ -10,6 +10,57 @@ use aws_smithy_runtime_api::client::{
     orchestrator::{HttpRequest, HttpResponse},
     result::ConnectorError,
 };
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+/// When something of a request moved last. A request that carries it is given up by whoever watches
+/// it, and not because it takes long.
+#[derive(Debug, Clone)]
+pub(super) struct Moves(Arc<Mutex<Instant>>);
+
+impl Moves {
+    /// Something moves now.
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    /// Something moves.
+    pub(super) fn touch(&self) {
+        *self.0.lock() = Instant::now();
+    }
+
+    /// Waits for a request as long as something moves; nothing once `patience` has passed without.
+    pub(super) async fn watch<T>(
+        &self,
+        patience: Duration,
+        request: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut request = std::pin::pin!(request);
+        loop {
+            let last = *self.0.lock();
+            if let Ok(answer) = timeout_at(last + patience, &mut request).await {
+                return Some(answer);
+            }
+            if *self.0.lock() == last {
+                return None;
+            }
+        }
+    }
+
+    /// Waits for an answer that takes its time, which counts as moving.
+    pub(super) async fn while_waiting<T>(&self, answer: impl Future<Output = T>) -> T {
+        let mut answer = std::pin::pin!(answer);
+        loop {
+            self.touch();
+            tokio::select! {
+                answer = &mut answer => return answer,
+                () = sleep(Duration::from_secs(1)) => {}
+            }
+        }
+    }
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The crate's HTTP client as the SDK wants it.
 #[derive(Debug, Clone)]
@@ -43,9 +94,11 @@ impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let Self { client, patience } = self.clone();
         HttpConnectorFuture::new(async move {
+            let request = into_reqwest(request).map_err(ConnectorError::user);
+            let (request, is_watched) = request?;
             let answer = send(&client, request);
-            match patience {
-                Some(patience) => tokio::time::timeout(patience, answer)
+            match patience.filter(|_| !is_watched) {
+                Some(patience) => timeout(patience, answer)
                     .await
                     .map_err(|elapsed| ConnectorError::timeout(elapsed.into()))?,
                 None => answer.await,
@@ -54,16 +107,17 @@ impl HttpConnector for Connector {
     }
 }
 
+/// The request, and whether somebody watches it.
+fn into_reqwest(request: HttpRequest) -> Result<(reqwest::Request, bool), BoxError> {
+    let request = request.try_into_http1x()?;
+    let is_watched = request.extensions().get::<Moves>().is_some();
+    Ok((request.map(reqwest::Body::wrap).try_into()?, is_watched))
+}
+
 async fn send(
     client: &reqwest::Client,
-    request: HttpRequest,
+    request: reqwest::Request,
 ) -> Result<HttpResponse, ConnectorError> {
-    let user = |error| ConnectorError::user(error);
-    let request = request.try_into_http1x().map_err(|error| user(error.into()))?;
-    let request: reqwest::Request = request
-        .map(reqwest::Body::wrap)
-        .try_into()
-        .map_err(|error: reqwest::Error| user(error.into()))?;
     let response = client.execute(request).await.map_err(broken)?;
     let response = reqwest_into_http(response).map(SdkBody::from_body_1_x);
     HttpResponse::try_from(response).map_err(|error| ConnectorError::other(error.into(), None))

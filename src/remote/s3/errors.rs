@@ -59,6 +59,27 @@ impl Failure {
         self.code.is_none() && self.status.is_some_and(|status| (300..500).contains(&status))
     }
 
+    /// Whether the server took the request, and its answer was not understood.
+    pub(super) fn is_good(&self) -> bool {
+        self.status.is_some_and(|status| (200..300).contains(&status))
+    }
+
+    /// Whether the server does not understand everything that it was asked.
+    pub(super) fn is_too_much(&self) -> bool {
+        const WORDS: [&str; 4] =
+            ["NotImplemented", "InvalidRequest", "InvalidArgument", "UnsupportedOperation"];
+        match &self.code {
+            Some(code) => WORDS.contains(&code.as_str()),
+            None => matches!(self.status, Some(400 | 501)),
+        }
+    }
+
+    /// Whether the server does not know an upload in parts, or not all of its parts.
+    pub(super) fn is_of_lost_upload(&self) -> bool {
+        const WORDS: [&str; 3] = ["NoSuchUpload", "InvalidPart", "InvalidPartOrder"];
+        self.code.as_ref().is_some_and(|code| WORDS.contains(&code.as_str()))
+    }
+
     /// A request that got no answer, or was never sent.
     fn unanswered<E: Error + 'static>(error: &SdkError<E>) -> Self {
         // The SDK's own words around a broken connection tell nothing.
@@ -118,6 +139,16 @@ fn is_of_expiry(code: &str) -> bool {
     )
 }
 
+/// The name of an upload in an answer that the SDK does not understand: some servers wrap it
+/// otherwise than Amazon does.
+pub(super) fn upload_id<E>(error: &SdkError<E>) -> Option<String> {
+    let response = error.raw_response().filter(|response| response.status().is_success())?;
+    let body = std::str::from_utf8(response.body().bytes()?).ok()?;
+    let (_, rest) = body.split_once("<UploadId>")?;
+    let (id, _) = rest.split_once("</UploadId>")?;
+    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
 /// Checks what the SDK would take for a path or panic on.
 pub(super) fn check_endpoint(url: &str) -> Result<(), String> {
     let is_usable = reqwest::Url::parse(url)
@@ -158,6 +189,17 @@ fn judge_code(code: &str) -> Option<(Cause, &'static str)> {
         "RequestTimeTooSkewed" => (Cause::Denied, "set this machine's clock"),
         "AccessDenied" | "AccessDeniedException" | "AllAccessDisabled" => (Cause::Denied, ALLOW),
         "NotImplemented" => (Cause::Unsupported, "another server may offer it"),
+        "QuotaExceeded"
+        | "XMinioStorageFull"
+        | "XMinioAdminBucketQuotaExceeded"
+        | "InsufficientStorage"
+        | "StorageQuotaExceeded" => (Cause::Full, FULL),
+        "BadDigest" | "XAmzContentChecksumMismatch" | "IncompleteBody" => {
+            (Cause::Unreachable, "the bytes that arrived are not those that were sent; try again")
+        }
+        "OperationAborted" | "ConditionalRequestConflict" => {
+            (Cause::Unreachable, "somebody else writes the same object; try again")
+        }
         "InvalidObjectState" => (Cause::Unreachable, "the object is archived: restore it first"),
         "PreconditionFailed" => {
             (Cause::Unreachable, "the object changed while it was read; try again")
@@ -172,14 +214,17 @@ fn judge_code(code: &str) -> Option<(Cause, &'static str)> {
     })
 }
 
-const ALLOW: &str = "check the AWS profile; these credentials need s3:GetObject here, and without \
+/// What to do where reading is refused.
+pub(super) const ALLOW: &str = "check the AWS profile; these credentials need s3:GetObject here, and without \
      s3:ListBucket an object that is absent is refused too";
+const FULL: &str = "make room in the bucket, or raise its quota";
 const TROUBLE: &str = "the server has trouble; try later";
 
 fn judge_status(status: u16) -> (Cause, &'static str) {
     match status {
         404 => (Cause::Missing, "push it again from where it was added"),
         407 => (Cause::Denied, transport::PROXY_HINT),
+        507 => (Cause::Full, FULL),
         401 | 403 => (Cause::Denied, ALLOW),
         300..=399 => (Cause::Misconfigured, "check `region` and `endpointurl`"),
         408 | 412 | 425 | 429 | 500.. => (Cause::Unreachable, TROUBLE),

@@ -25,10 +25,12 @@ use tokio::sync::OnceCell;
 use self::{
     client::Clients,
     errors::{Failure, bucket_region, has_expired},
+    put::Understood,
     settings::CustomerKey,
 };
 use super::{
-    Body, Cause, Page, Prefix, Remote, RemoteError, RequestLimits, get_action, list_action,
+    Body, Cause, Page, Prefix, Put, Remote, RemoteError, RequestLimits, Source, get_action,
+    list_action,
     range::{content_range, range_header},
     resume::{self, Answer, Ranged},
     retry::persist,
@@ -40,6 +42,7 @@ mod client;
 mod connector;
 mod errors;
 mod list;
+mod put;
 mod settings;
 
 pub use settings::S3Settings;
@@ -53,6 +56,7 @@ struct Shared {
     settings: S3Settings,
     url: String,
     customer_key: Option<CustomerKey>,
+    understood: Understood,
     connected: RwLock<Arc<Connected>>,
 }
 
@@ -77,6 +81,7 @@ impl S3Remote {
             customer_key: CustomerKey::new(&settings),
             settings,
             url,
+            understood: Understood::default(),
             connected: RwLock::default(),
         }))
     }
@@ -336,6 +341,10 @@ impl Remote for S3Remote {
                 .with_hint(errors::NETWORK_HINT)
         };
         persist(self.limits(), stalled, || Box::pin(self.ask_page(prefix, after))).await
+    }
+
+    async fn put(&self, key: Key, source: &Source) -> Result<Put, RemoteError> {
+        self.put_source(key, source).await
     }
 
     fn lists_cheaply(&self) -> bool {

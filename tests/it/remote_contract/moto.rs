@@ -16,13 +16,18 @@ pub(super) struct Moto {
     endpoint: String,
 }
 
+/// A program of the tests' Python environment.
+pub(super) fn program(name: &str) -> PathBuf {
+    let venv = std::env::var_os("DVCFS_TEST_VENV").map(PathBuf::from);
+    venv.expect("DVCFS_TEST_VENV must name a Python environment with tests/requirements.txt")
+        .join("bin")
+        .join(name)
+}
+
 impl Moto {
     /// Starts it and waits for the line that names its port.
     pub(super) fn start() -> Self {
-        let venv = std::env::var_os("DVCFS_TEST_VENV").map(PathBuf::from).expect(
-            "DVCFS_TEST_VENV must name a Python environment with dvc[s3] and moto[server,s3]",
-        );
-        let program = venv.join("bin/moto_server");
+        let program = program("moto_server");
         let mut child = Command::new(&program)
             .args(["-H", "127.0.0.1", "-p", "0"])
             .stdout(Stdio::null())

@@ -11,8 +11,10 @@ use std::{
     },
 };
 
+use aws_smithy_types::base64;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use md5::{Digest as _, Md5};
 use s3s::{
     S3, S3Request, S3Response, S3Result,
     dto::{
@@ -38,6 +40,13 @@ const WAITING: &str = ".uploads";
 /// Marks a request whose range is to be ignored; without it, the signature would not fit.
 #[derive(Clone)]
 pub(super) struct WholeObject;
+
+/// What a client says of the bytes it sends, in base64.
+#[derive(Debug, PartialEq, Eq)]
+struct Sums {
+    md5: Option<String>,
+    crc32: Option<String>,
+}
 
 /// Buckets as folders, objects as files.
 pub(super) struct Folder {
@@ -88,15 +97,33 @@ impl Folder {
     }
 
     /// Receives a body beside the buckets, so that no reader ever sees half of it.
-    async fn receive(&self, name: &str, body: Option<StreamingBlob>) -> S3Result<PathBuf> {
+    async fn receive(
+        &self,
+        name: &str,
+        body: Option<StreamingBlob>,
+        expected: Sums,
+    ) -> S3Result<PathBuf> {
         let path = self.waiting(name)?;
-        let mut file = File::create(&path).map_err(internal)?;
+        let half = self.waiting(&format!("{}.half", self.fresh()))?;
+        let mut file = File::create(&half).map_err(internal)?;
+        let (mut md5, mut crc) = (Md5::new(), crc32fast::Hasher::new());
         if let Some(mut body) = body {
             while let Some(chunk) = body.next().await {
                 let chunk = chunk.map_err(|error| s3_error!(IncompleteBody, "{error}"))?;
+                md5.update(&chunk);
+                crc.update(&chunk);
                 file.write_all(&chunk).map_err(internal)?;
             }
         }
+        let arrived = Sums {
+            md5: expected.md5.as_ref().map(|_| base64::encode(md5.finalize())),
+            crc32: expected.crc32.as_ref().map(|_| base64::encode(crc.finalize().to_be_bytes())),
+        };
+        if arrived != expected {
+            fs::remove_file(half).map_err(internal)?;
+            return Err(s3_error!(BadDigest, "{arrived:?} arrived where {expected:?} were sent"));
+        }
+        fs::rename(half, &path).map_err(internal)?;
         Ok(path)
     }
 
@@ -219,9 +246,11 @@ impl S3 for Folder {
         if input.if_none_match.is_some() && target.is_file() {
             return Err(s3_error!(PreconditionFailed, "the object is there already"));
         }
-        let received = self.receive(&self.fresh(), input.body).await?;
+        let checksum_crc32 = input.checksum_crc32.clone();
+        let sums = Sums { md5: input.content_md5, crc32: input.checksum_crc32 };
+        let received = self.receive(&self.fresh(), input.body, sums).await?;
         let e_tag = Some(self.put_in_place(&received, &input.bucket, &input.key)?);
-        Ok(S3Response::new(PutObjectOutput { e_tag, ..Default::default() }))
+        Ok(S3Response::new(PutObjectOutput { e_tag, checksum_crc32, ..Default::default() }))
     }
 
     async fn delete_object(
@@ -281,9 +310,11 @@ impl S3 for Folder {
     ) -> S3Result<S3Response<UploadPartOutput>> {
         let input = request.input;
         let name = part_name(&input.upload_id, input.part_number)?;
-        let part = self.receive(&name, input.body).await?;
+        let checksum_crc32 = input.checksum_crc32.clone();
+        let sums = Sums { md5: input.content_md5, crc32: input.checksum_crc32 };
+        let part = self.receive(&name, input.body, sums).await?;
         let e_tag = Some(etag(&fs::metadata(part).map_err(internal)?));
-        Ok(S3Response::new(UploadPartOutput { e_tag, ..Default::default() }))
+        Ok(S3Response::new(UploadPartOutput { e_tag, checksum_crc32, ..Default::default() }))
     }
 
     async fn complete_multipart_upload(
@@ -291,6 +322,10 @@ impl S3 for Folder {
         request: S3Request<CompleteMultipartUploadInput>,
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
         let input = request.input;
+        let is_there = self.path(&input.bucket, &input.key)?.is_file();
+        if input.if_none_match.is_some() && is_there {
+            return Err(s3_error!(PreconditionFailed, "the object is there already"));
+        }
         let whole = self.waiting(&self.fresh())?;
         let mut file = File::create(&whole).map_err(internal)?;
         let parts = input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();

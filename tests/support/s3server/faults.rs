@@ -46,6 +46,8 @@ pub enum Fault {
     Status(u16, &'static str),
     /// The connection breaks after so many bytes of the body.
     Cut(u64),
+    /// The connection breaks after so many bytes that were sent here.
+    CutUpload(u64),
     /// The lowest bit of one byte of the body is wrong.
     Flip(u64),
     /// So many bytes too many come, and the length says so.

@@ -141,7 +141,13 @@ impl Service {
         if let Some(fault) = &fault {
             fault.wait().await;
             if let Some(response) = fault.answer(is_head) {
+                // Whoever still sends when it ends would not hear of it.
+                receive(request.into_body(), u64::MAX).await;
                 return Ok(self.counted(response));
+            }
+            if let Fault::CutUpload(after) = fault {
+                receive(request.into_body(), *after).await;
+                return Err(io::Error::other("cut on purpose"));
             }
             if matches!(fault, Fault::IgnoreRange) {
                 request.extensions_mut().get_or_insert(WholeObject);
@@ -196,6 +202,16 @@ impl Service {
         builder = builder.header(CONTENT_LENGTH, text.len());
         let text = if is_head { String::new() } else { text };
         builder.body(body_of(futures_util::stream::iter([Ok(text.into())]))).ok()
+    }
+}
+
+/// Reads the first bytes that a client sends.
+async fn receive(body: Incoming, bytes: u64) {
+    let (mut body, mut received) = (BodyDataStream::new(body), 0);
+    while received < bytes
+        && let Ok(Some(chunk)) = body.try_next().await
+    {
+        received += chunk.len() as u64;
     }
 }
 

@@ -1,6 +1,6 @@
 //! A directory in DVC's layout, often on a network file system.
 //!
-//! Reading may block for long there, so it happens on blocking threads, a bounded number at a time,
+//! Reading and writing may block for long there, so both happen on blocking threads, a bounded number at a time,
 //! and under the same time limits as a request.
 
 use std::{
@@ -19,10 +19,12 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 use super::{
-    Body, Cause, PAGE, Page, Prefix, Remote, RemoteError, RequestLimits, get_action, list_action,
-    range::cut, size_action,
+    Body, Cause, PAGE, Page, Prefix, Put, Remote, RemoteError, RequestLimits, Source, get_action,
+    list_action, range::cut, size_action,
 };
 use crate::id::Key;
+
+mod put;
 
 /// How much is read at once.
 const CHUNK: u64 = 1 << 20;
@@ -122,6 +124,10 @@ impl Remote for LocalRemote {
     async fn list(&self, prefix: Prefix, after: Option<&str>) -> Result<Page, RemoteError> {
         let (action, after) = (list_action(prefix), after.unwrap_or_default().to_owned());
         self.run(action.clone(), move |dir| dir.page(prefix, &after, &action)).await
+    }
+
+    async fn put(&self, key: Key, source: &Source) -> Result<Put, RemoteError> {
+        self.put_source(key, source).await
     }
 
     /// Every size takes a look at its file either way.
@@ -313,7 +319,12 @@ impl Directory {
 
     fn failure(&self, action: &str, error: io::Error) -> RemoteError {
         let (cause, hint) = match error.kind() {
-            io::ErrorKind::PermissionDenied => (Cause::Denied, "check the folder's permissions"),
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                (Cause::Denied, "check the folder's permissions")
+            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                (Cause::Full, "make room on its disk")
+            }
             _ => (Cause::Unreachable, "check that the file system answers"),
         };
         self.error(cause, action, &error.to_string()).with_hint(hint).with_source(error)
