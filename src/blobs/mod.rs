@@ -40,12 +40,14 @@ mod memory;
 mod sources;
 mod stream;
 mod target;
+mod text;
 mod window;
 
 pub use bulk::{Learnt, Unsized};
 pub use error::{BlobError, Failure};
 pub use fetch::{Fetch, Reader};
 pub use sources::Sources;
+pub use text::Text;
 
 use budget::{Budget, Urgency};
 use bulk::Surveys;

@@ -151,6 +151,11 @@ impl Shared {
 }
 
 impl Unchecked {
+    /// The size in bytes of the file as it was found.
+    pub fn size(&self) -> u64 {
+        self.found.size()
+    }
+
     /// Hashes the file, and those of the neighbours behind it, until one is good. Slow.
     ///
     /// A bad file of ours is removed; one of others is left alone and remembered.

@@ -38,6 +38,7 @@ use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_OMIT, futimens};
 
 use crate::{atomic, id::Key, stats::Stats};
 
+mod adopt;
 mod blocks;
 mod care;
 mod error;

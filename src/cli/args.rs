@@ -18,7 +18,7 @@ pub(super) use self::helper::HelperArgs;
 pub(super) use self::inspect::{
     CompletionsArgs, ConfigCommand, ConfigListArgs, DiffArgs, DoctorArgs, ManArgs, RevsArgs,
 };
-pub(super) use self::write::{DiscardArgs, SnapshotArgs};
+pub(super) use self::write::{DiscardArgs, PushArgs, SnapshotArgs};
 
 /// Mount a DVC data registry as folders, at any git revision.
 #[derive(Debug, Parser)]
@@ -159,6 +159,8 @@ pub(super) enum Command {
     Diff(DiffArgs),
     /// Make a commit of what was changed in a writable mount
     Snapshot(SnapshotArgs),
+    /// Bring snapshots to the remotes and to their branch
+    Push(PushArgs),
     /// Drop what was changed in a writable mount
     Discard(DiscardArgs),
     /// Make a mount look for new commits now

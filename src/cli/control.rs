@@ -46,6 +46,8 @@ pub(super) enum Request {
         /// The commit.
         commit: String,
     },
+    /// What is recorded and not pushed.
+    Unpushed,
     /// Drop what was changed at these paths, or all of it if there are none.
     Discard {
         /// As bytes from the root of the mount.

@@ -24,6 +24,7 @@ mod mounts;
 mod overlay;
 mod prefetch;
 mod progress;
+mod push;
 mod rebase;
 mod refresh;
 mod revs;
@@ -82,6 +83,7 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<ExitCode, Failure> {
         Command::Umount(args) => umount::run(&settings()?, &args),
         Command::Status(args) => status::run(&settings()?, &args),
         Command::Snapshot(args) => snapshot::run(&settings()?, &args),
+        Command::Push(args) => push::run(settings()?, &args),
         Command::Discard(args) => discard::run(&settings()?, &args),
         Command::Refresh(args) => refresh::run(&settings()?, &args),
         Command::List(args) => list::run(&context()?, &args),

@@ -397,6 +397,7 @@ fn answer(
         Request::Changes { rules } => changes::answer(vfs, runtime, &rules),
         Request::Prepare { rules } => told.snapshots.prepare(&rules),
         Request::Settle { commit } => told.snapshots.settle(&commit),
+        Request::Unpushed => told.snapshots.tell_unpushed(),
         Request::Discard { paths } => discard::answer(vfs, runtime, &paths),
     }
 }
@@ -408,6 +409,8 @@ fn overlay_now(told: &Told, vfs: &Vfs) -> Option<serde_json::Value> {
     overlay["base"] = json!(commit.map(|commit| commit.to_string()));
     let snapshot = told.snapshots.unpushed().filter(|snapshot| Some(*snapshot) == commit);
     overlay["snapshot"] = json!(snapshot.map(|commit| commit.to_string()));
+    let snapshots = snapshot.map(|newest| told.snapshots.since_pushed(newest));
+    overlay["snapshots"] = json!(snapshots.unwrap_or_default());
     Some(overlay)
 }
 

@@ -11,11 +11,11 @@ use super::{
     args::MountArgs,
     context::{Context, private_folder},
     exit::{Code, Failure, chain},
-    mounts::name_of_both,
-    snapshot::ref_of,
+    mounts::{name_of_both, short_name},
+    snapshot::{base_ref_of, ref_of},
 };
 use crate::{
-    git::{CommitId, GitId},
+    git::{CommitId, GitId, is_branch_name},
     overlay::{Base, Overlay, OverlayError},
     path::escape,
     publish,
@@ -46,6 +46,10 @@ pub(super) fn open(
     registry: &Registry,
     (mount_point, commit, branch): (&Path, CommitId, Option<&str>),
 ) -> Result<Option<Chosen>, Failure> {
+    if let Some(name) = args.branch.as_deref().filter(|name| !is_branch_name(name)) {
+        let message = format!("mount --branch {}: no name of a branch", escape(name.as_bytes()));
+        return Err(Failure::new(Code::Usage, message));
+    }
     let Some(wanted_dir) = &args.overlay else { return Ok(None) };
     let dir = if wanted_dir.is_empty() {
         own_dir(context, registry, mount_point)?
@@ -74,7 +78,21 @@ pub(super) fn open(
         // A refresh that was cut off has merged it already.
         snapshot.zip(noted_commit).is_some_and(builds_on) && noted.repository == wanted.repository
     };
+    let began_at = registry.repository().own_ref(&base_ref_of(&short_name(&dir))).ok().flatten();
+    // Snapshots go on from where they began, and a clone's own branch may be behind what was pushed.
+    let goes_on = |noted: &Base| {
+        let is_branch = wanted.branch.is_some() && noted.branch == wanted.branch;
+        let noted_commit = GitId::parse(&noted.commit).map(CommitId);
+        let is_ahead = noted_commit
+            .filter(|noted| *noted != commit)
+            .is_some_and(|noted| registry.repository().builds_on(noted, commit).unwrap_or(false));
+        let began_here = is_unpushed(noted) && began_at == Some(commit);
+        noted.repository == wanted.repository && is_ahead && (is_branch || began_here)
+    };
     let base = match overlay.base()? {
+        Some(noted) if goes_on(&noted) => {
+            Base { branch: args.branch.clone().or(noted.branch), ..noted }
+        }
         Some(noted) if has_changes || is_unpushed(&noted) => settle(&dir, args, noted, &wanted)?,
         _ => wanted,
     };

@@ -33,6 +33,8 @@ enum Stop {
     Vfs(VfsError),
     #[error("the overlay notes no base")]
     NoBase,
+    #[error("{0}")]
+    Outbox(String),
 }
 
 impl Snapshots {
@@ -86,6 +88,9 @@ impl Snapshots {
         }
         let (registry, commit) = (Arc::clone(&self.registry), new.commit);
         let expected = self.unpushed();
+        if !is_upstream {
+            self.keep_taken().map_err(Stop::Outbox)?;
+        }
         let trees = (Arc::clone(old), Arc::clone(new));
         let edit = move |overlay: &Overlay| {
             // A program may have changed something since.
@@ -96,8 +101,8 @@ impl Snapshots {
                 repository.move_ref(&name, commit, expected)?;
             }
             overlay.set_base(&Base { commit: commit.to_string(), ..base })?;
-            if is_upstream && expected.is_some() {
-                repository.remove_ref(&name)?;
+            if let Some(expected) = expected.filter(|_| is_upstream) {
+                repository.remove_ref_at(&name, expected)?;
             }
             Ok::<_, Stop>(())
         };

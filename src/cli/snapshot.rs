@@ -24,6 +24,7 @@ use super::{
     mounts::{Record, short_name},
     print,
     progress::Waiting,
+    push::Unpushed,
     settings::{Settings, Verbosity},
 };
 use crate::{
@@ -201,7 +202,17 @@ fn edited(record: &Record) -> Result<String, Failure> {
 
 /// The name of the ref that keeps an overlay's commits until they are pushed.
 pub(super) fn ref_of(overlay: &std::path::Path) -> String {
-    format!("refs/dvcfs/snapshots/{}", short_name(overlay))
+    ref_of_name(&short_name(overlay))
+}
+
+/// The same by the overlay's name.
+pub(super) fn ref_of_name(overlay: &str) -> String {
+    format!("refs/dvcfs/snapshots/{overlay}")
+}
+
+/// The name of the ref that keeps the commit which the first of those was made above.
+pub(super) fn base_ref_of(overlay: &str) -> String {
+    format!("refs/dvcfs/bases/{overlay}")
 }
 
 /// The steps of snapshots, as the mount takes them.
@@ -243,6 +254,39 @@ impl Snapshots {
     pub(super) fn unpushed(&self) -> Option<CommitId> {
         let name = ref_of(self.vfs.overlay()?.dir());
         self.registry.repository().own_ref(&name).ok().flatten()
+    }
+
+    /// Notes that what was taken into the outbox is needed by a commit that is not pushed.
+    pub(super) fn keep_taken(&self) -> Result<(), String> {
+        let overlay = self.vfs.overlay().ok_or("the mount is not writable")?;
+        let outbox = self.outbox.as_ref().map_err(Clone::clone)?;
+        let noted = outbox.keep_for(&short_name(overlay.dir()));
+        noted.map_err(|error| format!("note what waits in the outbox: {error}"))
+    }
+
+    /// The commits of this overlay from one back to the last that was pushed.
+    pub(super) fn since_pushed(&self, newest: CommitId) -> Vec<String> {
+        let find = || {
+            let overlay = short_name(self.vfs.overlay()?.dir());
+            let repository = self.registry.repository();
+            let base = repository.own_ref(&base_ref_of(&overlay)).ok()??;
+            repository.between(base, newest).ok()
+        };
+        let commits = find().unwrap_or_else(|| vec![newest]);
+        commits.iter().map(ToString::to_string).collect()
+    }
+
+    /// What there is to push.
+    pub(super) fn tell_unpushed(&self) -> Response {
+        let overlay = self.vfs.overlay().ok_or("the mount is not writable")?;
+        let base = overlay.base().map_err(|error| chain(&error))?;
+        let unpushed = Unpushed {
+            overlay: short_name(overlay.dir()),
+            shown: self.vfs.commit().map(|commit| commit.to_string()).unwrap_or_default(),
+            commit: self.unpushed().map(|commit| commit.to_string()),
+            branch: base.and_then(|base| base.branch),
+        };
+        serde_json::to_value(unpushed).map_err(|error| error.to_string())
     }
 
     pub(super) fn prepare(&self, typed: &Typed) -> Response {
@@ -307,6 +351,15 @@ impl Snapshots {
         if made.tree != prepared.tree {
             return Err("the commit is not of the tree that was prepared".to_owned());
         }
+        let overlay = self.vfs.overlay().ok_or("the mount is not writable")?;
+        self.keep_taken()?;
+        if expected.is_none() {
+            let (repository, name) = (self.registry.repository(), short_name(overlay.dir()));
+            let (name, parent) = (base_ref_of(&name), parent(repository, commit)?);
+            let noted = repository.own_ref(&name);
+            let noted = noted.and_then(|old| repository.move_ref(&name, parent, old));
+            noted.map_err(|error| chain(&error))?;
+        }
         let registry = Arc::clone(&self.registry);
         let settle = move |overlay: &crate::overlay::Overlay| {
             let name = ref_of(overlay.dir());
@@ -323,6 +376,11 @@ impl Snapshots {
             Rebased::Done(Ok(())) => encode(&Step::Done(commit.to_string())),
         }
     }
+}
+
+fn parent(repository: &Repository, commit: CommitId) -> Result<CommitId, String> {
+    let parents = repository.commit(commit).map_err(|error| chain(&error))?.parents;
+    parents.first().copied().ok_or_else(|| "the commit has no parent".to_owned())
 }
 
 fn encode<T: Serialize>(step: &Step<T>) -> Response {

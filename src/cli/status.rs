@@ -92,8 +92,8 @@ fn describe(report: &Report) -> String {
         let meant = branch.map_or(String::new(), |branch| format!(" (for {branch})"));
         line("overlay", &format!("{dir}{meant}"));
     }
-    if let Some(commit) = answer["overlay"]["snapshot"].as_str() {
-        line("snapshot", &format!("{commit} (not pushed)"));
+    for commit in answer["overlay"]["snapshots"].as_array().into_iter().flatten() {
+        line("snapshot", &format!("{} (not pushed)", commit.as_str().unwrap_or_default()));
     }
     let told = answer["overlay"]["changes"].as_array().map(|_| {
         let changes = answer["overlay"]["changes"].clone();

@@ -24,6 +24,8 @@ pub struct Output {
     pub remote: Option<String>,
     /// False if DVC does not store the content (`cache: false`): git has it or nobody.
     pub is_cached: bool,
+    /// False if DVC leaves the content out of what it pushes (`push: false`).
+    pub is_pushed: bool,
     /// Whether a bucket keeps the content under its own name, by version, instead of under its
     /// hash; the hash then serves the cache only.
     pub is_versioned: bool,
@@ -97,6 +99,7 @@ impl Output {
             is_exec: flag(entry, "isexec") == Some(true),
             remote: text(entry, "remote").map(str::to_lowercase),
             is_cached: flag(entry, "cache") != Some(false),
+            is_pushed: flag(entry, "push") != Some(false),
             is_versioned: is_versioned(entry) || entry.contains_key("files"),
             origin: Origin::Own,
             is_inferred: false,

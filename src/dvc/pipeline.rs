@@ -327,6 +327,7 @@ impl<'a> Pipeline<'a> {
 fn apply(output: &mut Output, flags: Option<&Map>, scope: Scope<'_>) {
     let Some(flags) = flags else { return };
     output.is_cached = flag(flags, "cache") != Some(false);
+    output.is_pushed = flag(flags, "push") != Some(false);
     output.remote = text(flags, "remote")
         .and_then(|name| scope.text(name).ok())
         .map(|name| name.to_lowercase());

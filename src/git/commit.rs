@@ -83,14 +83,17 @@ impl Repository {
         })
     }
 
-    /// Removes a ref below `refs/dvcfs/`; it is no error if it is not there.
-    pub fn remove_ref(&self, name: &str) -> Result<(), GitError> {
+    /// Removes a ref below `refs/dvcfs/` if it points at `expected`; tells whether it did.
+    pub fn remove_ref_at(&self, name: &str, expected: CommitId) -> Result<bool, GitError> {
         check_own(name)?;
-        let failed = |e: &git2::Error| GitError::reference("delete", name, e);
         self.with(|repo| match repo.find_reference(name) {
-            Ok(mut reference) => reference.delete().map_err(|e| failed(&e)),
-            Err(e) if e.code() == git2::ErrorCode::NotFound => Ok(()),
-            Err(e) => Err(failed(&e)),
+            Ok(mut reference) if reference.target() == Some(expected.0.oid()) => {
+                reference.delete().map_err(|e| GitError::reference("delete", name, &e))?;
+                Ok(true)
+            }
+            Ok(_) => Ok(false),
+            Err(e) if e.code() == git2::ErrorCode::NotFound => Ok(false),
+            Err(e) => Err(GitError::reference("read", name, &e)),
         })
     }
 
@@ -261,8 +264,9 @@ mod tests {
         assert_eq!(repository.own_ref(name).unwrap(), Some(first));
         repository.move_ref(name, second, Some(first)).unwrap();
         assert_eq!(repository.own_ref(name).unwrap(), Some(second));
-        repository.remove_ref(name).unwrap();
-        repository.remove_ref(name).unwrap();
+        assert!(!repository.remove_ref_at(name, first).unwrap());
+        assert!(repository.remove_ref_at(name, second).unwrap());
+        assert!(!repository.remove_ref_at(name, second).unwrap());
         assert_eq!(repository.own_ref(name).unwrap(), None);
         for foreign in ["refs/heads/main", "HEAD"] {
             let error = repository.move_ref(foreign, first, Some(second)).unwrap_err();

@@ -65,7 +65,7 @@ pub use keeper::Keeper;
 pub use listing::{Entry, EntryKind, Listing, Refusal, RefusedEntry};
 pub use location::{Location, Url};
 pub use mirror::Mirror;
-pub use push::Pushed;
+pub use push::{Pushed, is_branch_name};
 pub use refs::{Refs, RefusedRef};
 pub use repository::{CommitInfo, Repository};
 pub use resolve::{Resolved, RevisionKind};

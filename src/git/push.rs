@@ -1,10 +1,20 @@
 //! Publishing a commit: the user's own git pushes it to a branch of the upstream.
+//!
+//! A repository without remotes that was opened by its path is its own upstream ([`ITSELF`]).
+
+use std::collections::HashSet;
 
 use super::{
-    error::GitError, id::CommitId, location::redact, repository::Repository,
+    error::GitError,
+    id::{CommitId, GitId},
+    location::redact,
+    repository::Repository,
     transport::TransportOptions,
 };
 use crate::path::escape;
+
+/// What git calls the repository itself where it wants the name of a remote.
+const ITSELF: &str = ".";
 
 /// What the upstream did with a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +31,110 @@ pub enum Pushed {
 }
 
 impl Repository {
+    /// The remote that a branch is pushed to: the one that it is configured to follow, else
+    /// `origin`; the repository itself if it has neither.
+    pub fn upstream_of(&self, branch: &str) -> Result<String, GitError> {
+        self.with(|repo| {
+            let config = repo.config().and_then(|mut config| config.snapshot());
+            let follows = config.and_then(|it| it.get_string(&format!("branch.{branch}.remote")));
+            let names = [follows.ok().as_deref(), Some("origin")].map(|it| it.map(str::to_owned));
+            let mut names = names.into_iter().flatten();
+            let known = names.find(|name| repo.find_remote(name).is_ok());
+            Ok(known.unwrap_or_else(|| ITSELF.to_owned()))
+        })
+    }
+
+    /// Where a branch is upstream now.
+    pub fn upstream_tip(
+        &self,
+        remote: &str,
+        branch: &str,
+        options: &TransportOptions,
+    ) -> Result<Option<CommitId>, GitError> {
+        let mut git = self.own_git(options)?;
+        git.name = self.url_of(remote)?;
+        let target = format!("refs/heads/{branch}");
+        let answer = git.git(&["ls-remote", "--", remote, &target])?;
+        let text = String::from_utf8_lossy(&answer);
+        let mut lines = text.lines().filter_map(|line| line.split_once('\t'));
+        let found = lines.find(|(_, name)| *name == target);
+        Ok(found.and_then(|(id, _)| GitId::parse(id)).map(CommitId))
+    }
+
+    /// Where a branch was upstream when that was last looked at.
+    pub fn last_seen(&self, remote: &str, branch: &str) -> Result<Option<CommitId>, GitError> {
+        let name = format!("{}{branch}", tracking(remote));
+        self.with(|repo| Ok(repo.refname_to_id(&name).ok().map(CommitId::from)))
+    }
+
+    /// Fetches a branch of the upstream, and notes where it is; nothing if there is none.
+    pub fn fetch_branch(
+        &self,
+        remote: &str,
+        branch: &str,
+        options: &TransportOptions,
+    ) -> Result<Option<CommitId>, GitError> {
+        if remote != ITSELF {
+            let mut git = self.own_git(options)?;
+            git.name = self.url_of(remote)?;
+            let refspec = format!("+refs/heads/{branch}:{}{branch}", tracking(remote));
+            let volume = if options.progress.is_some() { "--progress" } else { "--quiet" };
+            let quiet = ["--no-tags", "--no-write-fetch-head", "--no-auto-maintenance"];
+            let command = ["fetch", volume, "--no-recurse-submodules", "--", remote, &refspec];
+            git.git(&[&command[..2], &quiet, &command[2..]].concat())?;
+        }
+        self.last_seen(remote, branch)
+    }
+
+    /// The commits that `tip` builds on and that the upstream did not have when that was last looked
+    /// at, and those since `base` whatever the upstream has; `tip` among them, newest first.
+    pub fn to_push(
+        &self,
+        tip: CommitId,
+        remote: &str,
+        base: Option<CommitId>,
+    ) -> Result<Vec<CommitId>, GitError> {
+        let mut commits =
+            self.history(tip, |walk| walk.hide_glob(&format!("{}*", tracking(remote))))?;
+        let since = base.map_or(Ok(Vec::new()), |base| self.between(base, tip))?;
+        let seen: HashSet<_> = commits.iter().copied().collect();
+        commits.extend(since.into_iter().filter(|commit| !seen.contains(commit)));
+        Ok(commits)
+    }
+
+    /// The commits from `tip` back to `base`, which is left out, without what was merged into them;
+    /// newest first.
+    pub fn between(&self, base: CommitId, tip: CommitId) -> Result<Vec<CommitId>, GitError> {
+        self.history(tip, |walk| {
+            walk.simplify_first_parent()?;
+            walk.hide(base.0.oid())
+        })
+    }
+
+    fn history(
+        &self,
+        tip: CommitId,
+        hide: impl Fn(&mut git2::Revwalk<'_>) -> Result<(), git2::Error>,
+    ) -> Result<Vec<CommitId>, GitError> {
+        self.with(|repo| {
+            let failed = |e: &git2::Error| GitError::object(tip.0, e);
+            let mut walk = repo.revwalk().map_err(|e| failed(&e))?;
+            walk.push(tip.0.oid()).and_then(|()| hide(&mut walk)).map_err(|e| failed(&e))?;
+            walk.map(|id| id.map(CommitId::from).map_err(|e| failed(&e))).collect()
+        })
+    }
+
+    /// Whether a commit is another one or builds on it; not if the other one is not here.
+    pub fn builds_on(&self, commit: CommitId, other: CommitId) -> Result<bool, GitError> {
+        self.with(|repo| {
+            let (one, other) = (commit.0.oid(), other.0.oid());
+            let is_here = one == other || repo.find_commit(other).is_ok();
+            let descends = || repo.graph_descendant_of(one, other);
+            Ok(is_here
+                && (one == other || descends().map_err(|e| GitError::object(commit.0, &e))?))
+        })
+    }
+
     /// Pushes `commit` to `branch` of the remote that is configured as `remote`, such as `origin`.
     ///
     /// Never forces. Hooks of this repository are not run: those that people have there push data
@@ -59,7 +173,10 @@ impl Repository {
     }
 
     /// The URL of a remote, without secrets.
-    fn url_of(&self, remote: &str) -> Result<String, GitError> {
+    pub fn url_of(&self, remote: &str) -> Result<String, GitError> {
+        if remote == ITSELF {
+            return Ok(self.git_dir().display().to_string());
+        }
         self.with(|repo| {
             let unknown = |e: &git2::Error| GitError::InvalidLocation {
                 location: escape(remote.as_bytes()),
@@ -73,6 +190,16 @@ impl Repository {
             Ok(redact(url.unwrap_or_default()))
         })
     }
+}
+
+/// Whether this can be the name of a branch.
+pub fn is_branch_name(name: &str) -> bool {
+    git2::Branch::name_is_valid(name).unwrap_or(false)
+}
+
+/// Where a repository notes what the branches of a remote were at last.
+fn tracking(remote: &str) -> String {
+    if remote == ITSELF { "refs/heads/".to_owned() } else { format!("refs/remotes/{remote}/") }
 }
 
 /// Reads git's report on one branch: `<flag> TAB <from>:<to> TAB <summary>`.
@@ -158,6 +285,52 @@ mod tests {
         fixture.git_in(&elsewhere, &["push", "--quiet", "origin", "HEAD:main"]);
         let ours = fixture.commit("b", "two");
         assert_eq!(push(&repository, ours).unwrap(), Pushed::Behind);
+    }
+
+    #[test]
+    fn the_upstream_is_asked_and_what_it_lacks_is_known() {
+        let (fixture, repository, upstream) = with_upstream();
+        let options = TransportOptions::default();
+        let tip = || repository.upstream_tip("origin", "main", &options).unwrap();
+        let (first, second) = (fixture.id("HEAD"), fixture.commit("b", "two"));
+        assert_eq!((tip(), repository.last_seen("origin", "main").unwrap()), (None, None));
+        assert_eq!(repository.to_push(second, "origin", None).unwrap(), [second, first]);
+        push(&repository, first).unwrap();
+        assert_eq!(tip(), Some(first));
+        assert_eq!(repository.last_seen("origin", "main").unwrap(), Some(first));
+        assert_eq!(repository.to_push(second, "origin", None).unwrap(), [second]);
+        push(&repository, second).unwrap();
+        assert_eq!(repository.to_push(second, "origin", None).unwrap(), []);
+        assert_eq!(repository.to_push(second, "origin", Some(first)).unwrap(), [second]);
+        fixture.git_in(&upstream, &["update-ref", "-d", "refs/heads/main"]);
+        assert_eq!(tip(), None);
+        assert_eq!(repository.last_seen("origin", "main").unwrap(), Some(second));
+        assert!(repository.builds_on(second, first).unwrap());
+        assert!(repository.builds_on(first, first).unwrap());
+        assert!(!repository.builds_on(first, second).unwrap());
+        assert!(!repository.builds_on(first, CommitId(GitId([7; 20]))).unwrap());
+    }
+
+    #[test]
+    fn a_branch_goes_to_the_remote_it_follows_or_stays_here() {
+        let (fixture, repository, upstream) = with_upstream();
+        assert_eq!(repository.upstream_of("main").unwrap(), "origin");
+        fixture.git(&["remote", "add", "other", upstream.to_str().unwrap()]);
+        fixture.git(&["config", "branch.main.remote", "other"]);
+        assert_eq!(repository.upstream_of("main").unwrap(), "other");
+        fixture.git(&["config", "branch.main.remote", "gone"]);
+        assert_eq!(repository.upstream_of("main").unwrap(), "origin");
+        let own = Repository::open(&upstream).unwrap();
+        assert_eq!(own.upstream_of("main").unwrap(), ".");
+        let first = fixture.id("HEAD");
+        push(&repository, first).unwrap();
+        let second = fixture.commit("b", "two");
+        fixture.git(&["push", "--quiet", "origin", "HEAD:refs/dvcfs/x"]);
+        assert_eq!(own.to_push(second, ".", None).unwrap(), [second]);
+        let pushed = own.push(".", second, "main", &TransportOptions::default()).unwrap();
+        assert_eq!(pushed, Pushed::Updated);
+        assert_eq!(fixture.git_in(&upstream, &["rev-parse", "main"]), second.to_string());
+        assert!(is_branch_name("a/b") && !is_branch_name("a..b") && !is_branch_name("-x"));
     }
 
     #[test]

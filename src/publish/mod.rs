@@ -6,12 +6,14 @@
 //! | `merge` | two commits that parted, path by path |
 //! | `outbox` | where blobs wait until a remote has them |
 //! | `rebase` | another commit below an overlay |
+//! | `push` | what remotes lack of some commits, and sending it there |
 //! | `snapshot` | from an overlay to the tree of a commit, and on above that |
 //! | `route` | where a change goes: git, a `.dvc` file, a manifest |
 
 mod changes;
 mod merge;
 mod outbox;
+mod push;
 mod rebase;
 mod route;
 mod snapshot;
@@ -22,6 +24,7 @@ pub use self::{
         Conflict, MergeError, MergeGround, Merged, MergedTree, Tracked, Why, merge, merge_message,
     },
     outbox::Outbox,
+    push::{Hears, Lacking, Object, Plan, PushError, PushGround, plan, send},
     rebase::{Rebase, RebaseError},
     route::{Route, Rules, is_small_text},
     snapshot::{Ground, Keeping, Mark, Prepared, SnapshotError, prepare, resume, settle},

@@ -5,25 +5,33 @@
 //! whole: what is hashed is the copy, so that whoever writes the original meanwhile changes nothing.
 
 use std::{
-    fs::{self, File, Permissions},
+    collections::BTreeSet,
+    fs::{self, File, OpenOptions, Permissions},
     io::{self, BufWriter, Read, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use md5::{Digest as _, Md5};
+use parking_lot::Mutex;
 use rustix::fs::{ioctl_ficlone, syncfs};
 use tempfile::NamedTempFile;
 
 use crate::{
+    cache::BlobCache,
     dvc::manifest::write::Written,
-    id::{BlobId, Digest, Key, Scheme, TreeId},
+    id::{BlobId, Digest, Key, Scheme, TreeId, hex},
 };
 
 /// The blobs that no remote has yet.
+///
+/// Several snapshots may wait in it for being pushed, from different mounts and repositories, and
+/// share blobs; each has a list of those that it needs.
 #[derive(Debug)]
 pub struct Outbox {
     dir: PathBuf,
+    /// What was taken and is on no list yet.
+    taken: Mutex<BTreeSet<Key>>,
 }
 
 /// How much is copied at a time.
@@ -40,7 +48,64 @@ impl Outbox {
         let dir = Self::place(state_dir);
         fs::create_dir_all(dir.join("files/md5"))?;
         fs::create_dir_all(dir.join("tmp"))?;
-        Ok(Self { dir })
+        fs::create_dir_all(dir.join("needed"))?;
+        Ok(Self { dir, taken: Mutex::default() })
+    }
+
+    /// The file of a blob or manifest, if it is here.
+    pub fn find(&self, key: &Key) -> Option<PathBuf> {
+        Some(self.dir.join(key.path())).filter(|path| path.is_file())
+    }
+
+    /// Notes that a snapshot of this name needs all that was taken since the last note, until
+    /// [`Outbox::hand_over`].
+    pub fn keep_for(&self, snapshot: &str) -> io::Result<()> {
+        let taken = std::mem::take(&mut *self.taken.lock());
+        let mut lines = String::new();
+        for key in &taken {
+            lines.push_str(&key.path());
+            lines.push('\n');
+        }
+        let mut list = OpenOptions::new().create(true).append(true).open(self.list_of(snapshot))?;
+        list.write_all(lines.as_bytes())
+    }
+
+    /// Gives what a snapshot needed, and a remote has by now, to the cache, or lets go of it; what
+    /// other snapshots need stays. The list goes away where the snapshot is over.
+    pub fn hand_over(
+        &self,
+        snapshot: &str,
+        pushed: impl IntoIterator<Item = Key>,
+        is_over: bool,
+        cache: &BlobCache,
+    ) -> io::Result<()> {
+        let list = self.list_of(snapshot);
+        let mut needed = BTreeSet::new();
+        for other in fs::read_dir(self.dir.join("needed"))? {
+            let other = other?.path();
+            if other != list {
+                let text = fs::read_to_string(other)?;
+                needed.extend(text.lines().filter_map(Key::from_path));
+            }
+        }
+        for key in pushed.into_iter().filter(|key| !needed.contains(key)) {
+            let Some(path) = self.find(&key) else { continue };
+            if let Err(error) = cache.adopt(&key, &path) {
+                tracing::debug!("{error}");
+                remove(&path)?;
+            }
+        }
+        if is_over { remove(&list) } else { Ok(()) }
+    }
+
+    fn list_of(&self, snapshot: &str) -> PathBuf {
+        self.dir.join("needed").join(snapshot)
+    }
+
+    /// The note of how far the upload of a blob to a remote has come.
+    pub fn note_of_upload(&self, key: &Key, url: &str) -> PathBuf {
+        let name: Digest = Md5::digest(format!("{url}/{}", key.path())).into();
+        self.dir.join("uploads").join(hex(&name))
     }
 
     /// Takes a copy of a file, which shares its blocks where the disk can; gives its hash and its
@@ -94,14 +159,24 @@ impl Outbox {
     }
 
     fn name(&self, draft: NamedTempFile, id: impl Into<Key>) -> io::Result<()> {
-        let path = self.dir.join(id.into().path());
+        let key = id.into();
+        let path = self.dir.join(key.path());
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
         // DVC trusts what nobody may write.
         draft.as_file().set_permissions(Permissions::from_mode(0o444))?;
         draft.persist(path)?;
+        self.taken.lock().insert(key);
         Ok(())
+    }
+}
+
+/// Removes a file that may be gone already.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
 }
 
@@ -129,5 +204,59 @@ mod tests {
         assert_eq!(fs::read(dir.path().join(manifest)).unwrap(), b"[]");
         outbox.sync().unwrap();
         assert_eq!(fs::read_dir(dir.path().join("outbox/tmp")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_was_pushed_goes_to_the_cache_unless_another_snapshot_needs_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = Outbox::open(dir.path()).unwrap();
+        let put = |name: &str| {
+            fs::write(dir.path().join(name), name).unwrap();
+            let (digest, _) = outbox.add(&File::open(dir.path().join(name)).unwrap()).unwrap();
+            Key { digest, scheme: Scheme::Md5, is_manifest: false }
+        };
+        let (own, shared) = (put("own"), put("shared"));
+        outbox.keep_for("one").unwrap();
+        put("shared");
+        outbox.keep_for("two").unwrap();
+        let options = crate::cache::Options {
+            dir: dir.path().join("cache"),
+            neighbours: Vec::new(),
+            seen: dir.path().join("seen"),
+            max_bytes: 1 << 20,
+            min_free_bytes: 0,
+        };
+        let cache = BlobCache::open(options, std::sync::Arc::default());
+        outbox.hand_over("one", [own, shared], true, &cache).unwrap();
+        assert!(outbox.find(&own).is_none() && outbox.find(&shared).is_some());
+        let blob = |key| match cache.open_blob(key, None) {
+            crate::cache::Lookup::Hit(blob) => blob.size(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(blob(&own), 3, "it needs no check");
+        outbox.hand_over("one", [own, shared], true, &cache).unwrap();
+        outbox.hand_over("two", [shared], true, &cache).unwrap();
+        assert!(outbox.find(&shared).is_none());
+        assert_eq!(blob(&shared), 6);
+        assert_eq!(fs::read_dir(dir.path().join("outbox/needed")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_cache_that_cannot_have_it_keeps_nothing_in_the_outbox() {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = Outbox::open(dir.path()).unwrap();
+        fs::write(dir.path().join("a"), "hello").unwrap();
+        let (digest, _) = outbox.add(&File::open(dir.path().join("a")).unwrap()).unwrap();
+        let key = Key { digest, scheme: Scheme::Md5, is_manifest: false };
+        let options = crate::cache::Options {
+            dir: dir.path().join("cache"),
+            neighbours: Vec::new(),
+            seen: dir.path().join("seen"),
+            max_bytes: 2,
+            min_free_bytes: 0,
+        };
+        let cache = BlobCache::open(options, std::sync::Arc::default());
+        outbox.hand_over("one", [key], true, &cache).unwrap();
+        assert!(outbox.find(&key).is_none());
     }
 }

@@ -61,6 +61,23 @@ impl Connector<'_> {
         self.connect(&settings)
     }
 
+    /// A remote that nothing can be put into, if it is one; it says so.
+    pub(super) fn untakable(&self, pinned: Option<&str>) -> Option<Arc<dyn Remote>> {
+        let settings = self.settings(pinned).ok()?;
+        let versioned = ["version_aware", "worktree"];
+        let reason = if versioned.iter().any(|key| is_set(&settings, key, false)) {
+            "it keeps files by version under their own names, where only DVC can put them"
+        } else if settings.url.value.starts_with("http") {
+            "remotes of this kind are read, not written"
+        } else {
+            return None;
+        };
+        let url = without_user(&settings.url.value);
+        let (cause, reason) = (Cause::Unsupported, reason.to_owned());
+        let hint = Some("push to another remote: --remote NAME".to_owned());
+        Some(Arc::new(UnusableRemote { url, cause, reason, hint }))
+    }
+
     /// What the default remote would need consent for.
     pub(super) fn untrusted_default(&self) -> Vec<Untrusted> {
         self.settings(None).map_or_else(|_| Vec::new(), |settings| self.untrusted(&settings))

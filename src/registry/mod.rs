@@ -292,6 +292,14 @@ impl Registry {
         Arc::clone(self.remotes.lock().entry(key).or_insert(remote))
     }
 
+    /// The remote that the content of an output is put into. One that cannot be used, or where only
+    /// DVC can put anything, says why when it is asked.
+    pub fn target_of(&self, project: Project<'_>, output: &Output) -> Arc<dyn Remote> {
+        let config = self.config(project);
+        let refused = self.connector(&config).untakable(output.remote.as_deref());
+        refused.unwrap_or_else(|| self.remote_of(project, output))
+    }
+
     /// What the user would have to agree to before the default remote of a commit can be used.
     pub fn untrusted(&self, commit: CommitId) -> Result<Vec<Untrusted>, RegistryError> {
         if self.dot_dvc(commit)?.is_none() {

@@ -1,18 +1,10 @@
 //! Manifests of tracked directories: fetched and compiled when something first looks inside.
 
-use std::{
-    error::Error as _,
-    io::{self, BufRead, BufReader, Read},
-    iter,
-    sync::Arc,
-};
-
-use bytes::Bytes;
+use std::{error::Error as _, iter, sync::Arc};
 
 use super::{Vfs, VfsError, run_blocking};
 use crate::{
-    blobs::{Sources, Verified},
-    cache::CachedBlob,
+    blobs::{Sources, Text},
     dvc::manifest::ManifestError,
     id::TreeId,
     segments::{CompileError, Compiled, Segment},
@@ -94,15 +86,11 @@ impl Vfs {
         id: TreeId,
         sources: &Sources,
     ) -> Result<Text, VfsError> {
-        match self.blobs.open_verified(id, sources).await? {
-            Verified::Empty => Ok(Text::InMemory(Bytes::new())),
-            Verified::Cached(blob) if blob.size() > MAX_MANIFEST => {
-                let reason = format!("it is larger than {MAX_MANIFEST} bytes");
-                Err(VfsError::Manifest { id, reason })
-            }
-            Verified::Cached(blob) => Ok(Text::Cached(blob)),
-            Verified::Uncached(reader) => Ok(Text::InMemory(reader.read_all(MAX_MANIFEST).await?)),
-        }
+        let too_large = || {
+            let reason = format!("it is larger than {MAX_MANIFEST} bytes");
+            VfsError::Manifest { id, reason }
+        };
+        self.blobs.text(id, sources, MAX_MANIFEST).await?.ok_or_else(too_large)
     }
 }
 
@@ -131,39 +119,6 @@ fn report(id: TreeId, compiled: &Compiled, stats: &Stats) {
     }
     for path in &compiled.hidden.paths {
         tracing::warn!("manifest {id}: {path}: hidden by the folder of its name");
-    }
-}
-
-/// The checked text of a manifest.
-pub(super) enum Text {
-    Cached(Arc<CachedBlob>),
-    InMemory(Bytes),
-}
-
-impl Text {
-    /// The text from its beginning.
-    pub(super) fn open(&self) -> Box<dyn BufRead> {
-        match self {
-            Self::InMemory(bytes) => Box::new(io::Cursor::new(bytes.clone())),
-            Self::Cached(blob) => {
-                let text = FromStart { blob: Arc::clone(blob), at: 0 };
-                Box::new(BufReader::with_capacity(64 << 10, text))
-            }
-        }
-    }
-}
-
-/// A cached file read from its beginning, without the cursor that all its holders share.
-struct FromStart {
-    blob: Arc<CachedBlob>,
-    at: u64,
-}
-
-impl Read for FromStart {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.blob.read_at(buffer, self.at)?;
-        self.at += count as u64;
-        Ok(count)
     }
 }
 

@@ -39,6 +39,7 @@ mod overlay;
 mod package;
 mod pressure;
 mod programs;
+mod push;
 mod read_only;
 mod remote_contract;
 mod s3server_dvc;

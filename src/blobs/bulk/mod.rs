@@ -9,7 +9,7 @@
 //! Whatever a page tells is kept, also of objects that nobody wanted yet.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -25,6 +25,7 @@ use crate::{
     sizes::Scope,
 };
 use futures_util::{StreamExt as _, stream};
+use parking_lot::Mutex;
 
 mod survey;
 
@@ -63,8 +64,8 @@ impl Blobs {
         for (remote, is_last) in sources.iter().zip(1..).map(|(it, n)| (it, n == sources.len())) {
             let of_scheme = |scheme| {
                 let (context, surveys) = (&*self.context, &*self.surveys);
-                let (remote, aside) = (&**remote, AtomicUsize::new(0));
-                Bulk { context, surveys, remote, scheme, scope, learnt, aside }
+                let (remote, found) = (&**remote, Found::index(scope));
+                Bulk { context, surveys, remote, scheme, learnt, found }
             };
             let (new, old) = wanted.into_iter().partition(|key| key.scheme == Scheme::Md5);
             let mut left = of_scheme(Scheme::Md5).learn(new).await?;
@@ -76,6 +77,25 @@ impl Blobs {
             wanted = missing.into_iter().map(|it| it.key).collect();
         }
         Ok(failed)
+    }
+
+    /// The sizes in bytes of those objects that a remote has now, whatever was known before. Those
+    /// that it refuses to tell of are left out, unless it refuses everything.
+    pub async fn present(
+        &self,
+        keys: &[Key],
+        remote: &dyn Remote,
+    ) -> Result<HashMap<Key, u64>, BlobError> {
+        let mut present = HashMap::new();
+        for scheme in [Scheme::Md5, Scheme::Dos2Unix] {
+            let wanted: Vec<_> = keys.iter().copied().filter(|key| key.scheme == scheme).collect();
+            let (context, surveys) = (&*self.context, &*self.surveys);
+            let found = Found::Aside(Mutex::new(HashMap::with_capacity(wanted.len())));
+            let bulk = Bulk { context, surveys, remote, scheme, learnt: &|| (), found };
+            bulk.learn(wanted).await?;
+            present.extend(bulk.found.aside());
+        }
+        Ok(present)
     }
 
     /// Those objects, each once, of which neither index nor cache knows the size, and whose download
@@ -110,10 +130,33 @@ struct Bulk<'a> {
     surveys: &'a Surveys,
     remote: &'a dyn Remote,
     scheme: Scheme,
-    scope: Scope,
     learnt: Learnt<'a>,
-    /// How many sizes were kept that nobody asked for.
-    aside: AtomicUsize,
+    found: Found,
+}
+
+/// Where sizes go that were learnt.
+enum Found {
+    /// Into the index, as claims of this scope.
+    Index {
+        scope: Scope,
+        /// How many were kept that nobody asked for.
+        unasked: AtomicUsize,
+    },
+    /// Nowhere else.
+    Aside(Mutex<HashMap<Key, u64>>),
+}
+
+impl Found {
+    const fn index(scope: Scope) -> Self {
+        Self::Index { scope, unasked: AtomicUsize::new(0) }
+    }
+
+    fn aside(self) -> HashMap<Key, u64> {
+        match self {
+            Self::Index { .. } => HashMap::new(),
+            Self::Aside(sizes) => sizes.into_inner(),
+        }
+    }
 }
 
 /// An object whose size could not be learnt.
@@ -250,13 +293,8 @@ impl Bulk<'_> {
         let answer = self.remote.size(key).await;
         self.context.stats.latencies.remote.record(asked.elapsed());
         let error = match answer {
-            Ok(0) if !key.is_of_nothing() => {
-                // Whoever wants this one's size asks once more, and is told.
-                drop(self.context.empty(key, self.remote.url()));
-                return Outcome::default();
-            }
             Ok(bytes) => {
-                self.context.sizes.record_claim(&key, self.scope, bytes);
+                self.note(key, bytes);
                 return Outcome::default();
             }
             Err(error) => error,
@@ -321,15 +359,35 @@ impl Bulk<'_> {
                 self.surveys.note(self.remote.url(), self.scheme, Survey::Unlistable);
             }
         })?;
-        let is_all_kept = self.aside.fetch_add(page.objects.len(), Ordering::Relaxed) < ASIDE;
-        let is_kept = |key: &Key| is_all_kept || wanted.binary_search(key).is_ok();
-        let kept = page.objects.iter().copied().filter(|(key, _)| is_kept(key));
-        self.context.sizes.record_claims(kept, self.scope);
+        let objects = page.objects.iter().copied();
+        let is_wanted = |(key, _): &(Key, u64)| wanted.binary_search(key).is_ok();
+        match &self.found {
+            Found::Index { scope, unasked } => {
+                let is_all_kept = unasked.fetch_add(page.objects.len(), Ordering::Relaxed) < ASIDE;
+                let kept = objects.filter(|object| is_all_kept || is_wanted(object));
+                self.context.sizes.record_claims(kept, *scope);
+            }
+            Found::Aside(sizes) => sizes.lock().extend(objects.filter(is_wanted)),
+        }
         Ok(page)
     }
 
+    fn note(&self, key: Key, bytes: u64) {
+        match &self.found {
+            // Whoever wants this one's size asks once more, and is told.
+            Found::Index { .. } if bytes == 0 && !key.is_of_nothing() => {
+                drop(self.context.empty(key, self.remote.url()));
+            }
+            Found::Index { scope, .. } => self.context.sizes.record_claim(&key, *scope, bytes),
+            Found::Aside(sizes) => _ = sizes.lock().insert(key, bytes),
+        }
+    }
+
     fn is_known(&self, key: &Key) -> bool {
-        self.context.sizes.get(key, self.scope).is_some()
+        match &self.found {
+            Found::Index { scope, .. } => self.context.sizes.get(key, *scope).is_some(),
+            Found::Aside(sizes) => sizes.lock().contains_key(key),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Commands that have to do with what was changed in a writable mount.
 
-use std::path::PathBuf;
+use std::{num::NonZeroUsize, path::PathBuf};
 
 use clap::Args;
 
@@ -35,6 +35,28 @@ pub(in crate::cli) struct SnapshotArgs {
     #[arg(long = "dir", value_name = "PATH")]
     pub(in crate::cli) folders: Vec<String>,
     /// Say what would be recorded, and where
+    #[arg(long)]
+    pub(in crate::cli) dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PushArgs {
+    /// The folder that is mounted on
+    #[arg(value_name = "DIR")]
+    pub(in crate::cli) dir: PathBuf,
+    /// The remote to push to [default: the default remote; outputs may name another]
+    #[arg(short, long, value_name = "NAME")]
+    pub(in crate::cli) remote: Option<String>,
+    /// Files that are sent at the same time
+    #[arg(short, long, value_name = "N", default_value = "32")]
+    pub(in crate::cli) jobs: NonZeroUsize,
+    /// Let the repository choose its endpoint and how it is checked
+    #[arg(long)]
+    pub(in crate::cli) trust_remote: bool,
+    /// Say what would be sent, and where
     #[arg(long)]
     pub(in crate::cli) dry_run: bool,
     /// Print JSON

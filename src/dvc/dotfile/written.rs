@@ -39,6 +39,7 @@ pub(super) fn scan(bytes: &[u8], base: Base<'_>) -> Option<Output> {
         is_exec,
         remote: None,
         is_cached: true,
+        is_pushed: true,
         is_versioned: false,
         origin: Origin::Own,
         is_inferred: false,

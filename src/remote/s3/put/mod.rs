@@ -134,7 +134,7 @@ impl S3Remote {
         let (mut wishes, mut retry) = (begun, Retry::new(self.limits()));
         loop {
             let moves = Moves::new();
-            let answer = moves.watch(self.limits().idle, request(wishes, moves.clone())).await;
+            let answer = moves.watch(self.patience(), request(wishes, moves.clone())).await;
             let failure = match answer {
                 None => self.stalled(action),
                 Some(Err(error)) => error,
@@ -162,8 +162,13 @@ impl S3Remote {
         }
     }
 
+    /// How long nothing may move. No program waits for it as for what it reads.
+    fn patience(&self) -> Duration {
+        self.limits().idle * 2
+    }
+
     fn stalled(&self, action: &str) -> RemoteError {
-        let seconds = self.limits().idle.as_secs_f32();
+        let seconds = self.patience().as_secs_f32();
         let reason = format!("nothing moved for {seconds} s");
         self.error(Cause::Unreachable, action, reason).with_hint(NETWORK_HINT)
     }

@@ -1,0 +1,362 @@
+//! `dvcfs push`: brings a snapshot to the remotes, and to the branch that it is meant for.
+//!
+//! It is done here and not by the mount, where the user's credentials and terminal are. The mount
+//! tells what there is to push.
+
+use std::{
+    io::{self, IsTerminal},
+    num::NonZeroUsize,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use indicatif::HumanBytes;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::{
+    args::{PushArgs, RepoArgs},
+    changes,
+    context::Context,
+    control::{Request, ask},
+    exit::{Code, Failure, chain},
+    print,
+    progress::{Progress, Waiting},
+    settings::{Settings, Verbosity},
+    snapshot::{base_ref_of, ref_of_name},
+};
+use crate::{
+    blobs::Blobs,
+    git::{CommitId, GitError, GitId, Pushed, Repository, TransportOptions},
+    path::escape,
+    publish::{Hears, Lacking, Outbox, Plan, PushError, PushGround, plan, send},
+    registry::Registry,
+    remote::{Cause, RemoteError},
+};
+
+/// What the mount answers by then.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// What pushing to git may take.
+const GIT_DEADLINE: Duration = Duration::from_hours(1);
+
+/// How often somebody else may be faster.
+const TRIES: usize = 5;
+
+/// What there is to push, as the mount tells it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Unpushed {
+    /// The name of the overlay, as its refs have it.
+    pub(super) overlay: String,
+    /// The commit that the mount shows.
+    pub(super) shown: String,
+    /// The newest commit that is not pushed.
+    pub(super) commit: Option<String>,
+    /// The branch that it is meant for.
+    pub(super) branch: Option<String>,
+}
+
+pub(super) fn run(settings: Settings, args: &PushArgs) -> Result<ExitCode, Failure> {
+    let shown = escape(args.dir.as_os_str().as_encoded_bytes());
+    let attempt = || {
+        let record = changes::mounted(&settings, &args.dir, "push")?;
+        let unpushed = ask(&record.socket, &Request::Unpushed, DEADLINE);
+        let failed = |why: String| Failure::new(Code::Failed, why);
+        let unpushed = unpushed.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
+        let unpushed: Unpushed =
+            serde_json::from_value(unpushed).map_err(|error| failed(error.to_string()))?;
+        Ok((record, unpushed))
+    };
+    let in_context = |failure: Failure| failure.context(format!("push {shown}"));
+    let (record, unpushed) = attempt().map_err(in_context)?;
+    let Some(commit) = unpushed.commit.as_deref().and_then(GitId::parse).map(CommitId) else {
+        if settings.verbosity > Verbosity::Quiet {
+            print("nothing to push: dvcfs snapshot records what was changed\n");
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    let Some(branch) = unpushed.branch else {
+        let message =
+            format!("push {shown}: the mount is of {}, which is no branch", unpushed.shown);
+        let hint = "say where it is to go: dvcfs umount, then mount with --branch NAME as well";
+        return Err(Failure::new(Code::Usage, message).hint(hint));
+    };
+    let context = Context::new(settings)?;
+    let repo = RepoArgs {
+        repo: record.repository,
+        trust_remote: args.trust_remote,
+        remote: args.remote.clone(),
+    };
+    let pushing = Pushing::new(&context, &repo, (unpushed.overlay, commit, branch));
+    let done = pushing.and_then(|pushing| pushing.run(args)).map_err(in_context)?;
+    done.tell(args, context.settings.verbosity);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A push under way.
+struct Pushing<'a> {
+    context: &'a Context,
+    registry: Arc<Registry>,
+    blobs: Arc<Blobs>,
+    outbox: Outbox,
+    overlay: String,
+    commit: CommitId,
+    branch: String,
+    /// The remote as git calls it, and its URL without password.
+    upstream: (String, String),
+}
+
+/// What was done, or would be.
+struct Done {
+    commit: CommitId,
+    branch: String,
+    upstream: String,
+    sent: usize,
+    bytes: u64,
+    present: usize,
+}
+
+impl<'a> Pushing<'a> {
+    fn new(
+        context: &'a Context,
+        repo: &RepoArgs,
+        (overlay, commit, branch): (String, CommitId, String),
+    ) -> Result<Self, Failure> {
+        let registry = context.registry(repo, &[Some(&commit.to_string())])?;
+        context.settle_trust(&registry, commit)?;
+        // Nothing is served.
+        let (invalid, _) = mpsc::channel(1);
+        let blobs = context.blobs(&registry, invalid);
+        let outbox = Outbox::open(&context.settings.state_dir);
+        let outbox = outbox
+            .map_err(|error| Failure::new(Code::Failed, format!("open the outbox: {error}")))?;
+        let repository = registry.repository();
+        let remote = repository.upstream_of(&branch)?;
+        let upstream = (remote.clone(), repository.url_of(&remote)?);
+        Ok(Self { context, registry, blobs, outbox, overlay, commit, branch, upstream })
+    }
+
+    fn run(&self, args: &PushArgs) -> Result<Done, Failure> {
+        for _ in 0..TRIES {
+            if let Some(done) = self.attempt(args)? {
+                return Ok(done);
+            }
+        }
+        let (branch, url) = (&self.branch, &self.upstream.1);
+        let message = format!("{branch} of {url} moved {TRIES} times meanwhile");
+        Err(Failure::new(Code::Busy, message).hint("run it again"))
+    }
+
+    /// Goes through all steps; nothing if somebody else moved the branch meanwhile.
+    fn attempt(&self, args: &PushArgs) -> Result<Option<Done>, Failure> {
+        self.check_upstream()?;
+        let commits = self.repository().to_push(self.commit, &self.upstream.0, self.base()?)?;
+        let waiting =
+            Waiting::new("looking what the remotes lack", self.context.settings.verbosity);
+        let looked = self.context.runtime.block_on(async {
+            let plan = plan(self.ground(), &commits).await?;
+            let lacking = plan.lacking(self.ground()).await?;
+            Ok::<_, PushError>((plan, lacking))
+        });
+        let (plan, lacking) = looked?;
+        drop(waiting);
+        let done = Done {
+            commit: self.commit,
+            branch: self.branch.clone(),
+            upstream: self.upstream.1.clone(),
+            sent: lacking.len(),
+            bytes: lacking.iter().map(|lacking| lacking.size).sum(),
+            present: plan.objects.len() - lacking.len(),
+        };
+        if args.dry_run {
+            return Ok(Some(done));
+        }
+        self.send(&plan, &lacking, args.jobs, done.bytes)?;
+        let (remote, branch) = (&self.upstream.0, &self.branch);
+        match self.repository().push(remote, self.commit, branch, &self.transport())? {
+            Pushed::Updated | Pushed::UpToDate => {}
+            Pushed::Behind => return Ok(None),
+            Pushed::Rejected(why) => return Err(self.refused(&why)),
+        }
+        self.let_go(&plan)?;
+        Ok(Some(done))
+    }
+
+    fn ground(&self) -> PushGround<'_> {
+        PushGround { registry: &self.registry, blobs: &self.blobs, outbox: &self.outbox }
+    }
+
+    fn repository(&self) -> &Repository {
+        self.registry.repository()
+    }
+
+    /// The commit that the first of the snapshots was made above.
+    fn base(&self) -> Result<Option<CommitId>, GitError> {
+        self.repository().own_ref(&base_ref_of(&self.overlay))
+    }
+
+    fn transport(&self) -> TransportOptions {
+        let settings = &self.context.settings;
+        TransportOptions {
+            interactive: io::stdin().is_terminal(),
+            timeout: GIT_DEADLINE,
+            ssh_command: settings.ssh_command.clone(),
+            ..TransportOptions::default()
+        }
+    }
+
+    /// Looks where the branch is upstream, before anything is sent.
+    fn check_upstream(&self) -> Result<(), Failure> {
+        let (remote, branch) = (&self.upstream.0, &self.branch);
+        let tip = self.repository().upstream_tip(remote, branch, &self.transport())?;
+        match tip {
+            None if self.repository().last_seen(remote, branch)?.is_some() => Err(self.deleted()),
+            None => Ok(()),
+            Some(tip) if self.repository().builds_on(self.commit, tip)? => Ok(()),
+            Some(tip) => Err(self.behind(tip)),
+        }
+    }
+
+    /// What is said where others have pushed meanwhile.
+    fn behind(&self, tip: CommitId) -> Failure {
+        let (branch, url) = (&self.branch, &self.upstream.1);
+        let message = format!("{branch} of {url} is at {tip}, which is not in the snapshot");
+        Failure::new(Code::Conflict, message)
+            .hint("nothing is lost: mount with another --branch NAME, push that, and merge it")
+    }
+
+    fn deleted(&self) -> Failure {
+        let ((remote, url), branch) = (&self.upstream, &self.branch);
+        let git_dir = self.repository().git_dir().display();
+        let commit = self.commit;
+        Failure::new(Code::Conflict, format!("{branch} was deleted at {url}")).hint(format!(
+            "to bring it back: git -C {git_dir} push {remote} {commit}:refs/heads/{branch}; or \
+             mount with another --branch NAME"
+        ))
+    }
+
+    fn refused(&self, why: &str) -> Failure {
+        let (branch, url) = (&self.branch, &self.upstream.1);
+        let message = format!("{url} does not take {branch}: {why}");
+        Failure::new(Code::Failed, message).hint(
+            "the data is there and the snapshot is kept; push again when it may, or mount with \
+             another --branch NAME",
+        )
+    }
+
+    /// Brings the remotes what they lack, and asks them for it.
+    fn send(
+        &self,
+        plan: &Plan,
+        lacking: &[Lacking],
+        jobs: NonZeroUsize,
+        bytes: u64,
+    ) -> Result<(), Failure> {
+        let bar = Arc::new(Progress::new("push", bytes, self.context.settings.verbosity));
+        let (sent, arrived) = (AtomicI64::new(0), AtomicUsize::new(0));
+        let (moving, all) = (Arc::clone(&bar), lacking.len());
+        let hears = Hears {
+            bytes: Arc::new(move |more| {
+                let now = sent.fetch_add(more, Ordering::Relaxed) + more;
+                moving.set(bytes, now.max(0) as u64);
+            }),
+            object: Arc::new({
+                let bar = Arc::clone(&bar);
+                move || bar.files(arrived.fetch_add(1, Ordering::Relaxed) + 1, all)
+            }),
+        };
+        let sent = self.context.runtime.block_on(async {
+            send(self.ground(), plan, lacking, (jobs, &hears)).await?;
+            plan.confirm(self.ground(), lacking).await
+        });
+        Ok(sent?)
+    }
+
+    /// The snapshot is where everybody has it: the cache gets its blobs, and its refs go.
+    fn let_go(&self, plan: &Plan) -> Result<(), Failure> {
+        let repository = self.repository();
+        let is_newest = repository.own_ref(&ref_of_name(&self.overlay))? == Some(self.commit);
+        let keys = plan.objects.iter().map(|object| object.key);
+        let cache = self.blobs.cache();
+        self.outbox.hand_over(&self.overlay, keys, is_newest, cache).map_err(|error| {
+            Failure::new(Code::Failed, format!("pushed, and then: empty the outbox: {error}"))
+        })?;
+        let base = self.base()?;
+        if repository.remove_ref_at(&ref_of_name(&self.overlay), self.commit)?
+            && let Some(base) = base
+        {
+            repository.remove_ref_at(&base_ref_of(&self.overlay), base)?;
+        }
+        Ok(())
+    }
+}
+
+impl Done {
+    fn tell(&self, args: &PushArgs, verbosity: Verbosity) {
+        let Self { commit, branch, upstream, sent, bytes, present } = self;
+        if args.json {
+            let done = json!({
+                "commit": commit.to_string(),
+                "branch": branch,
+                "upstream": upstream,
+                "sent": sent,
+                "bytes": bytes,
+                "present": present,
+                "is_done": !args.dry_run,
+            });
+            print(&(serde_json::to_string_pretty(&done).unwrap_or_default() + "\n"));
+        } else if verbosity > Verbosity::Quiet {
+            let (size, would) = (HumanBytes(*bytes), if args.dry_run { "would be " } else { "" });
+            let goes = if args.dry_run { "would be" } else { "is" };
+            print(&format!(
+                "{sent} files {would}pushed ({size}), {present} were there\n\
+                 {branch} of {upstream} {goes} at {commit}\n"
+            ));
+        }
+    }
+}
+
+impl From<PushError> for Failure {
+    fn from(error: PushError) -> Self {
+        let code = match &error {
+            PushError::Blob(error) => return error.into(),
+            PushError::Put { path, source } => return Self::from(&**source).context(path),
+            PushError::Nowhere { .. } => Code::Missing,
+            PushError::Other { .. } | PushError::Damaged { .. } | PushError::Manifest { .. } => {
+                Code::Integrity
+            }
+            PushError::Lost { .. } | PushError::Disk { .. } => Code::Failed,
+            PushError::Tree(_) | PushError::Git { .. } => Code::Repository,
+        };
+        let failure = Self::new(code, chain(&error));
+        match &error {
+            PushError::Nowhere { .. } => {
+                failure.hint("push it from where it was added: dvc push, or dvcfs push there")
+            }
+            PushError::Other { .. } => failure
+                .hint("remove this object from the remote if it is damaged there, and push again"),
+            PushError::Damaged { .. } => {
+                failure.hint("put the file into the mount again, and make another snapshot")
+            }
+            PushError::Lost { .. } => failure.hint("push again; does something remove objects?"),
+            _ => failure,
+        }
+    }
+}
+
+impl From<&RemoteError> for Failure {
+    fn from(error: &RemoteError) -> Self {
+        let code = match error.cause {
+            Cause::Missing => Code::Missing,
+            Cause::Denied | Cause::Untrusted => Code::Credentials,
+            Cause::Unreachable => Code::Network,
+            Cause::Misconfigured | Cause::Unsupported | Cause::Full | Cause::Local => Code::Failed,
+        };
+        Self { code, message: chain(error), hint: error.hint.clone() }
+    }
+}

@@ -1,0 +1,234 @@
+//! What can be in the way of a push: it says so, loses nothing, and completes once it is gone.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use super::{Lab, hook};
+use crate::{
+    s3server::Fault,
+    support::{PREFIX, Sandbox, noise, output, succeed, text},
+};
+
+impl Lab {
+    /// After what was in the way is gone, everything is pushed.
+    fn completes(&self, commit: &str) {
+        assert_eq!(self.unpushed().as_deref(), Some(commit));
+        assert!(fs::read(self.path("sound.wav")).unwrap() == noise(8, 400_000));
+        self.push(&[]);
+        assert_eq!((self.tip("main").as_str(), self.waiting()), (commit, 0));
+        self.colleague_pulls("main", "clone");
+    }
+}
+
+#[test]
+fn a_hook_or_a_protected_branch_refuses() {
+    let lab = Lab::new();
+    let commit = lab.change();
+    hook(&lab.origin(), "update", "echo main is protected >&2; exit 1");
+    let before = lab.tip("main");
+    let said = lab.push_fails(1, &[]);
+    assert!(said.contains("does not take main: ") && said.contains("hook declined"), "{said}");
+    assert_eq!((lab.tip("main"), lab.waiting()), (before, 4));
+    fs::remove_file(lab.origin().join("hooks/update")).unwrap();
+    lab.server.reset();
+    lab.completes(&commit);
+    assert_eq!(lab.server.requests("PUT"), 0, "the data was there");
+}
+
+#[test]
+fn a_bucket_that_may_not_be_written() {
+    let lab = Lab::new();
+    let commit = lab.change();
+    lab.server.set_rule(|request| {
+        (request.method == "PUT").then_some(Fault::Status(403, "AccessDenied"))
+    });
+    let said = lab.push_fails(5, &[]);
+    assert!(said.contains("s3:PutObject"), "{said}");
+    assert_eq!(lab.waiting(), 4);
+    lab.server.heal();
+    lab.completes(&commit);
+}
+
+#[test]
+fn an_upstream_that_may_be_read_and_not_written() {
+    let script = "case \"$*\" in *receive-pack*)
+        echo 'git@git.example: Permission denied (publickey).' >&2; exit 255;;
+    esac
+    for command; do :; done
+    eval exec git \"${command#git-}\"";
+    let sandbox = Sandbox::new();
+    let ssh = sandbox.path("ssh");
+    fs::write(&ssh, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755)).unwrap();
+    let sandbox = sandbox.with("GIT_SSH_COMMAND", ssh.to_str().unwrap());
+    let mut lab = Lab::unmounted(sandbox, |_| {});
+    let url = format!("ssh://git@git.example{}", lab.origin().display());
+    lab.mount(&url, &["--rev", "main"]);
+    let commit = lab.change();
+    let said = lab.push_fails(5, &[]);
+    assert!(said.contains("refused access") && said.contains("publickey"), "{said}");
+    let open = script.replace("*receive-pack*", "none");
+    fs::write(&ssh, format!("#!/bin/sh\n{open}\n")).unwrap();
+    lab.completes(&commit);
+}
+
+#[test]
+fn credentials_that_expire_in_the_midst() {
+    let lab = Lab::new();
+    let commit = lab.change();
+    let puts = AtomicUsize::new(0);
+    lab.server.set_rule(move |request| {
+        let is_late = request.method == "PUT" && puts.fetch_add(1, Ordering::Relaxed) >= 2;
+        is_late.then_some(Fault::Status(400, "ExpiredToken"))
+    });
+    let said = lab.push_fails(5, &["--jobs", "1"]);
+    assert!(said.contains("aws sso login"), "{said}");
+    lab.server.heal();
+    lab.server.reset();
+    lab.completes(&commit);
+    assert_eq!(lab.server.requests("PUT"), 2, "the rest is sent");
+}
+
+#[test]
+fn a_bucket_that_is_full() {
+    let lab = Lab::new();
+    let commit = lab.change();
+    lab.server.set_rule(|request| {
+        (request.method == "PUT").then_some(Fault::Status(507, "XMinioStorageFull"))
+    });
+    let said = lab.push_fails(1, &[]);
+    assert!(said.contains("make room in the bucket"), "{said}");
+    lab.server.heal();
+    lab.completes(&commit);
+}
+
+#[test]
+fn a_server_that_is_away() {
+    let lab = Lab::new();
+    let commit = lab.change();
+    lab.server.fail_always(Fault::Status(503, "SlowDown"));
+    lab.push_fails(6, &[]);
+    lab.server.heal();
+    lab.completes(&commit);
+}
+
+#[test]
+fn an_object_that_is_there_with_other_content() {
+    let lab = Lab::new();
+    let commit = lab.change();
+    let key = fs::read_to_string(lab.path("sound.wav.dvc")).unwrap();
+    let key = key.lines().find_map(|line| line.split_once("md5: ")).unwrap().1.to_owned();
+    let object = lab.sandbox.path("s3").join(PREFIX).join("files/md5");
+    let object = object.join(&key[..2]).join(&key[2..]);
+    fs::create_dir_all(object.parent().unwrap()).unwrap();
+    fs::write(&object, "something else").unwrap();
+    let said = lab.push_fails(7, &[]);
+    assert!(said.contains("has 14 bytes") && said.contains("sound.wav has 400000"), "{said}");
+    assert_ne!(lab.tip("main"), commit);
+    assert_eq!(fs::read(&object).unwrap(), b"something else");
+    fs::remove_file(&object).unwrap();
+    lab.completes(&commit);
+}
+
+#[test]
+fn a_blob_that_is_nowhere_or_damaged() {
+    let lab = Lab::new();
+    lab.change();
+    let key = fs::read_to_string(lab.path("sound.wav.dvc")).unwrap();
+    let key = key.lines().find_map(|line| line.split_once("md5: ")).unwrap().1.to_owned();
+    let waits = lab.sandbox.path("state/outbox/files/md5").join(&key[..2]).join(&key[2..]);
+    fs::set_permissions(&waits, fs::Permissions::from_mode(0o644)).unwrap();
+    let sound = fs::read(&waits).unwrap();
+    let mut damaged = sound.clone();
+    damaged[1000] ^= 1;
+    fs::write(&waits, &damaged).unwrap();
+    let said = lab.push_fails(7, &[]);
+    assert!(said.contains("what is here of sound.wav does not match its hash"), "{said}");
+    fs::remove_file(&waits).unwrap();
+    let said = lab.push_fails(4, &[]);
+    assert!(said.contains("neither here nor on s3://") && said.contains("sound.wav"), "{said}");
+    assert!(lab.unpushed().is_some());
+    // Another one has it.
+    let object = lab.sandbox.path("s3").join(PREFIX).join("files/md5");
+    let object = object.join(&key[..2]).join(&key[2..]);
+    fs::create_dir_all(object.parent().unwrap()).unwrap();
+    fs::write(&object, &sound).unwrap();
+    lab.push(&[]);
+}
+
+#[test]
+fn a_branch_that_was_deleted_upstream() {
+    let mut lab = Lab::unmounted(Sandbox::new(), |_| {});
+    let origin = lab.origin();
+    succeed(lab.sandbox.git(&origin).args(["branch", "work", "main"]));
+    lab.mount(&lab.url(), &["--rev", "work"]);
+    let commit = lab.change();
+    succeed(lab.sandbox.git(&origin).args(["branch", "-D", "work"]));
+    let said = lab.push_fails(8, &[]);
+    assert!(said.contains("work was deleted at file://"), "{said}");
+    assert!(said.contains(&format!("{commit}:refs/heads/work")), "{said}");
+    // With another name for it.
+    lab.mount(&lab.url(), &["--rev", &commit, "--branch", "rescued"]);
+    lab.push(&[]);
+    assert_eq!(lab.tip("rescued"), commit);
+}
+
+#[test]
+fn a_commit_that_is_no_branch() {
+    let mut lab = Lab::unmounted(Sandbox::new(), |_| {});
+    let base = lab.tip("main");
+    lab.mount(&lab.url(), &["--rev", &base]);
+    let commit = lab.change();
+    let said = lab.push_fails(2, &[]);
+    assert!(said.contains("which is no branch") && said.contains("--branch NAME"), "{said}");
+    lab.mount(&lab.url(), &["--rev", &base, "--branch", "main"]);
+    lab.completes(&commit);
+}
+
+#[test]
+fn a_name_that_is_none_of_a_branch() {
+    let lab = Lab::unmounted(Sandbox::new(), |_| {});
+    let (dir, overlay) = (lab.sandbox.folder("mnt"), lab.sandbox.path("overlay"));
+    let overlay = format!("--overlay={}", overlay.display());
+    for name in ["a..b", "", "-x", "a b"] {
+        let mut mount = lab.sandbox.dvcfs(["mount", "--rev", "main", &overlay]);
+        let said = output(mount.arg(format!("--branch={name}")).arg(lab.url()).arg(&dir));
+        assert_eq!(said.status.code(), Some(2), "{name}");
+        let text = String::from_utf8_lossy(&said.stderr);
+        assert!(text.contains("no name of a branch"), "{text}");
+    }
+}
+
+#[test]
+fn remotes_that_take_nothing() {
+    for (name, config, why) in [
+        ("web", "url = http://127.0.0.1:9/dvc", "read, not written"),
+        ("cloud", "url = s3://bucket/cloud\n    version_aware = true", "only DVC can"),
+        ("none", "url = gs://bucket/x", "gs remotes"),
+    ] {
+        let lab = Lab::new();
+        let user = fs::read_to_string(lab.sandbox.path("dvc/global/config")).unwrap();
+        lab.sandbox.user_config(&format!("{user}['remote \"{name}\"']\n    {config}\n"));
+        lab.change();
+        let (code, said) = lab.run("push", &["-r", name]);
+        assert!(matches!(code, Some(1 | 6)), "{name}: {said}");
+        assert!(said.contains(why) && lab.unpushed().is_some(), "{name}: {said}");
+    }
+}
+
+#[test]
+fn nothing_that_is_mounted_or_nothing_writable() {
+    let mut lab = Lab::unmounted(Sandbox::new(), |_| {});
+    let (code, said) = lab.run("push", &[]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("no dvcfs is mounted there"), "{said}");
+    let dir = lab.sandbox.folder("mnt");
+    lab.mount = Some(lab.sandbox.mount_at(&dir, lab.url(), &["--rev", "main"]));
+    let (code, said) = lab.run("push", &[]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("the mount is not writable"), "{said}");
+    assert_eq!(text(lab.sandbox.git(&lab.origin()).args(["rev-list", "--count", "main"])), "1");
+}

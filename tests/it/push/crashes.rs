@@ -1,0 +1,137 @@
+//! Pushes that are killed at each of their steps: nothing is lost, and the next one completes.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    process::{Child, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+use super::{Lab, hook, is_manifest};
+use crate::{
+    s3server::{Fault, Gate, Request},
+    support::{eventually, noise, succeed},
+};
+
+impl Lab {
+    fn start_push(&self) -> Child {
+        let mut push = self.sandbox.dvcfs(["push", "--jobs", "1"]);
+        push.arg(self.sandbox.path("mnt"));
+        push.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// Kills a push whose request is the first of which `is_it` says so, before it is answered.
+    fn kill_at(&self, is_it: impl Fn(&Request) -> bool + Send + Sync + 'static) {
+        let (gate, reached) = (Gate::new(), Arc::new(AtomicBool::new(false)));
+        let (held, seen) = (gate.clone(), Arc::clone(&reached));
+        self.server.set_rule(move |request| {
+            is_it(request).then(|| {
+                seen.store(true, Ordering::Release);
+                Fault::Stall(held.clone())
+            })
+        });
+        let mut push = self.start_push();
+        eventually("the push comes so far", || reached.load(Ordering::Acquire));
+        push.kill().unwrap();
+        push.wait().unwrap();
+        self.server.heal();
+        gate.open();
+    }
+
+    /// Kills a push while a hook of the upstream runs.
+    /// It goes on as soon as it looks, if it still lives, and as long as what is given lives.
+    fn kill_in_hook(&self, name: &str) -> File {
+        let (began, goes_on) = (self.sandbox.path("began"), self.sandbox.path("goes-on"));
+        mknodat(CWD, &goes_on, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        // Open for both, so that neither side waits for the other.
+        let mut fifo = File::options().read(true).write(true).open(&goes_on).unwrap();
+        let (tell, wait) = (began.display(), goes_on.display());
+        hook(&self.origin(), name, &format!(": > {tell}; read line < {wait}; exit 0"));
+        let mut push = self.start_push();
+        eventually("the hook runs", || began.exists());
+        push.kill().unwrap();
+        push.wait().unwrap();
+        fs::remove_file(self.origin().join("hooks").join(name)).unwrap();
+        fifo.write_all(b"\n").unwrap();
+        fifo
+    }
+
+    /// Nothing is lost, and the next push completes.
+    fn recovers(&self, commit: &str) {
+        assert_eq!(self.unpushed().as_deref(), Some(commit));
+        assert!(fs::read(self.path("sound.wav")).unwrap() == noise(8, 400_000));
+        assert!(fs::read(self.path("data/new.bin")).unwrap() == noise(7, 30_000));
+        self.push(&[]);
+        assert_eq!((self.tip("main").as_str(), self.waiting()), (commit, 0));
+        assert_eq!(self.unpushed(), None);
+        succeed(self.sandbox.git(&self.origin()).args(["fsck", "--strict"]));
+        self.colleague_pulls("main", "clone");
+    }
+}
+
+#[test]
+fn while_the_remote_is_looked_at() {
+    let lab = Lab::new();
+    let (commit, before) = (lab.change(), lab.tip("main"));
+    lab.kill_at(|_| true);
+    assert_eq!((lab.tip("main"), lab.waiting()), (before, 4));
+    lab.recovers(&commit);
+}
+
+#[test]
+fn while_blobs_are_sent() {
+    let lab = Lab::new();
+    let (commit, before) = (lab.change(), lab.tip("main"));
+    let puts = AtomicUsize::new(0);
+    lab.kill_at(move |request| {
+        request.method == "PUT" && puts.fetch_add(1, Ordering::Relaxed) == 1
+    });
+    assert_eq!((lab.tip("main"), lab.waiting()), (before, 4));
+    lab.recovers(&commit);
+}
+
+#[test]
+fn before_the_manifest_is_sent() {
+    let lab = Lab::new();
+    let (commit, before) = (lab.change(), lab.tip("main"));
+    lab.kill_at(|request| request.method == "PUT" && is_manifest(request));
+    assert_eq!((lab.tip("main"), lab.waiting()), (before, 4));
+    lab.recovers(&commit);
+}
+
+#[test]
+fn before_it_is_confirmed() {
+    let lab = Lab::new();
+    let (commit, before) = (lab.change(), lab.tip("main"));
+    let is_sent = AtomicBool::new(false);
+    lab.kill_at(move |request| {
+        let was_sent = is_sent.load(Ordering::Relaxed);
+        let is_last = request.method == "PUT" && is_manifest(request);
+        is_sent.fetch_or(is_last, Ordering::Relaxed);
+        was_sent
+    });
+    assert_eq!((lab.tip("main"), lab.waiting()), (before, 4));
+    lab.recovers(&commit);
+}
+
+#[test]
+fn while_git_pushes() {
+    let lab = Lab::new();
+    let commit = lab.change();
+    let _hook = lab.kill_in_hook("pre-receive");
+    lab.recovers(&commit);
+}
+
+#[test]
+fn before_it_is_known_that_git_has_pushed() {
+    let lab = Lab::new();
+    let commit = lab.change();
+    let _hook = lab.kill_in_hook("post-receive");
+    assert_eq!(lab.tip("main"), commit);
+    lab.recovers(&commit);
+}
