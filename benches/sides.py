@@ -129,9 +129,13 @@ class Bench:
             file.write(json.dumps(row) + "\n")
 
     def run(self, work, side, command, cwd=None, env=None):
-        """Measures a command; one that takes too long has no figures but its limit."""
+        """Measures a command; one that takes too long has no figures but its limit.
+
+        As before a mount, what others have left to write is written first, or it would count here.
+        """
         if side == "dvcfs" and not self.has_ours:
             return
+        os.sync()
         counts, begin = self.store.counts(), time.monotonic()
         with open(self.work / f"{side}.log", "ab") as log:
             process = subprocess.Popen([str(word) for word in command], cwd=cwd, stdout=log,
@@ -183,6 +187,7 @@ class Mount:
         self.cache = bench.folder(f"cache-{side}")
         self.env = bench.fresh() if side == "dvcfs" else {}
         self.process = None
+        os.sync()
 
     def command(self):
         tools, endpoint = self.bench.tools, self.bench.store.endpoint
