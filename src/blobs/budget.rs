@@ -1,7 +1,7 @@
 //! Memory for what is on its way, one budget for all downloads, and who goes first.
 //!
 //! A request holds as much of it as it may bring. What is fetched ahead of readers may hold three
-//! quarters, and what nobody has asked for yet a half, so that whoever waits always finds room:
+//! quarters, and what nobody has asked for yet five eighths, so that whoever waits always finds room:
 //! a request that becomes more urgent while it queues leaves its queue for the next one. Each
 //! counts for at least a share, which also bounds their number.
 
@@ -100,7 +100,7 @@ impl Budget {
         Self {
             all: pool(kib),
             ahead: pool(kib / 4 * 3),
-            background: pool(kib / 2),
+            background: pool(kib / 8 * 5),
             share: (kib.div_ceil(requests.max(4) as u32), kib / 2),
             waiting: watch::Sender::new(0),
         }
@@ -176,9 +176,9 @@ mod tests {
         let budget = Budget::new(8 * MIB, 64);
         let take = |urgency| std::iter::from_fn(|| admit(&budget, urgency)).collect::<Vec<_>>();
         let background = take(Urgency::Background);
-        assert_eq!(background.len(), 4);
+        assert_eq!(background.len(), 5);
         let ahead = take(Urgency::Ahead);
-        assert_eq!(ahead.len(), 2);
+        assert_eq!(ahead.len(), 1);
         assert_eq!(take(Urgency::Demand).len(), 2);
     }
 
@@ -197,11 +197,11 @@ mod tests {
     #[test]
     fn what_a_request_turns_out_not_to_need_is_given_back() {
         let budget = Budget::new(8 * MIB, 64);
-        let mut first = budget.admit(3 * MIB, &Rank::new(Urgency::Background)).now_or_never();
+        let mut first = budget.admit(4 * MIB, &Rank::new(Urgency::Background)).now_or_never();
         assert!(budget.admit(2 * MIB, &Rank::new(Urgency::Background)).now_or_never().is_none());
         budget.shrink(first.as_mut().unwrap(), MIB);
         let held: Vec<_> = std::iter::from_fn(|| admit(&budget, Urgency::Background)).collect();
-        assert_eq!(held.len(), 3);
+        assert_eq!(held.len(), 4);
     }
 
     #[tokio::test]

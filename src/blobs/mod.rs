@@ -80,7 +80,7 @@ pub struct Options {
 impl Options {
     /// The usual limits.
     pub const fn new(invalid: mpsc::Sender<Key>) -> Self {
-        Self { memory_limit: 128 << 20, requests: 128, invalid }
+        Self { memory_limit: 128 << 20, requests: 160, invalid }
     }
 }
 

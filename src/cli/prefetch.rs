@@ -35,7 +35,7 @@ use super::{
 };
 
 /// How often a job is asked how far it is.
-const TICK: Duration = Duration::from_millis(100);
+const TICK: Duration = Duration::from_millis(25);
 
 /// A daemon that does not answer by then is given up.
 const DEADLINE: Duration = Duration::from_secs(30);

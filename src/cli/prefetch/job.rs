@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Files that are fetched at once.
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 96;
 
 /// Failures that are kept to be told.
 const KEPT: usize = 100;
