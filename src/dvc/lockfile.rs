@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use crate::dvc::FormatError;
+use crate::dvc::document::{self, List, Map as DocumentMap, Scalar, Value};
 use crate::dvc::output::text;
+use crate::dvc::record::{RecordError, Recorded, set_hash};
 use crate::dvc::yaml::{self, Map, Node};
 
 /// The stages of a lock file.
@@ -55,6 +57,55 @@ impl Lock {
     }
 }
 
+/// Writes a lock file anew with other content for what stages read and make; nothing if that is what
+/// it has. `content` gives it for the name of a stage and a path as the lock file has it. The bytes
+/// are those that `dvc commit -f` would leave behind.
+///
+/// Like DVC it writes a changed stage as if it were new, without comments.
+pub fn update(
+    bytes: &[u8],
+    content: &dyn Fn(&str, &str) -> Option<Recorded>,
+) -> Result<Option<String>, RecordError> {
+    Lock::parse(bytes)?;
+    // Sound, or the line above would have failed.
+    let text = String::from_utf8_lossy(bytes);
+    let mut document = document::parse(&text)?;
+    let Some(root) = document.as_map_mut() else { return Ok(None) };
+    if root.get("schema").is_none() {
+        return Err(RecordError::OldLock);
+    }
+    let Some(stages) = root.get_mut("stages").and_then(Value::as_map_mut) else { return Ok(None) };
+    let names: Vec<_> = stages.keys().map(str::to_owned).collect();
+    let mut is_changed = false;
+    for name in names {
+        let Some(old) = stages.get(&name).map(Value::plain) else { continue };
+        let mut stage = old.clone();
+        for key in ["deps", "outs"] {
+            let list = stage.as_map_mut().and_then(|stage| stage.get_mut(key)?.as_list_mut());
+            for listed in list.into_iter().flat_map(List::iter_mut) {
+                let path = listed.as_map().and_then(|map| map.get("path")?.as_scalar()?.as_str());
+                if let Some((path, content)) = path.and_then(|it| Some((it, content(&name, it)?))) {
+                    *listed = Value::Map(entry(path, &content));
+                }
+            }
+        }
+        if stage != old {
+            stages.set(&name, stage);
+            is_changed = true;
+        }
+    }
+    Ok(is_changed.then(|| document::compose(&document)))
+}
+
+/// An entry in the order of lock files.
+fn entry(path: &str, content: &Recorded) -> DocumentMap {
+    let mut entry = DocumentMap::default();
+    entry.set("path", Value::Scalar(Scalar::string(path)));
+    entry.set("hash", Value::Scalar(Scalar::string("md5")));
+    set_hash(&mut entry, content);
+    entry
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +135,33 @@ mod tests {
         for stage in ["a", "b", "c", "d"] {
             assert!(lock.outputs(stage).is_empty(), "{stage}");
         }
+    }
+
+    #[test]
+    fn new_content_of_an_output_leaves_all_else() {
+        let old = b"schema: '2.0'\nstages:\n  # made by hand\n  a:\n    cmd: x   # says it\n    outs:\n    \
+            - path: o\n      md5: d41d8cd98f00b204e9800998ecf8427e\n      size: 0\n    - path: p\n      \
+            hash: md5\n      md5: d41d8cd98f00b204e9800998ecf8427e\n  b: {cmd: y} # other\n";
+        let content = Recorded::File { digest: [0x1a; 16], size: 7, is_exec: false };
+        let of_a = |stage: &str, path: &str| (stage == "a" && path == "o").then_some(content);
+        let new = update(old, &of_a).unwrap().unwrap();
+        assert_eq!(update(new.as_bytes(), &of_a), Ok(None));
+        let md5 = "1a".repeat(16);
+        assert_eq!(
+            new,
+            format!(
+                "schema: '2.0'\nstages:\n  # made by hand\n  a:\n    cmd: x\n    outs:\n    \
+                 - path: o\n      hash: md5\n      md5: {md5}\n      size: 7\n    - path: p\n      \
+                 hash: md5\n      md5: d41d8cd98f00b204e9800998ecf8427e\n  b: {{cmd: y}} # other\n"
+            )
+        );
+    }
+
+    #[test]
+    fn what_the_lock_does_not_have_is_not_put_in() {
+        let content = Recorded::File { digest: [1; 16], size: 7, is_exec: false };
+        assert_eq!(update(NEW, &|_, path| (path == "2").then_some(content)), Ok(None));
+        assert_eq!(update(OLD, &|_, _| Some(content)), Err(RecordError::OldLock));
     }
 
     #[test]

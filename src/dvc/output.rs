@@ -33,6 +33,17 @@ pub struct Output {
     pub origin: Origin,
     /// True if a template could not be worked out and the lock file alone says that this exists.
     pub is_inferred: bool,
+    /// The stage of a pipeline that makes it.
+    pub stage: Option<Box<Stage>>,
+}
+
+/// The stage that makes an output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stage {
+    /// Its name; of generated ones `name@key`.
+    pub name: String,
+    /// The folder that the paths of the stage start from.
+    pub folder: RepoPath,
 }
 
 /// What names the content of an output.
@@ -103,6 +114,7 @@ impl Output {
             is_versioned: is_versioned(entry) || entry.contains_key("files"),
             origin: Origin::Own,
             is_inferred: false,
+            stage: None,
         }
     }
 

@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use crate::dvc::lockfile::Lock;
-use crate::dvc::output::{Output, flag, text};
+use crate::dvc::output::{Output, Stage, flag, text};
 use crate::dvc::place::Base;
 use crate::dvc::template::{Each, Item, Scope, TemplateError};
 use crate::dvc::vars;
@@ -258,7 +258,7 @@ impl<'a> Pipeline<'a> {
             match scope.text(path) {
                 Ok(path) => {
                     let entry = locked.remove(path.as_str());
-                    if let Some(output) = self.output(wdir, &path, entry, found) {
+                    if let Some(output) = self.output((name, wdir), &path, entry, found) {
                         apply(output, flags, scope);
                     }
                 }
@@ -269,15 +269,16 @@ impl<'a> Pipeline<'a> {
             }
         }
         if !is_complete {
-            self.infer(wdir, locked, found);
+            self.infer((name, wdir), locked, found);
         }
         Ok(())
     }
 
-    /// Adds the output that `entry` describes, if its place is sound, and returns it.
+    /// Adds the output of a stage, named with its folder, that `entry` describes, if its place is
+    /// sound, and returns it.
     fn output<'f>(
         &self,
-        wdir: Option<&str>,
+        (stage, wdir): (&str, Option<&str>),
         path: &str,
         entry: Option<&Map>,
         found: &'f mut Found,
@@ -285,10 +286,13 @@ impl<'a> Pipeline<'a> {
         match self.base.place(wdir, path) {
             Ok(place) => {
                 let Parsed { outputs, bad } = &mut found.parsed;
-                outputs.push(match entry {
+                let output = match entry {
                     Some(entry) => Output::read(place, entry, bad),
                     None => Output::unavailable(place, &self.missing),
-                });
+                };
+                let folder = self.base.resolve(None, wdir.unwrap_or(".")).unwrap_or_default();
+                let stage = Stage { name: stage.to_owned(), folder };
+                outputs.push(Output { stage: Some(Box::new(stage)), ..output });
                 outputs.last_mut()
             }
             Err(flaw) => {
@@ -299,9 +303,9 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Adds outputs that only the lock file tells of.
-    fn infer(&self, wdir: Option<&str>, locked: BTreeMap<&str, &Map>, found: &mut Found) {
+    fn infer(&self, stage: (&str, Option<&str>), locked: BTreeMap<&str, &Map>, found: &mut Found) {
         for (path, entry) in locked {
-            if let Some(output) = self.output(wdir, path, Some(entry), found) {
+            if let Some(output) = self.output(stage, path, Some(entry), found) {
                 output.is_inferred = true;
             }
         }
@@ -317,7 +321,7 @@ impl<'a> Pipeline<'a> {
         for stage in self.lock.generated_from(of.name) {
             let locked: BTreeMap<_, _> = self.lock.outputs(stage).into_iter().collect();
             found.spend(1 + locked.len())?;
-            self.infer(wdir, locked, found);
+            self.infer((stage, wdir), locked, found);
         }
         Ok(())
     }

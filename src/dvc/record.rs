@@ -67,6 +67,9 @@ pub enum RecordError {
     /// The file does not track the path that was changed.
     #[error("the file does not track {0}")]
     Absent(RepoPath),
+    /// The lock file is one of DVC 1.
+    #[error("the lock file is of DVC 1, which DVC 3 does not read; dvc repro writes it anew")]
+    OldLock,
     /// The output's content is kept by a bucket, under its name and version.
     #[error("{0} is kept by version in a bucket, where only DVC itself can change it")]
     Versioned(RepoPath),
@@ -219,6 +222,13 @@ fn has_key(content: &Recorded, key: &str) -> bool {
 
 /// Sets what tells an output's content and place, in the order in which DVC appends new keys.
 fn set_content(output: &mut Map, content: &Recorded, path: &str) {
+    set_hash(output, content);
+    output.set("hash", string("md5"));
+    output.set("path", string(path));
+}
+
+/// Sets what tells an output's content, in the order in which DVC appends new keys.
+pub(super) fn set_hash(output: &mut Map, content: &Recorded) {
     let number = |value| Value::Scalar(Scalar::number(value));
     match *content {
         Recorded::File { digest, size, is_exec } => {
@@ -236,8 +246,6 @@ fn set_content(output: &mut Map, content: &Recorded, path: &str) {
             output.set("nfiles", number(file_count));
         }
     }
-    output.set("hash", string("md5"));
-    output.set("path", string(path));
 }
 
 fn string(text: impl Into<String>) -> Value {

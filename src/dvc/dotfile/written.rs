@@ -43,6 +43,7 @@ pub(super) fn scan(bytes: &[u8], base: Base<'_>) -> Option<Output> {
         is_versioned: false,
         origin: Origin::Own,
         is_inferred: false,
+        stage: None,
     })
 }
 
