@@ -62,14 +62,15 @@ impl Repository {
     ) -> Result<(), GitError> {
         check_own(name)?;
         self.sync()?;
-        let log = "dvcfs: snapshot";
-        self.with(|repo| {
-            let moved = match expected {
-                Some(old) => repo.reference_matching(name, commit.0.oid(), true, old.0.oid(), log),
-                None => repo.reference(name, commit.0.oid(), false, log),
-            };
-            moved.map(drop).map_err(|e| GitError::reference("write", name, &e))
-        })?;
+        if self.own_ref(name)? != expected {
+            let reason = "somebody else has moved it".to_owned();
+            return Err(GitError::Reference {
+                action: "write",
+                reference: name.to_owned(),
+                reason,
+            });
+        }
+        self.write_ref(name, commit)?;
         self.sync()
     }
 

@@ -9,6 +9,7 @@ use super::{
     id::{CommitId, GitId},
     repository::Repository,
 };
+use crate::atomic;
 
 /// Where a repository has its branches and tags; each ends in a slash.
 #[derive(Debug, Clone, Copy)]
@@ -86,11 +87,23 @@ impl Repository {
     /// that the user may not write to.
     pub(super) fn keep(&self, commit: CommitId, holder: &str) -> Result<(), GitError> {
         let name = keeper(commit, holder);
-        self.with(|repo| {
-            repo.reference(&name, commit.0.oid(), true, "dvcfs: in use")
-                .map(drop)
-                .map_err(|e| GitError::reference("write", &name, &e))
-        })
+        self.write_ref(&name, commit)
+    }
+
+    /// Points a ref of ours at a commit. It has its content before it has its name, also after a
+    /// loss of power: git takes a repository with an empty ref for damaged.
+    pub(super) fn write_ref(&self, name: &str, commit: CommitId) -> Result<(), GitError> {
+        if !Reference::is_valid_name(name) {
+            let reason = "git takes no such name".to_owned();
+            return Err(GitError::Reference {
+                action: "write",
+                reference: name.to_owned(),
+                reason,
+            });
+        }
+        let place = self.with(|repo| Ok(repo.commondir().join(name)))?;
+        let written = atomic::write(&place, format!("{commit}\n").as_bytes(), 0o644);
+        written.map_err(GitError::io("write", &place))
     }
 
     /// What is kept, and by whom, in the order of names.
