@@ -9,7 +9,7 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | 0 words | [`id`], [`path`], [`recent`], [`stats`] |
+//! | 0 words | [`id`], [`path`], [`recent`], [`stats`], [`steps`] |
 //! | 1 formats | [`dvc`], [`atomic`], [`usage`] |
 //! | 2 stores | [`git`], [`remote`], [`cache`], [`sizes`], [`segments`], [`overlay`] |
 //! | 3 content | [`blobs`] |
@@ -22,6 +22,7 @@ pub mod id;
 pub mod path;
 pub mod recent;
 pub mod stats;
+pub mod steps;
 
 pub mod atomic;
 pub mod dvc;

@@ -2,7 +2,11 @@
 //!
 //! Git names are bytes, so these are too; they are never normalised.
 
-use std::fmt;
+use std::{
+    borrow::Borrow,
+    fmt,
+    ops::{Bound, RangeBounds},
+};
 
 /// The longest component Linux can show.
 pub const NAME_MAX: usize = 255;
@@ -142,6 +146,22 @@ impl RepoPath {
         Some(Self(self.0[..end].to_vec()))
     }
 
+    /// The folders that this lies in, from its parent up to the root; none for the root.
+    pub fn folders(&self) -> impl Iterator<Item = Self> + use<> {
+        std::iter::successors(self.parent(), Self::parent)
+    }
+
+    /// Where a sorted collection has what lies below this folder.
+    pub fn below(&self) -> Below {
+        /// What follows a slash in the order of bytes.
+        const AFTER_SLASH: u8 = b'/' + 1;
+        if self.is_root() {
+            return Below { from: Vec::new(), to: None };
+        }
+        let with = |last| [&self.0[..], &[last]].concat();
+        Below { from: with(b'/'), to: Some(with(AFTER_SLASH)) }
+    }
+
     /// The last component, or nothing for the root.
     pub fn file_name(&self) -> Option<&[u8]> {
         self.components().last()
@@ -173,6 +193,30 @@ impl RepoPath {
 
     /// The path's bytes, joined by `/`, without one at either end.
     pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// The paths below a folder; below the root also the root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Below {
+    from: Vec<u8>,
+    to: Option<Vec<u8>>,
+}
+
+impl RangeBounds<[u8]> for Below {
+    fn start_bound(&self) -> Bound<&[u8]> {
+        Bound::Included(&self.from)
+    }
+
+    fn end_bound(&self) -> Bound<&[u8]> {
+        self.to.as_deref().map_or(Bound::Unbounded, Bound::Excluded)
+    }
+}
+
+/// Paths are ordered as their bytes are.
+impl Borrow<[u8]> for RepoPath {
+    fn borrow(&self) -> &[u8] {
         &self.0
     }
 }
@@ -231,6 +275,21 @@ mod tests {
         assert_eq!(base.resolve(b"../../../x"), Err(PathError::Escapes));
         assert_eq!(base.resolve(b"/abs"), Err(PathError::Absolute));
         assert_eq!(base.resolve(b"a\0b"), Err(PathError::Nul));
+    }
+
+    #[test]
+    fn what_lies_below_a_folder_is_told_from_what_is_beside_it() {
+        let paths: std::collections::BTreeSet<_> =
+            ["a", "a-b", "a/b", "a/b/c", "a0", "b"].map(path).into();
+        let below = |folder: &RepoPath| -> Vec<_> {
+            paths.range::<[u8], _>(folder.below()).map(ToString::to_string).collect()
+        };
+        assert_eq!(below(&path("a")), ["a/b", "a/b/c"]);
+        assert_eq!(below(&path("b")), Vec::<String>::new());
+        assert_eq!(below(&RepoPath::root()).len(), 6);
+        let folders: Vec<_> = path("a/b/c").folders().map(|folder| folder.to_string()).collect();
+        assert_eq!(folders, ["a/b", "a", "."]);
+        assert_eq!(RepoPath::root().folders().count(), 0);
     }
 
     #[test]

@@ -14,13 +14,16 @@ use super::{
 };
 use crate::{
     path::{RepoPath, escape},
-    publish::{self, Change, Changes, ChangesError, Happened, Route},
+    publish::{self, Change, Changes, ChangesError, Happened, Left, Route},
     tree::Tree,
     vfs::Vfs,
 };
 
 /// A large overlay is walked within this time, and a manifest or two fetched.
 const DEADLINE: Duration = Duration::from_mins(10);
+
+/// Why a snapshot leaves out what it is meant to leave out.
+pub(super) const IGNORED: &str = "a .dvcignore keeps it out";
 
 /// One path, as the mount tells of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,10 +74,12 @@ pub(super) fn answer(vfs: &Vfs, runtime: &tokio::runtime::Handle, typed: &Typed)
     let overlay = vfs.overlay().ok_or("the mount is not writable")?;
     let changes = find(vfs, &tree, runtime)?;
     let rules = typed.rules()?;
-    let told = changes.list.iter().map(|change| {
-        let is_text = || publish::is_small_text(overlay, &change.path);
-        tell(&tree, change, rules.route(&tree, &changes, change, is_text))
-    });
+    let ground = (overlay, &*tree, vfs.repository());
+    let routed = publish::routed(ground, &changes, &rules, &typed.chosen()?);
+    let routed = routed.map_err(|error| chain(&error))?.into_iter();
+    let told = routed
+        .filter(|routed| !routed.is_source && routed.left != Some(Left::NotChosen))
+        .map(|routed| tell(&tree, &routed.change, routed.route));
     serde_json::to_value(told.collect::<Vec<_>>()).map_err(|error| error.to_string())
 }
 
@@ -88,6 +93,9 @@ fn tell(tree: &Tree, change: &Change, route: Route) -> Told {
     let dotfile_of = |path: &RepoPath| format!("{path}.dvc");
     let (into, file, refused) = match route {
         Route::Git => (Some("git"), None, None),
+        Route::Uncached(output) => {
+            (Some("git"), Some(tree.tracked(output).declared_in.to_string()), None)
+        }
         Route::Dotfile(output) => {
             (Some("dvc"), Some(tree.tracked(output).declared_in.to_string()), None)
         }
@@ -96,6 +104,7 @@ fn tell(tree: &Tree, change: &Change, route: Route) -> Told {
         }
         Route::NewFile => (Some("dvc"), Some(dotfile_of(&change.path)), None),
         Route::NewFolder(folder) => (Some("manifest"), Some(dotfile_of(&folder)), None),
+        Route::Ignored => (None, None, Some(IGNORED.to_owned())),
         Route::Refused(why) => (None, None, Some(why)),
     };
     Told {

@@ -29,7 +29,7 @@ const DEADLINE: Duration = Duration::from_mins(10);
 
 pub(super) fn run(settings: &Settings, args: &DiscardArgs) -> Result<ExitCode, Failure> {
     let record = changes::mounted(settings, &args.dir, "discard")?;
-    let paths = args.paths.iter().map(|path| inside(&record.mount_point, path));
+    let paths = args.paths.iter().map(|path| inside("discard", &record.mount_point, path));
     let paths = paths.collect::<Result<Vec<_>, _>>()?;
     if paths.is_empty() && !args.yes {
         confirm(&changes::summary(&changes::of_mount(&record)?))?;
@@ -49,15 +49,17 @@ pub(super) fn run(settings: &Settings, args: &DiscardArgs) -> Result<ExitCode, F
 }
 
 /// A path from the root of the mount, however it was typed.
-fn inside(mount_point: &Path, path: &Path) -> Result<Vec<u8>, Failure> {
+pub(super) fn inside(command: &str, mount_point: &Path, path: &Path) -> Result<Vec<u8>, Failure> {
     let relative = path.strip_prefix(mount_point).unwrap_or(path);
     let found = RepoPath::root().resolve(relative.as_os_str().as_bytes());
     match found {
         Ok(path) if !path.is_root() => Ok(path.as_bytes().to_vec()),
-        Ok(_) => Err(Failure::new(Code::Usage, "discard: the mount itself is no path in it")
-            .hint("name no path to drop everything")),
+        Ok(_) => {
+            Err(Failure::new(Code::Usage, format!("{command}: the mount itself is no path in it"))
+                .hint("name no path for everything in it"))
+        }
         Err(error) => {
-            Err(Failure::new(Code::Usage, format!("discard {}: {error}", path.display())))
+            Err(Failure::new(Code::Usage, format!("{command} {}: {error}", path.display())))
         }
     }
 }
@@ -89,10 +91,12 @@ pub(super) fn answer(vfs: &Vfs, runtime: &tokio::runtime::Handle, paths: &[Vec<u
         1 => "1 path".to_owned(),
         count => format!("{count} paths"),
     };
-    let rebased = runtime.block_on(vfs.rebase(commit, move |overlay| drop_from(overlay, &paths)));
+    let rebased =
+        runtime.block_on(vfs.rebase(commit, None, move |overlay, _| drop_from(overlay, &paths)));
     match rebased.map_err(|error| chain(&error))? {
         Rebased::Done(done) => done.map(|()| json!({ "dropped": dropped })),
         Rebased::Open(open) => Ok(json!({ "busy": still_open(&open) })),
+        Rebased::Written => Ok(json!({ "busy": "files were written meanwhile" })),
     }
 }
 

@@ -45,6 +45,7 @@ use self::{
     exit::Failure,
     settings::{Environment, Settings},
 };
+use crate::steps;
 
 /// Runs the command that the arguments ask for; the first is the program's name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -75,6 +76,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let Cli { common, command } = cli;
     let environment = Environment::current();
+    if let Some(step) = environment.get("DVCFS_TEST_END_AT") {
+        steps::end_at(&step.to_string_lossy());
+    }
     // Some commands must work whatever the settings are.
     let settings = || Settings::resolve(&common, &environment);
     let context = || Context::new(settings()?);

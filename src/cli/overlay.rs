@@ -18,7 +18,7 @@ use crate::{
     git::{CommitId, GitId, is_branch_name},
     overlay::{Base, Overlay, OverlayError},
     path::escape,
-    publish,
+    publish::{self, Outbox},
     registry::Registry,
 };
 
@@ -61,8 +61,9 @@ pub(super) fn open(
         return Err(Failure::new(Code::Usage, message).hint("choose a folder elsewhere"));
     }
     let overlay = Overlay::open(&dir)?;
-    publish::resume(&overlay)
-        .map_err(|error| Failure::new(Code::Failed, chain(&error)).context("end a snapshot"))?;
+    if overlay.base()?.is_some_and(|base| base.repository == registry.name()) {
+        end_snapshot(context, &overlay, registry)?;
+    }
     let wanted = Base {
         repository: registry.name(),
         commit: commit.to_string(),
@@ -100,6 +101,15 @@ pub(super) fn open(
     let commit = GitId::parse(&base.commit).map(CommitId);
     let commit = commit.ok_or_else(|| damaged(&dir, &base.commit))?;
     Ok(Some(Chosen { overlay, base, commit }))
+}
+
+/// Does what a snapshot that was cut off left to do.
+fn end_snapshot(context: &Context, overlay: &Overlay, registry: &Registry) -> Result<(), Failure> {
+    let failed = |why: String| Failure::new(Code::Failed, why).context("end a snapshot");
+    let outbox = Outbox::open(&context.settings.state_dir);
+    let outbox = outbox.map_err(|error| failed(error.to_string()))?;
+    let resumed = publish::resume(overlay, &outbox, registry.repository());
+    resumed.map_err(|error| failed(chain(&error)))
 }
 
 /// What lies below an overlay that has changes already.

@@ -1,7 +1,7 @@
 //! Upstream's commits below the changes of a mount: merging them with its own commits, and having
 //! its changes lie above another one.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     discard::still_open,
@@ -13,6 +13,7 @@ use crate::{
     git::{CommitId, GitError, GitTreeId},
     id::BlobId,
     overlay::{Base, Overlay, OverlayError},
+    path::RepoPath,
     publish::{self, Conflict, MergeGround, Merged, Rebase, RebaseError, Tracked},
     tree::Tree,
     vfs::{Rebased, VfsError},
@@ -92,7 +93,7 @@ impl Snapshots {
             self.keep_taken().map_err(Stop::Outbox)?;
         }
         let trees = (Arc::clone(old), Arc::clone(new));
-        let edit = move |overlay: &Overlay| {
+        let edit = move |overlay: &Overlay, _: &BTreeSet<RepoPath>| {
             // A program may have changed something since.
             check(overlay, &trees.0, &trees.1)?.prepare(overlay).map_err(RebaseError::from)?;
             let base = overlay.base()?.ok_or(Stop::NoBase)?;
@@ -106,13 +107,14 @@ impl Snapshots {
             }
             Ok::<_, Stop>(())
         };
-        match self.runtime.block_on(self.vfs.rebase(commit, edit)) {
+        match self.runtime.block_on(self.vfs.rebase(commit, None, edit)) {
             Ok(Rebased::Done(done)) => {
                 done?;
                 self.forget_prepared();
                 Ok(Refreshed::Done { changed: true })
             }
             Ok(Rebased::Open(open)) => Ok(Refreshed::Busy(still_open(&open))),
+            Ok(Rebased::Written) => Ok(Refreshed::Busy("files were written meanwhile".to_owned())),
             Err(error) => Err(Stop::Vfs(error)),
         }
     }

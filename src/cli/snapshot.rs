@@ -4,6 +4,7 @@
 //! made here, where the user's name, signing key, editor and terminal are.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     io::{self, IsTerminal, Write as _},
     os::unix::ffi::OsStrExt,
@@ -19,7 +20,7 @@ use super::{
     args::SnapshotArgs,
     changes,
     control::{Request, Response, ask},
-    discard::still_open,
+    discard::{inside, still_open},
     exit::{Code, Failure, chain},
     mounts::{Record, short_name},
     print,
@@ -30,30 +31,46 @@ use super::{
 use crate::{
     git::{CommitId, GitId, GitTreeId, Repository, TransportOptions},
     id::BlobId,
+    overlay::Overlay,
     path::{RepoPath, escape},
-    publish::{self, Ground, Keeping, Mark, Outbox, Prepared, Rules, SnapshotError},
+    publish::{self, Ground, Keeping, Left, Mark, Outbox, Prepared, Rules, SnapshotError},
     registry::Registry,
+    steps,
     tree::OutputId,
-    vfs::{Rebased, Vfs},
+    vfs::{Rebased, Stillness, Vfs},
 };
+
+/// How often files that are opened meanwhile are copied before a snapshot is given up.
+const COPIES: usize = 8;
 
 /// Hashing many large files takes its time.
 const DEADLINE: Duration = Duration::from_hours(24);
 
-/// What the user says about things that are new, as it was typed.
+/// What the user says about what is recorded, and where.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Typed {
     pub(super) dvc: Vec<String>,
     pub(super) git: Vec<String>,
     pub(super) folders: Vec<Vec<u8>>,
+    pub(super) forces: bool,
+    /// What is recorded; everything if there is none.
+    pub(super) chosen: Vec<Vec<u8>>,
 }
 
 impl Typed {
     pub(super) fn rules(&self) -> Result<Rules, String> {
-        let folders = self.folders.iter().map(|folder| RepoPath::new(folder));
-        let folders = folders.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
-        Ok(Rules::new(&self.dvc, &self.git, folders))
+        Ok(Rules::new(&self.dvc, &self.git, parsed(&self.folders)?, self.forces))
     }
+
+    /// The paths at or below which changes are recorded.
+    pub(super) fn chosen(&self) -> Result<Vec<RepoPath>, String> {
+        parsed(&self.chosen)
+    }
+}
+
+fn parsed(paths: &[Vec<u8>]) -> Result<Vec<RepoPath>, String> {
+    let paths = paths.iter().map(|path| RepoPath::new(path));
+    paths.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())
 }
 
 /// A tree that waits for its commit.
@@ -64,7 +81,19 @@ struct Waits {
     git_dir: Vec<u8>,
     recorded: usize,
     bytes: u64,
-    left: Vec<(String, String)>,
+    left: Vec<Leaving>,
+    /// How many changes were not asked for.
+    not_chosen: usize,
+}
+
+/// A change that stays one.
+#[derive(Debug, Serialize, Deserialize)]
+struct Leaving {
+    path: String,
+    why: String,
+    /// Whether that is as it was meant.
+    #[serde(default)]
+    ignored: bool,
 }
 
 /// What one of both steps came to.
@@ -72,13 +101,13 @@ struct Waits {
 #[serde(rename_all = "kebab-case")]
 enum Step<T> {
     Done(T),
-    Nothing,
+    Nothing(Vec<Leaving>),
     Busy(String),
 }
 
 pub(super) fn run(settings: &Settings, args: &SnapshotArgs) -> Result<ExitCode, Failure> {
     let record = changes::mounted(settings, &args.dir, "snapshot")?;
-    let typed = typed(args)?;
+    let typed = typed(args, &record)?;
     if args.dry_run {
         let told = changes::of_mount_by(&record, typed)?;
         if args.json {
@@ -102,38 +131,46 @@ pub(super) fn run(settings: &Settings, args: &SnapshotArgs) -> Result<ExitCode, 
     let waiting = Waiting::new("recording", settings.verbosity);
     let waits: Waits = step(&record, &Request::Prepare { rules: typed })?;
     let commit = commit(&waits, &message)?;
+    steps::reached("committed");
     let _: String = step(&record, &Request::Settle { commit: commit.to_string() })?;
     drop(waiting);
     if args.json {
-        let left: Vec<_> =
-            waits.left.iter().map(|(path, why)| json!({ "path": path, "why": why })).collect();
         let done = json!({
             "commit": commit.to_string(),
             "recorded": waits.recorded,
             "bytes": waits.bytes,
-            "left": left,
+            "left": waits.left,
+            "not_chosen": waits.not_chosen,
         });
         print(&(serde_json::to_string_pretty(&done).unwrap_or_default() + "\n"));
     } else if settings.verbosity > Verbosity::Quiet {
         let bytes = indicatif::HumanBytes(waits.bytes);
         let mut text = format!("{commit}\n{} paths recorded ({bytes})\n", waits.recorded);
-        for (path, why) in &waits.left {
+        for Leaving { path, why, .. } in &waits.left {
             // Writing to a String cannot fail.
             _ = writeln!(text, "left as it is: {path}: {why}");
         }
+        if waits.not_chosen > 0 {
+            // As above.
+            _ = writeln!(text, "{} other changes stay in the overlay", waits.not_chosen);
+        }
         print(&text);
     }
-    Ok(if waits.left.is_empty() { ExitCode::SUCCESS } else { Code::Failed.into() })
+    let is_all = waits.left.iter().all(|left| left.ignored);
+    Ok(if is_all { ExitCode::SUCCESS } else { Code::Failed.into() })
 }
 
-fn typed(args: &SnapshotArgs) -> Result<Typed, Failure> {
+fn typed(args: &SnapshotArgs, record: &Record) -> Result<Typed, Failure> {
     let folder = |folder: &String| {
         let path = RepoPath::root().resolve(folder.trim_end_matches('/').as_bytes());
         path.map(|path| path.as_bytes().to_vec())
             .map_err(|error| Failure::new(Code::Usage, format!("snapshot --dir {folder}: {error}")))
     };
     let folders = args.folders.iter().map(folder).collect::<Result<Vec<_>, _>>()?;
-    Ok(Typed { dvc: args.dvc.clone(), git: args.git.clone(), folders })
+    let chosen = args.paths.iter().map(|path| inside("snapshot", &record.mount_point, path));
+    let chosen = chosen.collect::<Result<Vec<_>, _>>()?;
+    let (dvc, git) = (args.dvc.clone(), args.git.clone());
+    Ok(Typed { dvc, git, folders, forces: args.force, chosen })
 }
 
 /// Asks the mount for one of both steps.
@@ -145,11 +182,20 @@ fn step<T: for<'a> Deserialize<'a>>(record: &Record, request: &Request) -> Resul
     let answer = answer.map_err(|why| failed(Code::Failed, why))?;
     match serde_json::from_value(answer) {
         Ok(Step::Done(done)) => Ok(done),
-        Ok(Step::Nothing) => Err(failed(Code::Failed, "nothing has changed".to_owned())),
+        Ok(Step::Nothing(left)) => Err(failed(Code::Failed, nothing(&left))),
         Ok(Step::Busy(why)) => Err(failed(Code::Busy, why)
             .hint("nothing was recorded; close what writes there and run it again")),
         Err(error) => Err(failed(Code::Failed, error.to_string())),
     }
+}
+
+/// Says that nothing is recorded, and why.
+fn nothing(left: &[Leaving]) -> String {
+    if left.is_empty() {
+        return "nothing has changed".to_owned();
+    }
+    let lines = left.iter().map(|left| format!("\n    {}: {}", left.path, left.why));
+    lines.fold("nothing can be recorded".to_owned(), |text, line| text + &line)
 }
 
 /// Makes the commit, by the user's own git.
@@ -183,11 +229,12 @@ fn edited(record: &Record) -> Result<String, Failure> {
     }
     file.write_all(text.as_bytes()).map_err(failed)?;
     let here = std::env::current_dir().map_err(failed)?;
-    let editor = match Repository::open(&here) {
-        Ok(repository) => repository.editor(&transport())?,
-        Err(_) => {
-            std::env::var("VISUAL").or_else(|_| std::env::var("EDITOR")).unwrap_or("vi".into())
-        }
+    let editor = if let Ok(repository) = Repository::open(&here) {
+        repository.editor(&transport())?
+    } else {
+        let variables = ["GIT_EDITOR", "VISUAL", "EDITOR"];
+        let named = variables.iter().find_map(|name| std::env::var(name).ok());
+        named.unwrap_or_else(|| "vi".to_owned())
     };
     let mut shell = Command::new("sh");
     let status =
@@ -220,7 +267,7 @@ pub(super) struct Snapshots {
     pub(super) vfs: Arc<Vfs>,
     pub(super) registry: Arc<Registry>,
     pub(super) runtime: tokio::runtime::Handle,
-    pub(super) outbox: Result<Outbox, String>,
+    pub(super) outbox: Result<Arc<Outbox>, String>,
     ready: Mutex<Option<Ready>>,
     /// The tree of a merge whose commit is being made.
     pub(super) merging: parking_lot::Mutex<Option<GitTreeId>>,
@@ -228,8 +275,9 @@ pub(super) struct Snapshots {
 
 /// A tree that was prepared.
 struct Ready {
-    prepared: Prepared,
+    prepared: Arc<Prepared>,
     expected: Option<CommitId>,
+    stillness: Stillness,
 }
 
 impl Snapshots {
@@ -244,7 +292,7 @@ impl Snapshots {
             vfs: Arc::clone(vfs),
             registry: Arc::clone(registry),
             runtime: runtime.clone(),
-            outbox: outbox.map_err(|error| format!("open the outbox: {error}")),
+            outbox: outbox.map(Arc::new).map_err(|error| format!("open the outbox: {error}")),
             ready: Mutex::default(),
             merging: parking_lot::Mutex::default(),
         }
@@ -313,25 +361,40 @@ impl Snapshots {
                 known()
             })
         };
-        let ground =
-            Ground { overlay, tree: &tree, repository, outbox, manifest: &manifest, size: &size };
+        let blob = |output: OutputId, blob: BlobId| {
+            let read = self.runtime.block_on(self.vfs.read_blob(&tree, output, blob));
+            read.map_err(|error| io::Error::other(chain(&error)))
+        };
+        let (manifest, blob, size) = (&manifest, &blob, &size);
+        let ground = Ground { overlay, tree: &tree, repository, outbox, manifest, blob, size };
+        let stillness = match self.vfs.stillness().map_err(|error| chain(&error))? {
+            Ok(stillness) => stillness,
+            Err(open) => return encode(&Step::<Waits>::Busy(still_open(&open))),
+        };
         let mark = Mark::of(overlay).map_err(|error| format!("read the overlay: {error}"))?;
         let found = changes::find(&self.vfs, &tree, &self.runtime)?;
-        let prepared = publish::prepare(&ground, (mark, found), &rules);
+        let chosen = typed.chosen()?;
+        let prepared =
+            publish::prepare(&ground, (mark, &found), &rules, (&chosen, &stillness.open));
         let prepared = match prepared {
-            Err(SnapshotError::Nothing) => return encode(&Step::<Waits>::Nothing),
+            Err(SnapshotError::Nothing(left)) => {
+                return encode(&Step::<Waits>::Nothing(leaving(&left)));
+            }
             prepared => prepared.map_err(|error| chain(&error))?,
         };
+        let left = leaving(&prepared.left);
         let waits = Waits {
             tree: prepared.tree.to_string(),
             parent: tree.commit.to_string(),
             git_dir: repository.git_dir().as_os_str().as_bytes().to_vec(),
             recorded: prepared.recorded,
             bytes: prepared.bytes,
-            left: prepared.left.iter().map(|(path, why)| (path.to_string(), why.clone())).collect(),
+            not_chosen: prepared.left.len() - left.len(),
+            left,
         };
         if let Ok(mut ready) = self.ready.lock() {
-            *ready = Some(Ready { prepared, expected });
+            let prepared = Arc::new(prepared);
+            *ready = Some(Ready { prepared, expected, stillness });
         }
         encode(&Step::Done(waits))
     }
@@ -346,11 +409,12 @@ impl Snapshots {
     pub(super) fn settle(&self, commit: &str) -> Response {
         let commit = GitId::parse(commit).map(CommitId).ok_or("no commit was made")?;
         let ready = self.ready.lock().ok().and_then(|mut ready| ready.take());
-        let Ready { prepared, expected } = ready.ok_or("nothing was prepared")?;
+        let Ready { mut prepared, expected, stillness } = ready.ok_or("nothing was prepared")?;
         let made = self.registry.repository().commit(commit).map_err(|error| chain(&error))?;
         if made.tree != prepared.tree {
             return Err("the commit is not of the tree that was prepared".to_owned());
         }
+        let outbox = self.outbox.as_ref().map_err(Clone::clone)?;
         let overlay = self.vfs.overlay().ok_or("the mount is not writable")?;
         self.keep_taken()?;
         if expected.is_none() {
@@ -360,27 +424,66 @@ impl Snapshots {
             let noted = noted.and_then(|old| repository.move_ref(&name, parent, old));
             noted.map_err(|error| chain(&error))?;
         }
-        let registry = Arc::clone(&self.registry);
-        let settle = move |overlay: &crate::overlay::Overlay| {
+        for _ in 0..COPIES {
+            match self.settle_now(&prepared, (commit, expected), &stillness)? {
+                Err(SnapshotError::InUse(paths)) => {
+                    let prepared =
+                        Arc::get_mut(&mut prepared).ok_or("the snapshot is still at work")?;
+                    let copied = prepared.copy((overlay, outbox), &paths);
+                    copied.map_err(|error| chain(&error))?;
+                }
+                Err(SnapshotError::Moved(path)) => {
+                    let why = SnapshotError::Moved(path).to_string();
+                    return encode(&Step::<String>::Busy(why));
+                }
+                Err(error) => return Err(chain(&error)),
+                Ok(None) => return encode(&Step::Done(commit.to_string())),
+                Ok(Some(why)) => return encode(&Step::<String>::Busy(why)),
+            }
+        }
+        encode(&Step::<String>::Busy("files are opened all the time".to_owned()))
+    }
+
+    /// Settles a snapshot, or says why that cannot be done now.
+    fn settle_now(
+        &self,
+        prepared: &Arc<Prepared>,
+        (commit, expected): (CommitId, Option<CommitId>),
+        stillness: &Stillness,
+    ) -> Result<Result<Option<String>, SnapshotError>, String> {
+        let (registry, outbox) = (Arc::clone(&self.registry), self.outbox.clone()?);
+        let prepared = Arc::clone(prepared);
+        let settle = move |overlay: &Overlay, open: &BTreeSet<RepoPath>| {
             let name = ref_of(overlay.dir());
             let keeping = Keeping { name: &name, expected };
-            publish::settle(overlay, &prepared, (registry.repository(), commit), &keeping)
+            let commit = (registry.repository(), commit);
+            publish::settle((overlay, &outbox), &prepared, commit, (&keeping, open))
         };
-        let rebased = self.runtime.block_on(self.vfs.rebase(commit, settle));
-        match rebased.map_err(|error| chain(&error))? {
-            Rebased::Open(open) => encode(&Step::<String>::Busy(still_open(&open))),
-            Rebased::Done(Err(moved @ SnapshotError::Moved(_))) => {
-                encode(&Step::<String>::Busy(moved.to_string()))
-            }
-            Rebased::Done(Err(error)) => Err(chain(&error)),
-            Rebased::Done(Ok(())) => encode(&Step::Done(commit.to_string())),
-        }
+        let rebased = self.runtime.block_on(self.vfs.rebase(commit, Some(stillness), settle));
+        Ok(match rebased.map_err(|error| chain(&error))? {
+            Rebased::Open(open) => Ok(Some(still_open(&open))),
+            Rebased::Written => Ok(Some("files were written meanwhile".to_owned())),
+            Rebased::Done(done) => done.map(|()| None),
+        })
     }
 }
 
 fn parent(repository: &Repository, commit: CommitId) -> Result<CommitId, String> {
     let parents = repository.commit(commit).map_err(|error| chain(&error))?.parents;
     parents.first().copied().ok_or_else(|| "the commit has no parent".to_owned())
+}
+
+/// What is told of changes that stay, but for those that nobody asked for.
+fn leaving(left: &[(RepoPath, Left)]) -> Vec<Leaving> {
+    let told = left.iter().filter_map(|(path, left)| {
+        let (why, ignored) = match left {
+            Left::Refused(why) => (why.clone(), false),
+            Left::Ignored => (changes::IGNORED.to_owned(), true),
+            Left::NotChosen => return None,
+        };
+        Some(Leaving { path: path.to_string(), why, ignored })
+    });
+    told.collect()
 }
 
 fn encode<T: Serialize>(step: &Step<T>) -> Response {

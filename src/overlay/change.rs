@@ -25,7 +25,7 @@ use super::{
     marks::{self, MODE, OPAQUE, ORIGIN},
     open_at, set_attribute,
 };
-use crate::path::RepoPath;
+use crate::{path::RepoPath, steps};
 
 /// Whom something belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +133,7 @@ impl Overlay {
         let name = self.temporary();
         let file = create(&self.work, OsStr::new(&name))?;
         self.give(&file, mode, owner)?;
+        steps::reached("file made");
         self.put(&name, path)?;
         Ok(file.into())
     }
@@ -196,6 +197,7 @@ impl Overlay {
         futimens(&draft.file, &Times { accessed, modified }.into())?;
         let Some(name) = draft.name.take() else { return Ok(()) };
         let spot = self.place(path)?;
+        steps::reached("draft filled");
         unnoticed(&spot.folder, || self.put(&name, path))
     }
 
@@ -230,6 +232,7 @@ impl Overlay {
         } else {
             renameat_with(&spot.folder, spot.name, &self.work, &*name, RenameFlags::empty())?;
         }
+        steps::reached("folder removed");
         // All that is in it are whiteouts.
         self.discard(&name)
     }
@@ -238,6 +241,7 @@ impl Overlay {
     pub fn rename(&self, from: &RepoPath, to: &RepoPath, how: Renaming) -> io::Result<()> {
         if how.replaces_folder {
             self.empty_folder(to)?;
+            steps::reached("folder emptied");
         }
         let (old, new) = (self.place(from)?, self.place(to)?);
         let flags = if how.leaves_whiteout { RenameFlags::WHITEOUT } else { RenameFlags::empty() };
@@ -349,6 +353,7 @@ fn rename_over_whiteout(old: &Spot<'_>, new: &Spot<'_>, how: Renaming) -> io::Re
     if how.leaves_whiteout {
         return Ok(());
     }
+    steps::reached("places changed");
     Ok(unlinkat(&old.folder, old.name, AtFlags::empty())?)
 }
 

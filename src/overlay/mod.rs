@@ -39,7 +39,7 @@ use rustix::fs::{
     mkdirat, openat2, renameat_with, unlinkat,
 };
 
-use crate::path::RepoPath;
+use crate::{path::RepoPath, steps};
 
 mod base;
 mod change;
@@ -55,6 +55,7 @@ pub use entry::{
     read_entry, remove_attribute, set_attribute,
 };
 pub use error::OverlayError;
+pub use take_out::Kept;
 
 /// An overlay that this process has open.
 #[derive(Debug)]
@@ -219,6 +220,7 @@ impl Overlay {
         }
         // A folder cannot be moved over a file, so the two change places.
         self.change_places(name, &spot)?;
+        steps::reached("folder placed");
         self.discard(name)
     }
 

@@ -1,18 +1,36 @@
 //! Taking changes out of an overlay.
 
-use std::io;
+use std::{collections::BTreeMap, io, path::Path};
 
 use rustix::{
-    fs::{AtFlags, OFlags, RenameFlags, renameat_with, unlinkat},
+    fs::{AtFlags, CWD, OFlags, RenameFlags, fstat, linkat, renameat_with, stat, unlinkat},
     io::Errno,
 };
 
 use super::{
-    Entry, Kind, Overlay, Shows, as_path,
+    Entry, Kind, Overlay, Shows, Stat, as_path,
     marks::{self, OPAQUE, ORIGIN},
     open_at,
 };
-use crate::path::RepoPath;
+use crate::{path::RepoPath, steps};
+
+/// What stays of a change when the others are taken out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    /// The entry at its path, with all that is in it.
+    Entry,
+    /// That the name is gone, which a folder above says as well.
+    Gone,
+    /// A file that shows through a folder from elsewhere in the base.
+    Content {
+        /// Its path in the base.
+        origin: RepoPath,
+        /// Permission bits.
+        mode: u16,
+        /// In seconds since the epoch.
+        modified: i64,
+    },
+}
 
 impl Overlay {
     /// Forgets what was changed at a path and in it, so that what the base has there shows again;
@@ -24,9 +42,27 @@ impl Overlay {
             Err(Errno::NOENT) => Ok(()),
             moved => {
                 moved?;
+                steps::reached("taken out");
                 self.discard(&name)
             }
         }
+    }
+
+    /// Gives a file a second name outside of the overlay, on the same disk.
+    pub fn name_also(&self, path: &RepoPath, place: &Path) -> io::Result<()> {
+        let spot = self.place(path)?;
+        Ok(linkat(&spot.folder, spot.name, CWD, place, AtFlags::empty())?)
+    }
+
+    /// Whether a place outside of the overlay is a second name of a file; not if either is missing.
+    pub fn is_file(&self, path: &RepoPath, place: &Path) -> io::Result<bool> {
+        let other = match stat(place) {
+            Err(Errno::NOENT) => return Ok(false),
+            other => other?,
+        };
+        let Some(file) = self.look_at(path)? else { return Ok(false) };
+        let file = fstat(file)?;
+        Ok((file.st_dev, file.st_ino) == (other.st_dev, other.st_ino))
     }
 
     /// Forgets all changes.
@@ -37,30 +73,45 @@ impl Overlay {
         Ok(())
     }
 
-    /// Forgets all changes but those at these paths, which the base no longer has otherwise: the
-    /// folders that lead to them show the base's of the same place.
-    pub fn keep_only(&self, is_kept: &dyn Fn(&RepoPath) -> bool) -> io::Result<()> {
-        self.keep_in(&RepoPath::root(), is_kept).map(drop)
+    /// Forgets all changes but these, for a base that has the rest: the folders that lead to them
+    /// show the base's of the same place. To be done again with the same words if it is cut off.
+    pub fn keep_only(&self, kept: &BTreeMap<RepoPath, Kept>) -> io::Result<()> {
+        self.keep_in(&RepoPath::root(), kept)?;
+        let root = self.find(&RepoPath::root())?.map(|entry| entry.stat).unwrap_or_default();
+        let folder = Stat { mode: 0o755, modified: root.modified, ..root };
+        for (path, kept) in kept {
+            if *kept == Kept::Entry || self.find(path)?.is_some() {
+                continue;
+            }
+            self.make_parents(path, &|_| Ok(folder))?;
+            match kept {
+                Kept::Entry => {}
+                Kept::Gone => self.remove(path, true)?,
+                Kept::Content { origin, mode, modified } => {
+                    let (accessed, modified) = ((*modified, 0), (*modified, 0));
+                    let stat = Stat { mode: *mode, accessed, modified, ..root };
+                    self.stand_in(path, origin, &stat)?;
+                }
+            }
+        }
+        Ok(())
     }
 
-    /// Whether anything was kept.
-    fn keep_in(&self, folder: &RepoPath, is_kept: &dyn Fn(&RepoPath) -> bool) -> io::Result<bool> {
-        let mut is_any = false;
+    fn keep_in(&self, folder: &RepoPath, kept: &BTreeMap<RepoPath, Kept>) -> io::Result<()> {
         for listed in self.list(folder)? {
             let path = folder.join(&listed.name);
-            if is_kept(&path) {
-                is_any = true;
+            if kept.contains_key(&path) {
                 continue;
             }
             let is_folder = matches!(self.find(&path)?, Some(Entry { kind: Kind::Folder(_), .. }));
-            if is_folder && self.keep_in(&path, is_kept)? {
-                is_any = true;
+            if is_folder && kept.range::<[u8], _>(path.below()).next().is_some() {
                 self.show_same(&path)?;
+                self.keep_in(&path, kept)?;
             } else {
                 self.take_out(&path)?;
             }
         }
-        Ok(is_any)
+        Ok(())
     }
 
     /// Takes out the folders that lead to a path for as long as they hold nothing and say nothing.

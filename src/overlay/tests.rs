@@ -212,3 +212,62 @@ fn names_are_listed_in_order_with_whiteouts_told_apart() {
     assert!(overlay.list(&path("no/such")).unwrap().is_empty());
     overlay.sync_folder(&path("no/such")).unwrap();
 }
+
+#[test]
+fn what_is_kept_shows_above_a_base_that_has_the_rest() {
+    for is_half_done in [false, true] {
+        let (_dir, overlay) = opened();
+        let file = |name: &str| overlay.create_file(&path(name), 0o644, owner()).unwrap();
+        let folder = |name: &str, shows| {
+            overlay.create_folder(&path(name), 0o755, owner(), &shows).unwrap();
+        };
+        folder("new", Shows::Nothing);
+        file("new/recorded");
+        file("new/left");
+        folder("moved", Shows::Of(path("old")));
+        file("moved/recorded");
+        overlay.remove(&path("old"), true).unwrap();
+        overlay.remove(&path("gone"), true).unwrap();
+        folder("whole", Shows::Of(path("elsewhere")));
+        let content = Kept::Content { origin: path("old/a"), mode: 0o755, modified: 7 };
+        let kept = [
+            (path("new/left"), Kept::Entry),
+            (path("moved/a"), content),
+            (path("old/a"), Kept::Gone),
+            (path("whole"), Kept::Entry),
+        ];
+        let kept = kept.into();
+        if is_half_done {
+            overlay.take_out(&path("gone")).unwrap();
+            overlay.take_out(&path("old")).unwrap();
+            folder("old", Shows::Same);
+        }
+        overlay.keep_only(&kept).unwrap();
+        overlay.keep_only(&kept).unwrap();
+        assert_eq!(kind(&overlay, "new"), Some(Kind::Folder(Shows::Same)));
+        assert_eq!(kind(&overlay, "new/left"), Some(Kind::File { origin: None }));
+        assert_eq!(kind(&overlay, "new/recorded"), None);
+        assert_eq!(kind(&overlay, "moved"), Some(Kind::Folder(Shows::Same)));
+        assert_eq!(kind(&overlay, "moved/a"), Some(Kind::File { origin: Some(path("old/a")) }));
+        let stat = overlay.find(&path("moved/a")).unwrap().unwrap().stat;
+        assert_eq!((stat.mode, stat.modified), (0o755, (7, 0)));
+        assert_eq!(kind(&overlay, "moved/recorded"), None);
+        assert_eq!(kind(&overlay, "old"), Some(Kind::Folder(Shows::Same)));
+        assert_eq!(kind(&overlay, "old/a"), Some(Kind::Whiteout));
+        assert_eq!(kind(&overlay, "gone"), None);
+        assert_eq!(kind(&overlay, "whole"), Some(Kind::Folder(Shows::Of(path("elsewhere")))));
+    }
+}
+
+#[test]
+fn a_file_gets_a_second_name_outside() {
+    let (dir, overlay) = opened();
+    write(&overlay, "a", "text");
+    let place = dir.path().join("b");
+    assert!(!overlay.is_file(&path("a"), &place).unwrap());
+    overlay.name_also(&path("a"), &place).unwrap();
+    assert!(overlay.is_file(&path("a"), &place).unwrap());
+    assert!(!overlay.is_file(&path("c"), &place).unwrap());
+    overlay.take_out(&path("a")).unwrap();
+    assert_eq!(std::fs::read(place).unwrap(), b"text");
+}

@@ -254,9 +254,7 @@ impl<'a> Walk<'a> {
         let (tree, present) = (self.tree, &self.present);
         self.removed_outputs.retain(|output| {
             let folder = &tree.tracked(*output).output.path;
-            let mut after = present.range(folder.clone()..);
-            let is_in = |path: &RepoPath| path.strip_prefix(folder).is_some();
-            !after.next().is_some_and(|(path, _)| path != folder && is_in(path))
+            present.range::<[u8], _>(folder.below()).next().is_none()
         });
         let mut list = Vec::new();
         for (path, new) in std::mem::take(&mut self.present) {

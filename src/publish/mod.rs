@@ -26,6 +26,9 @@ pub use self::{
     outbox::Outbox,
     push::{Hears, Lacking, Object, Plan, PushError, PushGround, plan, send},
     rebase::{Rebase, RebaseError},
-    route::{Route, Rules, is_small_text},
-    snapshot::{Ground, Keeping, Mark, Prepared, SnapshotError, prepare, resume, settle},
+    route::{Route, Rules},
+    snapshot::{
+        Ground, Keeping, Left, Mark, Prepared, Routed, SnapshotError, prepare, resume, routed,
+        settle,
+    },
 };

@@ -3,24 +3,30 @@
 //! The outbox lies in the state directory, outside of every cache, and has DVC's own layout, so that
 //! mounts and DVC read it like any cache. A blob gets its name once it was written and hashed as a
 //! whole: what is hashed is the copy, so that whoever writes the original meanwhile changes nothing.
+//! Files of an overlay on the same disk can also come here as they are, while nobody has them open.
 
 use std::{
     collections::BTreeSet,
     fs::{self, File, OpenOptions, Permissions},
     io::{self, BufWriter, Read, Write},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use md5::{Digest as _, Md5};
 use parking_lot::Mutex;
-use rustix::fs::{ioctl_ficlone, syncfs};
+use rustix::{
+    fs::{fchown, ioctl_ficlone, syncfs},
+    process::{getegid, geteuid},
+};
 use tempfile::NamedTempFile;
 
 use crate::{
     cache::BlobCache,
     dvc::manifest::write::Written,
     id::{BlobId, Digest, Key, Scheme, TreeId, hex},
+    overlay::Overlay,
+    path::RepoPath,
 };
 
 /// The blobs that no remote has yet.
@@ -108,28 +114,71 @@ impl Outbox {
         self.dir.join("uploads").join(hex(&name))
     }
 
-    /// Takes a copy of a file, which shares its blocks where the disk can; gives its hash and its
-    /// size in bytes.
-    pub fn add(&self, source: &File) -> io::Result<(Digest, u64)> {
+    /// Takes a copy of what is read to its end; gives its hash and its size in bytes.
+    pub fn add(&self, mut source: impl Read) -> io::Result<(Digest, u64)> {
         let draft = self.draft()?;
-        let is_clone = ioctl_ficlone(draft.as_file(), source).is_ok();
-        let (mut md5, mut size, mut piece) = (Md5::new(), 0, vec![0; PIECE]);
-        let mut from: &File = if is_clone { draft.as_file() } else { source };
-        loop {
-            let count = match from.read(&mut piece) {
-                Ok(0) => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                read => read?,
-            };
-            md5.update(&piece[..count]);
-            if !is_clone {
-                draft.as_file().write_all(&piece[..count])?;
-            }
-            size += count as u64;
-        }
-        let digest = md5.finalize().into();
-        self.name(draft, BlobId { digest, scheme: Scheme::Md5 })?;
+        let mut out = draft.as_file();
+        let (digest, size) = hashed(&mut source, |piece| out.write_all(piece))?;
+        self.name(draft, blob(digest))?;
         Ok((digest, size))
+    }
+
+    /// Takes a clone of a file, which shares its blocks; nothing where the disk has no clones.
+    pub fn add_clone(&self, source: &File) -> io::Result<Option<(Digest, u64)>> {
+        let draft = self.draft()?;
+        if ioctl_ficlone(draft.as_file(), source).is_err() {
+            return Ok(None);
+        }
+        let (digest, size) = hashed(&mut draft.as_file(), |_| Ok(()))?;
+        self.name(draft, blob(digest))?;
+        Ok(Some((digest, size)))
+    }
+
+    /// Whether a file of that disk can get a second name here.
+    pub fn is_on(&self, device: u64) -> io::Result<bool> {
+        Ok(fs::metadata(&self.dir)?.dev() == device)
+    }
+
+    /// Counts a blob as taken that is to come here as it is.
+    pub fn expect(&self, digest: Digest) {
+        self.taken.lock().insert(blob(digest).into());
+    }
+
+    /// Gives a file of an overlay a second name here, that of its hash; to be
+    /// [protected](Self::protect) once the overlay is about to let go of it, or
+    /// [taken back](Self::unname).
+    pub fn name_also(&self, overlay: &Overlay, path: &RepoPath, digest: Digest) -> io::Result<()> {
+        let place = self.place_of(blob(digest))?;
+        match overlay.name_also(path, &place) {
+            // What has a second name is about to come from another overlay, or to go again.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if fs::metadata(&place)?.nlink() > 1 && !overlay.is_file(path, &place)? {
+                    self.add(overlay.open_file(path, false)?)?;
+                }
+                Ok(())
+            }
+            named => named,
+        }
+    }
+
+    /// Takes the name of a file of an overlay back, unless another file has it.
+    pub fn unname(&self, overlay: &Overlay, path: &RepoPath, digest: Digest) -> io::Result<()> {
+        let place = self.place_of(blob(digest))?;
+        if overlay.is_file(path, &place)? {
+            fs::remove_file(place)?;
+        }
+        Ok(())
+    }
+
+    /// Has a blob be as DVC leaves its own.
+    pub fn protect(&self, digest: Digest) -> io::Result<()> {
+        let file = File::open(self.place_of(blob(digest))?)?;
+        let (uid, gid) = (geteuid(), getegid());
+        let metadata = file.metadata()?;
+        if (metadata.uid(), metadata.gid()) != (uid.as_raw(), gid.as_raw()) {
+            fchown(&file, Some(uid), Some(gid))?;
+        }
+        file.set_permissions(Permissions::from_mode(0o444))
     }
 
     /// Takes a manifest that `write` writes; gives what that says.
@@ -158,12 +207,18 @@ impl Outbox {
         NamedTempFile::new_in(self.dir.join("tmp"))
     }
 
-    fn name(&self, draft: NamedTempFile, id: impl Into<Key>) -> io::Result<()> {
-        let key = id.into();
-        let path = self.dir.join(key.path());
+    /// Where a blob lies, in a folder that is there.
+    fn place_of(&self, id: impl Into<Key>) -> io::Result<PathBuf> {
+        let path = self.dir.join(id.into().path());
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
+        Ok(path)
+    }
+
+    fn name(&self, draft: NamedTempFile, id: impl Into<Key>) -> io::Result<()> {
+        let key = id.into();
+        let path = self.place_of(key)?;
         // DVC trusts what nobody may write.
         draft.as_file().set_permissions(Permissions::from_mode(0o444))?;
         draft.persist(path)?;
@@ -180,6 +235,28 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
+fn blob(digest: Digest) -> BlobId {
+    BlobId { digest, scheme: Scheme::Md5 }
+}
+
+/// The hash and the size in bytes of what is read to its end, each piece of which goes to `each`.
+pub(super) fn hashed(
+    source: &mut impl Read,
+    mut each: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<(Digest, u64)> {
+    let (mut md5, mut size, mut piece) = (Md5::new(), 0, vec![0; PIECE]);
+    loop {
+        let count = match source.read(&mut piece) {
+            Ok(0) => return Ok((md5.finalize().into(), size)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        md5.update(&piece[..count]);
+        each(&piece[..count])?;
+        size += count as u64;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,7 +266,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let outbox = Outbox::open(dir.path()).unwrap();
         fs::write(dir.path().join("a"), "hello\n").unwrap();
-        let (digest, size) = outbox.add(&File::open(dir.path().join("a")).unwrap()).unwrap();
+        let (digest, size) = outbox.add(File::open(dir.path().join("a")).unwrap()).unwrap();
         assert_eq!(
             (crate::id::hex(&digest).as_str(), size),
             ("b1946ac92492d2347c6235b4d2611184", 6)
@@ -197,7 +274,7 @@ mod tests {
         let place = dir.path().join("outbox/files/md5/b1/946ac92492d2347c6235b4d2611184");
         assert_eq!(fs::read(&place).unwrap(), b"hello\n");
         assert_eq!(fs::metadata(&place).unwrap().permissions().mode() & 0o777, 0o444);
-        outbox.add(&File::open(dir.path().join("a")).unwrap()).unwrap();
+        outbox.add(File::open(dir.path().join("a")).unwrap()).unwrap();
         let written = outbox.add_manifest(|out| crate::dvc::manifest::write::compose([], out));
         assert_eq!(written.unwrap().unwrap().size, 2);
         let manifest = "outbox/files/md5/d7/51713988987e9331980363e24189ce.dir";
@@ -212,7 +289,7 @@ mod tests {
         let outbox = Outbox::open(dir.path()).unwrap();
         let put = |name: &str| {
             fs::write(dir.path().join(name), name).unwrap();
-            let (digest, _) = outbox.add(&File::open(dir.path().join(name)).unwrap()).unwrap();
+            let (digest, _) = outbox.add(File::open(dir.path().join(name)).unwrap()).unwrap();
             Key { digest, scheme: Scheme::Md5, is_manifest: false }
         };
         let (own, shared) = (put("own"), put("shared"));

@@ -1,17 +1,22 @@
 //! Where a change is recorded: what DVC tracks stays with DVC, what git has stays with git, and
 //! something new goes to one of them by its kind or by the user's word.
 
-use std::io::Read;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read,
+};
 
 use super::changes::{Change, Changes, New};
 use crate::{
     dvc::{
+        FormatError, dotfile,
         ignore::Ignore,
         manifest::write::check_new,
         output::{Content, Origin},
+        pipeline,
         record::{self, Recorded},
     },
-    id::Scheme,
+    git::{GitError, Repository},
     overlay::Overlay,
     path::RepoPath,
     tree::{Node, OutputId, Tree},
@@ -22,7 +27,10 @@ use crate::{
 pub enum Route {
     /// In git itself.
     Git,
-    /// In the `.dvc` file of an output of the base that is a file.
+    /// In git itself, and its hash with the output of the base that it is or lies in, of which DVC
+    /// keeps no copy.
+    Uncached(OutputId),
+    /// In the `.dvc` or lock file of an output of the base that is a file.
     Dotfile(OutputId),
     /// In the manifest of an output of the base that is a folder.
     Manifest(OutputId),
@@ -30,40 +38,75 @@ pub enum Route {
     NewFile,
     /// In the manifest of this folder, which is tracked from now on.
     NewFolder(RepoPath),
+    /// Nowhere, since a `.dvcignore` keeps it out.
+    Ignored,
     /// Nowhere, for this reason.
     Refused(String),
 }
 
-/// What the user says about things that are new.
+/// What the user says about things that are new, and about those that a pipeline makes.
 #[derive(Debug)]
 pub struct Rules {
     dvc: Ignore,
     git: Ignore,
     folders: Vec<RepoPath>,
+    forces: bool,
 }
 
 impl Rules {
-    /// Takes patterns, in the words of `.gitignore`, of what goes to DVC and what to git, and the
-    /// folders that are to be tracked as one.
-    pub fn new(dvc: &[String], git: &[String], folders: Vec<RepoPath>) -> Self {
+    /// Takes patterns, in the words of `.gitignore`, of what goes to DVC and what to git, the
+    /// folders that are to be tracked as one, and whether outputs of stages may be recorded.
+    pub fn new(dvc: &[String], git: &[String], folders: Vec<RepoPath>, forces: bool) -> Self {
         let matcher = |patterns: &[String]| {
             let mut rules = Ignore::new(RepoPath::root());
             rules.add(&RepoPath::root(), patterns.join("\n").as_bytes());
             rules
         };
-        Self { dvc: matcher(dvc), git: matcher(git), folders }
+        Self { dvc: matcher(dvc), git: matcher(git), folders, forces }
+    }
+}
+
+/// Finds out where changes of an overlay are recorded.
+pub(super) struct Router<'a> {
+    rules: &'a Rules,
+    tree: &'a Tree,
+    overlay: &'a Overlay,
+    repository: &'a Repository,
+    changes: &'a Changes,
+    /// Every path that is changed, and those that something was moved from.
+    changed: BTreeMap<&'a RepoPath, &'a Change>,
+    uncached: BTreeMap<&'a RepoPath, OutputId>,
+    /// What each project's `.dvcignore` files say, as far as they were read.
+    ignores: Vec<Ignore>,
+    looked_into: BTreeSet<RepoPath>,
+}
+
+impl<'a> Router<'a> {
+    /// For the changes that an overlay makes to a tree of a repository.
+    pub(super) fn new(
+        rules: &'a Rules,
+        (overlay, tree, repository): (&'a Overlay, &'a Tree, &'a Repository),
+        changes: &'a Changes,
+    ) -> Self {
+        let paths = changes.list.iter().map(|change| (&change.path, change));
+        let sources = changes.list.iter().filter_map(|it| Some((it.renamed_from.as_ref()?, it)));
+        let outputs = (0..).zip(tree.outputs()).filter(|(_, tracked)| !tracked.output.is_cached);
+        Self {
+            rules,
+            tree,
+            overlay,
+            repository,
+            changes,
+            changed: sources.chain(paths).collect(),
+            uncached: outputs.map(|(id, tracked)| (&tracked.output.path, id)).collect(),
+            ignores: tree.projects.iter().map(|it| Ignore::new(it.root.clone())).collect(),
+            looked_into: BTreeSet::new(),
+        }
     }
 
-    /// Where a change is recorded. `is_text` says whether the overlay's file at the path is small
-    /// text; it is asked only if that matters.
-    pub fn route(
-        &self,
-        tree: &Tree,
-        changes: &Changes,
-        change: &Change,
-        is_text: impl FnOnce() -> bool,
-    ) -> Route {
-        let refused = |why: &str| Route::Refused(why.to_owned());
+    /// Where a change is recorded.
+    pub(super) fn route(&mut self, change: &Change) -> Result<Route, GitError> {
+        let refused = |why: &str| Ok(Route::Refused(why.to_owned()));
         match change.new {
             Some(New::Pipe) => return refused("it is a named pipe"),
             Some(New::Lost) => return refused("the content that it stands for is not there"),
@@ -72,61 +115,224 @@ impl Rules {
         if change.path.components().any(|name| name == b".git") {
             return refused("git does not take what lies in a folder .git");
         }
-        match old_output(tree, change) {
-            Old::Git => Route::Git,
-            Old::Output(output) => of_output(tree, changes, change, output),
-            Old::Nothing if is_control(&change.path) => Route::Git,
-            Old::Nothing => self.of_new(tree, changes, change, is_text),
+        if let Some(flaw) = self.flaw(change)? {
+            return Ok(Route::Refused(format!("DVC could not read it: {flaw}")));
+        }
+        if let Some(output) = self.uncached_output(&change.path) {
+            return Ok(self.of_uncached(output).unwrap_or(Route::Uncached(output)));
+        }
+        match old_output(self.tree, change) {
+            Old::Git => Ok(Route::Git),
+            Old::Output(output) => self.of_output(change, output),
+            Old::Nothing if is_control(&change.path) => Ok(Route::Git),
+            Old::Nothing => self.of_new(change),
         }
     }
 
-    fn of_new(
-        &self,
-        tree: &Tree,
-        changes: &Changes,
-        change: &Change,
-        is_text: impl FnOnce() -> bool,
-    ) -> Route {
+    /// Why DVC could not read a file of its own that was written by hand, if so.
+    fn flaw(&self, change: &Change) -> Result<Option<FormatError>, GitError> {
         let path = &change.path;
-        let has_project =
-            tree.projects.iter().any(|project| path.strip_prefix(&project.root).is_some());
-        if !has_project {
-            return Route::Git;
+        let name = path.file_name().unwrap_or_default();
+        let is_dotfile = name.ends_with(b".dvc") && name.len() > b".dvc".len();
+        let is_pipeline = name == b"dvc.yaml";
+        let project = self.project_of(path).filter(|_| is_dotfile || is_pipeline);
+        let is_own = matches!(old_output(self.tree, change), Old::Git | Old::Nothing);
+        let (Some(project), Some(New::File(_)), true) = (project, change.new, is_own) else {
+            return Ok(None);
+        };
+        let (root, folder) = (&self.tree.projects[project].root, path.parent().unwrap_or_default());
+        let text = self.text(path)?.unwrap_or_default();
+        Ok(if is_dotfile {
+            dotfile::parse(&text, &folder, root).err()
+        } else {
+            pipeline::parse(&text, None, &folder, root, &|_| None).err()
+        })
+    }
+
+    /// The output without a copy in DVC's storage that a path is or lies in.
+    fn uncached_output(&self, path: &RepoPath) -> Option<OutputId> {
+        if self.uncached.is_empty() {
+            return None;
         }
-        let folders = self.folders.iter().chain(&changes.moved_outputs);
-        let mut folders = folders.filter(|folder| is_below(path, folder));
+        let mut places = [path.clone()].into_iter().chain(path.folders());
+        places.find_map(|place| self.uncached.get(&place).copied())
+    }
+
+    /// Why the hash of an output without a copy cannot be recorded, if so.
+    fn of_uncached(&self, output: OutputId) -> Option<Route> {
+        let tracked = self.tree.tracked(output);
+        if self.changed.contains_key(&tracked.declared_in) {
+            // Whoever changes both says so in both.
+            return Some(Route::Git);
+        }
+        self.of_stage(output)
+    }
+
+    /// Why the output of a stage is not recorded, if so.
+    fn of_stage(&self, output: OutputId) -> Option<Route> {
+        let tracked = self.tree.tracked(output);
+        let file = &tracked.declared_in;
+        let is_refused = tracked.is_of_pipeline() && !self.rules.forces;
+        is_refused.then(|| {
+            Route::Refused(format!(
+                "a stage of {file} makes it; change what goes in, and dvc repro, or say --force"
+            ))
+        })
+    }
+
+    fn of_output(&mut self, change: &Change, output: OutputId) -> Result<Route, GitError> {
+        let refused = |why: String| Ok(Route::Refused(why));
+        let tracked = self.tree.tracked(output);
+        let file = &tracked.declared_in;
+        if let Some(by_hand) = self.changed.get(file) {
+            let is_gone = by_hand.new.is_none() && change.new.is_none();
+            // Both are gone, so that nothing is left to be recorded but in git.
+            return if is_gone {
+                Ok(Route::Dotfile(output))
+            } else {
+                refused(format!("{file}, which tracks it, was changed as well"))
+            };
+        }
+        if let Some(route) = self.of_stage(output) {
+            return Ok(route);
+        }
+        let is_removed = self.changes.removed_outputs.contains(&output);
+        let is_file = matches!(tracked.output.content, Content::Blob(_));
+        if tracked.is_of_pipeline() && (is_removed || is_file && change.new.is_none()) {
+            return refused(format!(
+                "a stage of {file} makes it, which would have to make nothing"
+            ));
+        }
+        match &tracked.output.origin {
+            Origin::Own => {}
+            Origin::Import(source) => {
+                return refused(format!("it is imported from {}", source.url));
+            }
+            Origin::ImportUrl => return refused("it is imported from a URL".to_owned()),
+        }
+        match &tracked.output.content {
+            _ if tracked.output.is_versioned => {
+                refused("a bucket keeps it by version, where only DVC can change it".to_owned())
+            }
+            Content::Tree(_) if is_removed => Ok(Route::Manifest(output)),
+            Content::Tree(_) => {
+                let relative = change.path.strip_prefix(&tracked.output.path).unwrap_or_default();
+                if let Some(route) = check(change, relative) {
+                    return Ok(route);
+                }
+                let is_new = change.old.is_none() && change.new.is_some();
+                let is_ignored = is_new && self.is_ignored(&change.path)?;
+                Ok(if is_ignored { Route::Ignored } else { Route::Manifest(output) })
+            }
+            Content::Blob(_) => Ok(check(change, b"file").unwrap_or(Route::Dotfile(output))),
+            Content::Files(_) | Content::Unavailable(_) => {
+                refused(format!("{file} does not say what its content is"))
+            }
+        }
+    }
+
+    fn of_new(&mut self, change: &Change) -> Result<Route, GitError> {
+        let path = &change.path;
+        if self.project_of(path).is_none() {
+            return Ok(Route::Git);
+        }
+        let folders = self.rules.folders.iter().chain(&self.changes.moved_outputs);
         // Of a folder in a folder the outer one is tracked.
-        if let Some(folder) = folders.next() {
-            let folder = folders.fold(
-                folder,
-                |outer, other| {
-                    if is_below(outer, other) { other } else { outer }
-                },
-            );
-            return check(change, path.strip_prefix(folder).unwrap_or_default())
-                .unwrap_or_else(|| Route::NewFolder(folder.clone()));
+        let folder = folders
+            .filter(|folder| is_below(path, folder))
+            .min_by_key(|folder| folder.as_bytes().len());
+        if let Some(folder) = folder {
+            let relative = path.strip_prefix(folder).unwrap_or_default();
+            if let Some(route) = check(change, relative) {
+                return Ok(route);
+            }
+            let is_ignored = change.new.is_some() && self.is_ignored(path)?;
+            let into = || Route::NewFolder(folder.clone());
+            return Ok(if is_ignored { Route::Ignored } else { into() });
         }
         let to_dvc = match change.new {
             Some(New::Link) => false,
-            _ if self.git.is_ignored(path, false) => false,
-            _ if self.dvc.is_ignored(path, false) => true,
+            _ if self.rules.git.is_ignored(path, false) => false,
+            _ if self.rules.dvc.is_ignored(path, false) => true,
             Some(New::Same { node, .. }) => matches!(node, Node::Blob { .. }),
-            _ => !is_text(),
+            _ => !is_small_text(self.overlay, path),
         };
         if !to_dvc {
-            return Route::Git;
+            return Ok(Route::Git);
+        }
+        if self.is_ignored(path)? {
+            return Ok(Route::Ignored);
         }
         let name = path.file_name().unwrap_or_default();
         let sample = Recorded::File { digest: [0; 16], size: 0, is_exec: false };
-        match record::create(name, &sample) {
+        Ok(match record::create(name, &sample) {
             Ok(_) => Route::NewFile,
             Err(error) => Route::Refused(error.to_string()),
+        })
+    }
+
+    /// The innermost project that a path lies in.
+    fn project_of(&self, path: &RepoPath) -> Option<usize> {
+        let roots = self.tree.projects.iter().map(|project| &project.root).enumerate();
+        let around = roots.filter(|(_, root)| path.strip_prefix(root).is_some());
+        around.max_by_key(|(_, root)| root.as_bytes().len()).map(|(project, _)| project)
+    }
+
+    /// Whether a `.dvcignore` keeps a file from DVC.
+    fn is_ignored(&mut self, path: &RepoPath) -> Result<bool, GitError> {
+        let Some(project) = self.project_of(path) else { return Ok(false) };
+        let root = &self.tree.projects[project].root;
+        let mut folders: Vec<_> =
+            path.folders().take_while(|folder| folder.strip_prefix(root).is_some()).collect();
+        folders.reverse();
+        for folder in folders {
+            if !self.looked_into.insert(folder.clone()) {
+                continue;
+            }
+            let file = folder.resolve(b".dvcignore").unwrap_or_default();
+            if let Some(text) = self.text(&file)?
+                && !self.ignores[project].is_ignored(&file, false)
+            {
+                self.ignores[project].add(&folder, &text);
+            }
+        }
+        Ok(self.ignores[project].is_ignored(path, false))
+    }
+
+    /// The text of a file that is in git or comes there.
+    fn text(&self, path: &RepoPath) -> Result<Option<Vec<u8>>, GitError> {
+        let node = match self.changed.get(path) {
+            Some(Change { path: at, new: Some(new), .. }) if at == path => match new {
+                New::File(_) => return Ok(read_small(self.overlay, path)),
+                New::Same { node, .. } => Some(*node),
+                New::Link | New::Pipe | New::Lost => None,
+            },
+            Some(_) => None,
+            None => {
+                let index = self.tree.find(path).ok().flatten();
+                index.and_then(|index| self.tree.node(index).ok().flatten())
+            }
+        };
+        match node {
+            Some(Node::GitFile { id, .. }) => Ok(Some(self.repository.blob(id, LARGEST_TEXT)?)),
+            _ => Ok(None),
         }
     }
 }
 
+/// Longer files of rules are not read.
+const LARGEST_TEXT: u64 = 1 << 20;
+
+/// The bytes of a file of the overlay, unless it is too long or cannot be read.
+fn read_small(overlay: &Overlay, path: &RepoPath) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = overlay.open_file(path, false).ok()?;
+    file.take(LARGEST_TEXT).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
 /// Whether a file of the overlay is small text, such as people keep in git.
-pub fn is_small_text(overlay: &Overlay, path: &RepoPath) -> bool {
+fn is_small_text(overlay: &Overlay, path: &RepoPath) -> bool {
     const SMALL: u64 = 64 << 10;
     let Ok(file) = overlay.open_file(path, false) else { return false };
     let mut bytes = Vec::new();
@@ -158,48 +364,6 @@ fn old_output(tree: &Tree, change: &Change) -> Old {
         folder = path.parent();
     }
     Old::Nothing
-}
-
-fn of_output(tree: &Tree, changes: &Changes, change: &Change, output: OutputId) -> Route {
-    let refused = |why: String| Route::Refused(why);
-    let tracked = tree.tracked(output);
-    let file = &tracked.declared_in;
-    let is_by_hand =
-        |other: &&Change| other.path == *file || other.renamed_from.as_ref() == Some(file);
-    if let Some(by_hand) = changes.list.iter().find(is_by_hand) {
-        let is_gone = by_hand.new.is_none() && change.new.is_none();
-        // Both are gone, so that nothing is left to be recorded but in git.
-        return if is_gone {
-            Route::Dotfile(output)
-        } else {
-            refused(format!("{file}, which tracks it, was changed as well"))
-        };
-    }
-    if tracked.is_of_pipeline() {
-        return refused(format!("a stage of {file} makes it; change what goes in, and dvc repro"));
-    }
-    match &tracked.output.origin {
-        Origin::Own => {}
-        Origin::Import(source) => return refused(format!("it is imported from {}", source.url)),
-        Origin::ImportUrl => return refused("it is imported from a URL".to_owned()),
-    }
-    match &tracked.output.content {
-        _ if tracked.output.is_versioned => {
-            refused("a bucket keeps it by version, where only DVC can change it".to_owned())
-        }
-        Content::Tree(_) if changes.removed_outputs.contains(&output) => Route::Manifest(output),
-        Content::Tree(id) if id.scheme == Scheme::Dos2Unix => refused(format!(
-            "{file} is of DVC 2; bring it to DVC 3 first: dvc cache migrate --dvc-files"
-        )),
-        Content::Tree(_) => {
-            let relative = change.path.strip_prefix(&tracked.output.path).unwrap_or_default();
-            check(change, relative).unwrap_or(Route::Manifest(output))
-        }
-        Content::Blob(_) => check(change, b"file").unwrap_or(Route::Dotfile(output)),
-        Content::Files(_) | Content::Unavailable(_) => {
-            refused(format!("{file} does not say what its content is"))
-        }
-    }
 }
 
 /// Why DVC cannot have something under a name, if so.

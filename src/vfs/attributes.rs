@@ -7,7 +7,7 @@ use super::{
     lookup::{Named, Place},
 };
 use crate::{
-    id::{BlobId, Scheme},
+    id::{BlobId, Scheme, TIME_BASE, time_of},
     tree::{Index, Node, OutputId, Tree},
 };
 
@@ -80,20 +80,8 @@ pub(super) enum Size {
     Unknown,
 }
 
-/// File times begin here (2001-09-09) and stay below 2020, in the past of every clock.
-const MTIME_BASE: i64 = 1_000_000_000;
-const MTIME_SPAN: u32 = 600_000_000;
-
 /// Nanoseconds in a second.
 const NANOS: u32 = 1_000_000_000;
-
-/// The time shown for a content: a function of its id alone, so that rsync, make and DVC see a
-/// change exactly when the bytes changed.
-pub(super) fn mtime_of(id: &[u8]) -> i64 {
-    let mut first = [0; 4];
-    first.iter_mut().zip(id).for_each(|(to, from)| *to = *from);
-    MTIME_BASE + i64::from(u32::from_be_bytes(first) % MTIME_SPAN)
-}
 
 impl Vfs {
     /// The attributes of an inode and how long they hold.
@@ -168,7 +156,7 @@ impl Vfs {
             Node::Folder { .. } => (Attr { mtime: tree.time, ..attr }, Ttl::Forever),
             Node::GitFile { id, is_exec, .. } => {
                 let size = self.registry.repository().blob_size(id)?;
-                let mtime = mtime_of(&id.0);
+                let mtime = time_of(&id.0);
                 (
                     Attr { kind: FileKind::File, size, mode: mode(is_exec), mtime, ..attr },
                     Ttl::Forever,
@@ -176,11 +164,11 @@ impl Vfs {
             }
             Node::Link(id) => {
                 let size = self.registry.repository().blob_size(id)?;
-                let mtime = mtime_of(&id.0);
+                let mtime = time_of(&id.0);
                 (Attr { kind: FileKind::Link, size, mode: 0o777, mtime, ..attr }, Ttl::Forever)
             }
             Node::Blob { id, output, claim, is_exec } => {
-                let mtime = id.map_or(MTIME_BASE, |id| mtime_of(&id.digest));
+                let mtime = id.map_or(TIME_BASE, |id| time_of(&id.digest));
                 let (size, ttl) = match self.size(tree, output, id, claim) {
                     Size::Known(size) => (size, Ttl::Forever),
                     Size::Unknown => (0, Ttl::None),
@@ -354,17 +342,4 @@ const XATTRS: [&str; 7] = ["md5", "rev", "path", "out", "size", "cached", "remot
 
 fn mode(is_exec: bool) -> u16 {
     if is_exec { 0o555 } else { 0o444 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_depend_on_the_content_alone_and_lie_in_the_past() {
-        assert_eq!(mtime_of(&[0; 16]), MTIME_BASE);
-        assert_ne!(mtime_of(&[1; 16]), mtime_of(&[2; 16]));
-        assert!(mtime_of(&[0xff; 16]) < MTIME_BASE + i64::from(MTIME_SPAN));
-        assert_eq!(mtime_of(&[1, 2]), mtime_of(&[1, 2, 0, 0]));
-    }
 }

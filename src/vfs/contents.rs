@@ -1,6 +1,6 @@
 //! The tree at the root, for commands that go through it without a mount.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, io::BufRead, sync::Arc};
 
 use super::{Vfs, VfsError, attributes::Size};
 use crate::{
@@ -81,6 +81,18 @@ impl Vfs {
             }
             known => known,
         }
+    }
+
+    /// The content of a blob of an output, checked as a whole; fetched unless it is at hand.
+    pub async fn read_blob(
+        &self,
+        tree: &Tree,
+        output: OutputId,
+        blob: BlobId,
+    ) -> Result<Box<dyn BufRead>, VfsError> {
+        let text = self.blobs.text(blob, &self.sources(tree, output), u64::MAX).await?;
+        let text = text.ok_or_else(|| VfsError::NoContent("it is too large".to_owned()))?;
+        Ok(text.open())
     }
 
     /// Asks the remotes, in bulk, for sizes that are not known. Gives the first failure after

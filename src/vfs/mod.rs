@@ -69,7 +69,7 @@ pub use self::{
     read::Read,
     reports::StatsReport,
     rounds::{Keeper, Rounds},
-    upper::{Before, Change, Moved, New, Opened, Opening, Rebased, Sought},
+    upper::{Before, Change, Moved, New, Opened, Opening, Rebased, Sought, Stillness},
 };
 use crate::{
     blobs::{Blobs, Sources},

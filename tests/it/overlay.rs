@@ -1,11 +1,15 @@
 //! Writable mounts: an overlay above one revision.
 
 mod changes;
+mod choices;
+mod commits;
 mod ends;
 mod files;
+mod kills;
 mod model;
 mod names;
 mod refresh;
+mod refusals;
 mod snapshots;
 
 use std::{

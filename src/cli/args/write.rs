@@ -22,6 +22,9 @@ pub(in crate::cli) struct SnapshotArgs {
     /// The folder that is mounted on
     #[arg(value_name = "DIR")]
     pub(in crate::cli) dir: PathBuf,
+    /// Files and folders in it [default: everything]
+    #[arg(value_name = "PATH")]
+    pub(in crate::cli) paths: Vec<PathBuf>,
     /// The message of the commit [default: your editor asks]
     #[arg(short, long, value_name = "TEXT")]
     pub(in crate::cli) message: Option<String>,
@@ -34,6 +37,9 @@ pub(in crate::cli) struct SnapshotArgs {
     /// New folders that DVC tracks as one
     #[arg(long = "dir", value_name = "PATH")]
     pub(in crate::cli) folders: Vec<String>,
+    /// Record what a stage of a pipeline makes as well, as `dvc commit -f` does
+    #[arg(short, long)]
+    pub(in crate::cli) force: bool,
     /// Say what would be recorded, and where
     #[arg(long)]
     pub(in crate::cli) dry_run: bool,

@@ -1,6 +1,10 @@
 //! Attributes that change.
 
-use std::{fs::File, os::fd::OwnedFd, sync::Arc};
+use std::{
+    fs::File,
+    os::fd::OwnedFd,
+    sync::{Arc, atomic::Ordering},
+};
 
 use super::{
     super::{Answer, Attr, Ino, Ttl, Vfs, VfsError},
@@ -57,9 +61,13 @@ impl Vfs {
 
     fn resize(&self, ino: Ino, size: u64, takes_set_id: bool) -> Answer<()> {
         let bytes = if size == 0 { Bytes::None } else { Bytes::All };
-        let vfs = self.myself();
+        let Some(upper) = self.upper.get() else { return Answer::Now(Err(VfsError::ReadOnly)) };
+        let moves = upper.moves.load(Ordering::SeqCst);
+        let (vfs, writing) = (self.myself(), self.writing(ino));
         self.with_own_bytes(ino, bytes).and_then(move |file| {
+            let _writing = writing;
             Answer::Now(vfs.on_disk(|view| {
+                view.check_moves(moves)?;
                 file.set_len(size)?;
                 view.take_set_id(&file, takes_set_id)
             }))

@@ -1,6 +1,9 @@
 //! Names that come.
 
-use std::{fs::File, sync::Arc};
+use std::{
+    fs::File,
+    sync::{Arc, atomic::Ordering},
+};
 
 use super::{
     super::{Answer, Attr, Ino, Ttl, Vfs, VfsError},
@@ -61,6 +64,7 @@ impl Vfs {
             let count = u64::from(writes);
             let open = Open { count: 1, writers: count, file: Some(Arc::clone(&file)) };
             view.upper.open.lock().insert(attr.ino, open);
+            view.upper.writes.fetch_add(count, Ordering::SeqCst);
             Ok((attr, file))
         })
     }

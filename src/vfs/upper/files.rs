@@ -1,6 +1,11 @@
 //! Files that are open in a writable mount.
 
-use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    sync::{Arc, atomic::Ordering},
+};
 
 use rustix::{
     fs::{FallocateFlags, SeekFrom, copy_file_range, fallocate, fdatasync, fsync, seek},
@@ -13,7 +18,7 @@ use super::{
     copy_up::Bytes,
     names::Seat,
 };
-use crate::{cache::read_full_at, path::RepoPath};
+use crate::{cache::read_full_at, path::RepoPath, steps};
 
 /// What a program opens a file for.
 #[expect(clippy::struct_excessive_bools, reason = "independent flags of an open")]
@@ -52,11 +57,15 @@ pub enum Sought {
 impl Vfs {
     /// Opens a file until [`Vfs::close`].
     pub fn open_merged(&self, ino: Ino, how: Opening) -> Answer<Opened> {
+        let Some(upper) = self.upper.get() else { return Answer::Now(Err(VfsError::ReadOnly)) };
+        let moves = upper.moves.load(Ordering::SeqCst);
         let vfs = self.myself();
         let opened = if how.truncates {
-            let vfs = self.myself();
+            let (vfs, writing) = (self.myself(), self.writing(ino));
             self.with_own_bytes(ino, Bytes::None).and_then(move |file| {
+                let _writing = writing;
                 Answer::Now(vfs.on_disk(|view| {
+                    view.check_moves(moves)?;
                     file.set_len(0)?;
                     view.take_set_id(&file, how.takes_set_id)?;
                     Ok(Some(file))
@@ -65,23 +74,42 @@ impl Vfs {
         } else {
             Answer::Now(self.on_disk(|view| view.own_file(ino)))
         };
-        opened.and_then(move |file| match file {
-            Some(file) => Answer::Now(Ok(vfs.opened_upper(ino, how, file))),
-            None => vfs.opened_base(ino, how),
+        let opened = opened.and_then({
+            let vfs = Arc::clone(&vfs);
+            move |file| match file {
+                Some(file) => Answer::Now(Ok(vfs.opened_upper(ino, how, file))),
+                None => vfs.opened_base(ino, how),
+            }
+        });
+        if !how.writes {
+            return opened;
+        }
+        opened.and_then(move |opened| {
+            // It counts as open by now; what was found before a rebase is not what is there.
+            let is_there = vfs.on_disk(|view| view.check_moves(moves));
+            Answer::Now(is_there.map(|()| opened).inspect_err(|_| vfs.close(ino, how.writes)))
         })
+    }
+
+    /// Counts as somebody who writes to a file, until what this gives is dropped.
+    pub(super) fn writing(&self, ino: Ino) -> Writing {
+        if let Some(upper) = self.upper.get() {
+            upper.begin(ino, true);
+        }
+        Writing { vfs: self.myself(), ino }
     }
 
     fn opened_upper(&self, ino: Ino, how: Opening, file: Arc<File>) -> Opened {
         let Some(upper) = self.upper.get() else { return Opened::Upper(file) };
+        upper.begin(ino, how.writes);
         let mut open = upper.open.lock();
         let entry = open.entry(ino).or_default();
-        entry.begin(how.writes);
         Opened::Upper(Arc::clone(entry.file.get_or_insert(file)))
     }
 
     fn opened_base(&self, ino: Ino, how: Opening) -> Answer<Opened> {
         let Some(upper) = self.upper.get() else { return Answer::Now(Err(VfsError::ReadOnly)) };
-        upper.open.lock().entry(ino).or_default().begin(how.writes);
+        upper.begin(ino, how.writes);
         // Whoever copies it up from now on finds that it is open; somebody may have done so before.
         if let Ok(Some(file)) = self.on_disk(|view| view.own_file(ino)) {
             self.close(ino, how.writes);
@@ -139,7 +167,9 @@ impl Vfs {
     ) -> Answer<usize> {
         let write = move |view: View<'_>, file: &File, data: &[u8]| {
             view.take_set_id(file, takes_set_id)?;
-            Ok(write_full(file, offset, data)?)
+            let written = write_full(file, offset, data)?;
+            steps::reached("written");
+            Ok(written)
         };
         let open = self.upper.get().and_then(|upper| upper.open_file(ino));
         if let Some(file) = open {
@@ -205,7 +235,9 @@ impl Vfs {
             let Some((file, folder)) = vfs.on_disk(|view| view.unsynced(ino))? else {
                 return Ok(());
             };
+            steps::reached("sync asked for");
             if only_data { fdatasync(&*file) } else { fsync(&*file) }.map_err(disk_error)?;
+            steps::reached("file synced");
             vfs.on_disk(|view| Ok(view.upper.overlay.sync_folder(&folder)?))
         }))
     }
@@ -222,6 +254,18 @@ impl Vfs {
     }
 }
 
+/// Somebody who writes to a file without having it open.
+pub(super) struct Writing {
+    vfs: Arc<Vfs>,
+    ino: Ino,
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.vfs.close(self.ino, true);
+    }
+}
+
 impl Open {
     /// One more open.
     pub(super) fn begin(&mut self, writes: bool) {
@@ -231,6 +275,12 @@ impl Open {
 }
 
 impl View<'_> {
+    /// Fails if another base was put below since there were so many.
+    pub(super) fn check_moves(&self, moves: u64) -> Result<(), Stop> {
+        let is_same = self.upper.moves.load(Ordering::SeqCst) == moves;
+        if is_same { Ok(()) } else { Err(VfsError::Stale.into()) }
+    }
+
     /// A file's bytes and its folder, if it has bytes in the upper folder.
     fn unsynced(&self, ino: Ino) -> Result<Option<(Arc<File>, RepoPath)>, Stop> {
         let Some(file) = self.own_file(ino)? else { return Ok(None) };

@@ -37,7 +37,10 @@ use std::{
     collections::HashMap,
     fs::File,
     io,
-    sync::{Arc, Weak, atomic::AtomicU64},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -47,7 +50,7 @@ pub use self::{
     change::{Before, Change},
     create::New,
     files::{Opened, Opening, Sought},
-    rebase::Rebased,
+    rebase::{Rebased, Stillness},
     rename::Moved,
 };
 use self::{
@@ -69,11 +72,15 @@ pub(super) struct Upper {
     overlay: Overlay,
     /// The base. Whoever puts another in its place holds the names meanwhile.
     epoch: RwLock<Arc<Epoch>>,
-    /// How often another base was put in place.
+    /// How often another base was about to be put in place, while whoever did so held the names.
     moves: AtomicU64,
+    /// How many numbers were taken for other bases.
+    turns: AtomicU64,
     own: Slot,
     names: Mutex<Names>,
     open: Mutex<HashMap<Ino, Open>>,
+    /// How often something was opened for writing.
+    writes: AtomicU64,
     /// Files that are being copied up, each by one at a time.
     copying: Mutex<HashMap<Ino, Weak<tokio::sync::Mutex<()>>>>,
 }
@@ -139,8 +146,10 @@ impl Vfs {
             names: Mutex::new(Names::new(own, epoch.slot)),
             epoch: RwLock::new(epoch),
             moves: AtomicU64::new(0),
+            turns: AtomicU64::new(0),
             own,
             open: Mutex::default(),
+            writes: AtomicU64::new(0),
             copying: Mutex::default(),
         };
         if self.upper.set(upper).is_err() {
@@ -280,6 +289,12 @@ impl View<'_> {
 }
 
 impl Upper {
+    /// Counts one more open of an inode.
+    fn begin(&self, ino: Ino, writes: bool) {
+        self.open.lock().entry(ino).or_default().begin(writes);
+        self.writes.fetch_add(u64::from(writes), Ordering::SeqCst);
+    }
+
     fn epoch(&self) -> Arc<Epoch> {
         Arc::clone(&self.epoch.read())
     }

@@ -233,7 +233,7 @@ fn an_overlay_lies_on_one_disk() {
 }
 
 /// A disk that goes when this is dropped.
-struct Unmounted(std::path::PathBuf);
+pub(super) struct Unmounted(pub(super) std::path::PathBuf);
 
 impl Drop for Unmounted {
     fn drop(&mut self) {

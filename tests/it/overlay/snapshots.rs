@@ -55,7 +55,7 @@ impl Writable {
 }
 
 /// Changes of every kind.
-fn change(writable: &Writable) {
+pub(super) fn change(writable: &Writable) {
     fs::write(writable.path("data/new.bin"), noise(7, 10)).unwrap();
     fs::create_dir(writable.path("data/deep")).unwrap();
     fs::write(writable.path("data/deep/more.bin"), noise(9, 3000)).unwrap();

@@ -104,6 +104,14 @@ impl Mount {
         DeadMount(self.dir.clone())
     }
 
+    /// Waits until the daemon has killed itself. The dead mount stays as after [`Self::kill`].
+    pub(crate) fn wait_for_death(mut self) -> DeadMount {
+        let status = self.ended.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        self.is_over = true;
+        assert_eq!(status.code(), None, "{}", self.log());
+        DeadMount(self.dir.clone())
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         pidfd_send_signal(&self.daemon, signal).unwrap();

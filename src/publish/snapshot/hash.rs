@@ -1,0 +1,240 @@
+//! The contents of files that go to DVC: their hashes, and their way into the outbox.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs::File,
+    io::{self, BufRead, Cursor},
+    num::NonZero,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+
+use super::{Bytes, Ground, MOST_IN_GIT, SnapshotError, disk, plan::Plan};
+use crate::{
+    dvc::{manifest, output::Origin},
+    id::{BlobId, Digest, Scheme},
+    path::RepoPath,
+    publish::{
+        changes::{Change, New},
+        outbox::hashed,
+    },
+    tree::{Node, OutputId},
+};
+
+/// What was hashed.
+pub(super) struct Contents {
+    /// Hash and size in bytes by path.
+    by_path: BTreeMap<RepoPath, (Digest, u64)>,
+    /// What became of contents that were known by the hashes of DVC 2.
+    upgraded: HashMap<Digest, (Digest, u64)>,
+    /// Files that go to the outbox as they are.
+    pub(super) moving: BTreeMap<RepoPath, Digest>,
+    /// The bytes that were hashed.
+    pub(super) bytes: u64,
+}
+
+/// Something to be hashed.
+enum Job<'a> {
+    /// A file of the overlay.
+    File(&'a Change),
+    /// A file of the base, whose content has to come to another place.
+    Node(&'a Change, Node),
+    /// A content of a folder that DVC 2 recorded.
+    Old(OutputId, BlobId),
+}
+
+/// What came of it.
+struct Hashed {
+    digest: Digest,
+    size: u64,
+    /// Whether its bytes are still in the overlay alone.
+    stays: bool,
+}
+
+impl Contents {
+    /// Hashes, on as many threads as there are cores, every file that goes to DVC and is not known
+    /// by its hash, and takes those into the outbox that cannot go there as they are: because
+    /// somebody has them open, or from another disk.
+    pub(super) fn of(
+        ground: &Ground<'_>,
+        plan: &Plan,
+        open: &BTreeSet<RepoPath>,
+    ) -> Result<Self, SnapshotError> {
+        let mut jobs = Vec::new();
+        for (output, change) in plan.to_dvc() {
+            match change.new {
+                Some(New::File(_)) => jobs.push(Job::File(change)),
+                Some(New::Same { node, .. }) if !is_at_hand(ground, (output, change), node) => {
+                    jobs.push(Job::Node(change, node));
+                }
+                _ => {}
+            }
+        }
+        for (output, list) in &plan.folders {
+            if is_of_dvc_2(ground, *output) && !plan.removed.contains(output) {
+                let old = old_contents(ground, *output, list)?;
+                jobs.extend(old.into_iter().map(|blob| Job::Old(*output, blob)));
+            }
+        }
+        let done = in_parallel(&jobs, |job| hash(ground, job, open))?;
+        let mut contents = Self {
+            by_path: BTreeMap::new(),
+            upgraded: HashMap::new(),
+            moving: BTreeMap::new(),
+            bytes: 0,
+        };
+        for (job, Hashed { digest, size, stays }) in jobs.iter().zip(done) {
+            contents.bytes += size;
+            match job {
+                Job::File(change) | Job::Node(change, _) => {
+                    contents.by_path.insert(change.path.clone(), (digest, size));
+                    if stays {
+                        contents.moving.insert(change.path.clone(), digest);
+                    }
+                }
+                Job::Old(_, blob) => {
+                    contents.upgraded.insert(blob.digest, (digest, size));
+                }
+            }
+        }
+        Ok(contents)
+    }
+
+    /// What a path was hashed to, and the size in bytes.
+    pub(super) fn at(&self, path: &RepoPath) -> Option<(Digest, u64)> {
+        self.by_path.get(path).copied()
+    }
+
+    /// What the hash of DVC 2 became.
+    pub(super) fn upgraded(&self, old: Digest) -> Option<(Digest, u64)> {
+        self.upgraded.get(&old).copied()
+    }
+}
+
+/// Whether a folder was recorded by the hashes of DVC 2.
+pub(super) fn is_of_dvc_2(ground: &Ground<'_>, output: OutputId) -> bool {
+    ground.tree.manifest(output).is_some_and(|id| id.scheme == Scheme::Dos2Unix)
+}
+
+/// Whether the content of a node can be named where it comes to, since the remotes of that place
+/// have it.
+fn is_at_hand(
+    ground: &Ground<'_>,
+    (target, change): (Option<OutputId>, &Change),
+    node: Node,
+) -> bool {
+    let Node::Blob { id: Some(id), output, .. } = node else { return false };
+    let from = ground.tree.tracked(output);
+    let remote = target.and_then(|to| ground.tree.tracked(to).output.remote.as_ref());
+    let project = |path: &RepoPath| {
+        let around = ground.tree.projects.iter().enumerate();
+        let around = around.filter(|(_, project)| path.strip_prefix(&project.root).is_some());
+        around.max_by_key(|(_, project)| project.root.as_bytes().len()).map(|(at, _)| at)
+    };
+    id.scheme == Scheme::Md5
+        && from.output.origin == Origin::Own
+        && from.output.remote.as_ref() == remote
+        && Some(from.project) == project(&change.path)
+}
+
+/// The contents that stay in a folder that DVC 2 recorded, each once.
+fn old_contents(
+    ground: &Ground<'_>,
+    output: OutputId,
+    list: &[Change],
+) -> Result<BTreeSet<BlobId>, SnapshotError> {
+    let path = &ground.tree.tracked(output).output.path;
+    let changed: BTreeSet<_> =
+        list.iter().filter_map(|change| change.path.strip_prefix(path)).collect();
+    let mut found = BTreeSet::new();
+    let manifest: Box<dyn BufRead> = (ground.manifest)(output).map_err(disk(path))?;
+    manifest::parse(manifest, &mut |entry| {
+        if let Some(digest) = entry.digest.filter(|_| !changed.contains(entry.relpath)) {
+            found.insert(BlobId { digest, scheme: Scheme::Dos2Unix });
+        }
+    })
+    .map_err(|source| SnapshotError::Manifest { path: path.clone(), source: source.into() })?;
+    Ok(found)
+}
+
+fn hash(
+    ground: &Ground<'_>,
+    job: &Job<'_>,
+    open: &BTreeSet<RepoPath>,
+) -> Result<Hashed, SnapshotError> {
+    let taken = |source: Bytes| {
+        let (digest, size) = ground.outbox.add(source)?;
+        Ok(Hashed { digest, size, stays: false })
+    };
+    match job {
+        Job::File(Change { path, .. }) => {
+            let file = ground.overlay.open_file(path, false);
+            let hashed = file.and_then(|file| hash_file(ground, file, open.contains(path)));
+            hashed.map_err(disk(path))
+        }
+        Job::Node(Change { path, .. }, node) => match *node {
+            Node::GitFile { id, .. } => {
+                let bytes = ground.repository.blob(id, MOST_IN_GIT)?;
+                taken(Box::new(Cursor::new(bytes))).map_err(disk(path))
+            }
+            Node::Blob { id: Some(id), output, .. } => {
+                (ground.blob)(output, id).and_then(taken).map_err(disk(path))
+            }
+            _ => Err(disk(path)(io::Error::other("it is no file"))),
+        },
+        Job::Old(output, blob) => {
+            let path = &ground.tree.tracked(*output).output.path;
+            (ground.blob)(*output, *blob).and_then(taken).map_err(disk(path))
+        }
+    }
+}
+
+/// Hashes a file of the overlay: its clone where the disk has such, itself where it can go to the
+/// outbox as it is, else its copy.
+fn hash_file(ground: &Ground<'_>, mut file: File, is_open: bool) -> io::Result<Hashed> {
+    use std::os::unix::fs::MetadataExt;
+    let moved = |(digest, size)| Hashed { digest, size, stays: false };
+    if let Some(done) = ground.outbox.add_clone(&file)? {
+        return Ok(moved(done));
+    }
+    if is_open || !ground.outbox.is_on(file.metadata()?.dev())? {
+        return ground.outbox.add(file).map(moved);
+    }
+    let (digest, size) = hashed(&mut file, |_| Ok(()))?;
+    ground.outbox.expect(digest);
+    Ok(Hashed { digest, size, stays: true })
+}
+
+/// Does the work for each item, on as many threads as there are cores; the results are in the order
+/// of the items.
+fn in_parallel<T: Sync, R: Send>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<R, SnapshotError> + Sync,
+) -> Result<Vec<R>, SnapshotError> {
+    let next = AtomicUsize::new(0);
+    let run = || {
+        let mut done = Vec::new();
+        while let Some((at, item)) = Some(next.fetch_add(1, Ordering::Relaxed))
+            .and_then(|at| items.get(at).map(|item| (at, item)))
+        {
+            match work(item) {
+                Ok(result) => done.push((at, result)),
+                Err(error) => {
+                    next.store(items.len(), Ordering::Relaxed);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(done)
+    };
+    let threads = thread::available_parallelism().map_or(2, NonZero::get).min(items.len());
+    let done = thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
+        let ended = |_| Err(disk(&RepoPath::root())(io::Error::other("a thread ended early")));
+        let results = workers.into_iter().map(|worker| worker.join().unwrap_or_else(ended));
+        results.collect::<Result<Vec<_>, _>>()
+    })?;
+    let mut done: Vec<_> = done.into_iter().flatten().collect();
+    done.sort_unstable_by_key(|(at, _)| *at);
+    Ok(done.into_iter().map(|(_, result)| result).collect())
+}

@@ -1,0 +1,266 @@
+//! Which changes a snapshot records, and where each of them goes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::{Ground, SnapshotError};
+use crate::{
+    git::Repository,
+    overlay::Overlay,
+    path::RepoPath,
+    publish::{
+        changes::{Change, Changes, New},
+        route::{Route, Router, Rules},
+    },
+    tree::{Node, OutputId, Tree},
+};
+
+/// Why a change stays in the overlay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Left {
+    /// It cannot be recorded, for this reason.
+    Refused(String),
+    /// A `.dvcignore` keeps it out.
+    Ignored,
+    /// It was not asked for.
+    NotChosen,
+}
+
+/// Every change by the place where it is recorded.
+#[derive(Default)]
+pub(super) struct Plan {
+    pub(super) git: Vec<Change>,
+    /// Outputs whose content is in git alone.
+    pub(super) uncached: BTreeSet<OutputId>,
+    /// By output that is a file.
+    pub(super) files: BTreeMap<OutputId, Change>,
+    /// By output that is a folder.
+    pub(super) folders: BTreeMap<OutputId, Vec<Change>>,
+    pub(super) new_files: Vec<Change>,
+    pub(super) new_folders: BTreeMap<RepoPath, Vec<Change>>,
+    /// Outputs that are gone as a whole.
+    pub(super) removed: BTreeSet<OutputId>,
+    pub(super) left: Vec<(Change, Left)>,
+}
+
+impl Plan {
+    pub(super) fn new(
+        (ground, changes): (&Ground<'_>, &Changes),
+        rules: &Rules,
+        chosen: &[RepoPath],
+    ) -> Result<Self, SnapshotError> {
+        let Ground { overlay, tree, repository, .. } = *ground;
+        let (list, ties) = tied((overlay, tree, repository), changes, rules, chosen)?;
+        ties.check(&list)?;
+        let mut plan = Self { removed: changes.removed_outputs.clone(), ..Self::default() };
+        for Routed { change, route, left, .. } in list {
+            match left {
+                Some(left) => plan.leave(change, left),
+                None => plan.add(tree, change, route),
+            }
+        }
+        Ok(plan)
+    }
+
+    fn leave(&mut self, change: Change, left: Left) {
+        if let Some(Node::Blob { output, .. }) = change.old {
+            // What stays of it is still there.
+            self.removed.remove(&output);
+        }
+        self.left.push((change, left));
+    }
+
+    fn add(&mut self, tree: &Tree, change: Change, route: Route) {
+        match route {
+            Route::Refused(_) | Route::Ignored => {}
+            Route::Git => self.git.push(change),
+            Route::Uncached(output) => {
+                self.uncached.insert(output);
+                self.git.push(change);
+            }
+            Route::Dotfile(output) => {
+                let is_tracked = tree.tracked(output).output.path == change.path;
+                if is_tracked {
+                    self.files.insert(output, change);
+                }
+            }
+            Route::Manifest(output) => self.folders.entry(output).or_default().push(change),
+            Route::NewFile => self.new_files.push(change),
+            Route::NewFolder(folder) => self.new_folders.entry(folder).or_default().push(change),
+        }
+    }
+
+    /// Everything that goes to DVC, with the output of the base that it is part of.
+    pub(super) fn to_dvc(&self) -> impl Iterator<Item = (Option<OutputId>, &Change)> {
+        let files = self.files.iter().map(|(output, change)| (Some(*output), change));
+        let folders = self.folders.iter();
+        let folders = folders.flat_map(|(id, list)| list.iter().map(|change| (Some(*id), change)));
+        let new = self.new_files.iter().chain(self.new_folders.values().flatten());
+        files.chain(folders).chain(new.map(|change| (None, change)))
+    }
+
+    /// The paths of everything that is recorded.
+    pub(super) fn recorded(&self) -> impl Iterator<Item = &RepoPath> {
+        let to_dvc = self.to_dvc().map(|(_, change)| change);
+        self.git.iter().chain(to_dvc).map(|change| &change.path)
+    }
+}
+
+/// A change and what a snapshot does with it.
+#[derive(Debug)]
+pub struct Routed {
+    /// The change.
+    pub change: Change,
+    /// Where it is recorded.
+    pub route: Route,
+    /// Why it is not recorded, if so.
+    pub left: Option<Left>,
+    /// Whether it is the other side of a change of the list: that what was renamed is gone from
+    /// where it was.
+    pub is_source: bool,
+}
+
+/// What a snapshot does with each of the changes that an overlay makes to a tree of a repository;
+/// only those at or below the chosen paths are recorded if there are any, and those without which
+/// they make no sense.
+pub fn routed(
+    ground: (&Overlay, &Tree, &Repository),
+    changes: &Changes,
+    rules: &Rules,
+    chosen: &[RepoPath],
+) -> Result<Vec<Routed>, SnapshotError> {
+    tied(ground, changes, rules, chosen).map(|(list, _)| list)
+}
+
+fn tied(
+    (overlay, tree, repository): (&Overlay, &Tree, &Repository),
+    changes: &Changes,
+    rules: &Rules,
+    chosen: &[RepoPath],
+) -> Result<(Vec<Routed>, Ties), SnapshotError> {
+    let mut router = Router::new(rules, (overlay, tree, repository), changes);
+    let sources = changes.list.iter().filter_map(|change| {
+        let Some(New::Same { node, .. }) = change.new else { return None };
+        let path = change.renamed_from.clone()?;
+        Some((Change { path, old: Some(node), new: None, renamed_from: None }, true))
+    });
+    let mut all: Vec<_> =
+        sources.chain(changes.list.iter().map(|change| (change.clone(), false))).collect();
+    all.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path));
+    let mut list = Vec::with_capacity(all.len());
+    for (change, is_source) in all {
+        let route = possible(tree, &change, router.route(&change)?);
+        list.push(Routed { change, route, left: None, is_source });
+    }
+    let ties = Ties::of(&list, tree)?;
+    let is_chosen = ties.choose(&list, chosen);
+    for (routed, is_chosen) in list.iter_mut().zip(is_chosen) {
+        routed.left = match &routed.route {
+            _ if !is_chosen => Some(Left::NotChosen),
+            Route::Refused(why) => Some(Left::Refused(why.clone())),
+            Route::Ignored => Some(Left::Ignored),
+            _ => None,
+        };
+    }
+    Ok((list, ties))
+}
+
+/// A route that the content of the change can take.
+fn possible(tree: &Tree, change: &Change, route: Route) -> Route {
+    let refused = |why: &str| Route::Refused(why.to_owned());
+    let Some(New::Same { node: Node::Blob { id, output, .. }, .. }) = change.new else {
+        return route;
+    };
+    match route {
+        Route::Git | Route::Uncached(_) => refused("its bytes are with DVC, not here"),
+        Route::Refused(_) | Route::Ignored => route,
+        _ if id.is_none() => refused("nothing tells what its content is"),
+        _ if tree.tracked(output).output.is_versioned => {
+            refused("a bucket keeps its content by version, where only DVC can move it")
+        }
+        route => route,
+    }
+}
+
+/// Which changes hang together, by their places in the list.
+#[derive(Default)]
+struct Ties {
+    /// One lies below the other: a file came where a folder was, or the reverse.
+    nested: Vec<(usize, usize)>,
+    /// The first shows content that the base has at the path of the second.
+    shown: Vec<(usize, usize)>,
+    /// The first is tracked from now on, or no longer, and the second is the `.gitignore` for it.
+    ignored: Vec<(usize, usize)>,
+}
+
+impl Ties {
+    fn of(list: &[Routed], tree: &Tree) -> Result<Self, SnapshotError> {
+        let by_path: HashMap<_, _> =
+            list.iter().enumerate().map(|(at, routed)| (&routed.change.path, at)).collect();
+        let mut ties = Self::default();
+        for (at, Routed { change, route, .. }) in list.iter().enumerate() {
+            let folders = change.path.folders();
+            let around = folders.filter_map(|folder| by_path.get(&folder).copied());
+            ties.nested.extend(around.map(|folder| (at, folder)));
+            if let Some(New::Same { index, .. }) = change.new {
+                let origin = by_path.get(&tree.path(index)?).copied();
+                ties.shown.extend(origin.filter(|origin| *origin != at).map(|origin| (at, origin)));
+            }
+            let output = match route {
+                Route::NewFile => Some(&change.path),
+                Route::NewFolder(folder) => Some(folder),
+                Route::Dotfile(output) | Route::Manifest(output) if change.new.is_none() => {
+                    Some(&tree.tracked(*output).output.path)
+                }
+                _ => None,
+            };
+            let folder = output.and_then(RepoPath::parent);
+            let ignore = folder.and_then(|folder| folder.resolve(b".gitignore").ok());
+            let ignore = ignore.and_then(|ignore| by_path.get(&ignore).copied());
+            ties.ignored.extend(ignore.map(|ignore| (at, ignore)));
+        }
+        Ok(ties)
+    }
+
+    /// Which changes are at or below the chosen paths, or hang together with such.
+    fn choose(&self, list: &[Routed], chosen: &[RepoPath]) -> Vec<bool> {
+        let is_in = |Routed { change, .. }: &Routed| {
+            chosen.is_empty() || chosen.iter().any(|path| change.path.strip_prefix(path).is_some())
+        };
+        let mut is_chosen: Vec<_> = list.iter().map(is_in).collect();
+        loop {
+            let mut is_done = true;
+            let mut choose = |at: usize, is_chosen: &mut Vec<bool>| {
+                is_done &= is_chosen[at];
+                is_chosen[at] = true;
+            };
+            for (a, b) in self.nested.iter().chain(&self.shown) {
+                if is_chosen[*a] || is_chosen[*b] {
+                    choose(*a, &mut is_chosen);
+                    choose(*b, &mut is_chosen);
+                }
+            }
+            for (output, ignore) in &self.ignored {
+                if is_chosen[*output] {
+                    choose(*ignore, &mut is_chosen);
+                }
+            }
+            if is_done {
+                return is_chosen;
+            }
+        }
+    }
+
+    /// What is left must not lose what it shows to what is recorded.
+    fn check(&self, list: &[Routed]) -> Result<(), SnapshotError> {
+        // Of what is nested one is gone where the other came.
+        let nested = self.nested.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]);
+        let nested = nested.filter(|(at, _)| list[*at].change.new.is_none());
+        for (at, other) in nested.chain(self.shown.iter().copied()) {
+            if let (Some(Left::Refused(why)), None) = (&list[at].left, &list[other].left) {
+                let (path, needs) = (list[at].change.path.clone(), list[other].change.path.clone());
+                return Err(SnapshotError::Tied { path, why: why.clone(), needs });
+            }
+        }
+        Ok(())
+    }
+}
