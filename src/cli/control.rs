@@ -22,6 +22,11 @@ pub(super) enum Request {
     Status,
     /// Look for new commits now; answers when that is done.
     Refresh,
+    /// Have changes and commits go on from this commit of upstream.
+    Merge {
+        /// The commit.
+        commit: String,
+    },
     /// Have changes lie above the commit that was made of a merge.
     Move {
         /// The commit.

@@ -41,6 +41,7 @@ use super::{
 use crate::{
     blobs::Blobs,
     fuse::{self, ChosenMode, MountError, MountOptions, OpenMode, Session},
+    git::{CommitId, GitId},
     id::Key,
     registry::Registry,
     vfs::{InodeTable, Layout, Vfs, VfsError, VfsOptions},
@@ -388,6 +389,10 @@ fn answer(
             "version": env!("CARGO_PKG_VERSION"),
         })),
         Request::Refresh => refresh::answer(&told.snapshots),
+        Request::Merge { commit } => match GitId::parse(&commit).map(CommitId) {
+            Some(commit) => refresh::merge_with(&told.snapshots, commit),
+            None => Err(format!("{commit} is no commit")),
+        },
         Request::Move { commit } => refresh::take_over(&told.snapshots, &commit),
         Request::Prefetch(task) => Ok(json!(jobs.start(task))),
         Request::Job(number) => match jobs.report(number) {

@@ -25,8 +25,10 @@ use super::{
     context::Context,
     control::{Request, ask},
     exit::{Code, Failure, chain},
+    mounts::Record,
     print,
     progress::{Progress, Waiting},
+    refresh,
     settings::{Settings, Verbosity},
     snapshot::{base_ref_of, ref_of_name},
 };
@@ -63,18 +65,10 @@ pub(super) struct Unpushed {
 
 pub(super) fn run(settings: Settings, args: &PushArgs) -> Result<ExitCode, Failure> {
     let shown = escape(args.dir.as_os_str().as_encoded_bytes());
-    let attempt = || {
-        let record = changes::mounted(&settings, &args.dir, "push")?;
-        let unpushed = ask(&record.socket, &Request::Unpushed, DEADLINE);
-        let failed = |why: String| Failure::new(Code::Failed, why);
-        let unpushed = unpushed.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
-        let unpushed: Unpushed =
-            serde_json::from_value(unpushed).map_err(|error| failed(error.to_string()))?;
-        Ok((record, unpushed))
-    };
     let in_context = |failure: Failure| failure.context(format!("push {shown}"));
-    let (record, unpushed) = attempt().map_err(in_context)?;
-    let Some(commit) = unpushed.commit.as_deref().and_then(GitId::parse).map(CommitId) else {
+    let record = changes::mounted(&settings, &args.dir, "push")?;
+    let unpushed = Unpushed::of(&record).map_err(in_context)?;
+    let Some(commit) = unpushed.newest() else {
         if settings.verbosity > Verbosity::Quiet {
             print("nothing to push: dvcfs snapshot records what was changed\n");
         }
@@ -88,19 +82,34 @@ pub(super) fn run(settings: Settings, args: &PushArgs) -> Result<ExitCode, Failu
     };
     let context = Context::new(settings)?;
     let repo = RepoArgs {
-        repo: record.repository,
+        repo: record.repository.clone(),
         trust_remote: args.trust_remote,
         remote: args.remote.clone(),
     };
-    let pushing = Pushing::new(&context, &repo, (unpushed.overlay, commit, branch));
-    let done = pushing.and_then(|pushing| pushing.run(args)).map_err(in_context)?;
+    let pushing = Pushing::new(&context, (&record, &repo), (unpushed.overlay, commit, branch));
+    let done = pushing.and_then(|mut pushing| pushing.run(args)).map_err(in_context)?;
     done.tell(args, context.settings.verbosity);
     Ok(ExitCode::SUCCESS)
+}
+
+impl Unpushed {
+    /// Asks a mount.
+    fn of(record: &Record) -> Result<Self, Failure> {
+        let failed = |why: String| Failure::new(Code::Failed, why);
+        let answer = ask(&record.socket, &Request::Unpushed, DEADLINE);
+        let answer = answer.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
+        serde_json::from_value(answer).map_err(|error| failed(error.to_string()))
+    }
+
+    fn newest(&self) -> Option<CommitId> {
+        self.commit.as_deref().and_then(GitId::parse).map(CommitId)
+    }
 }
 
 /// A push under way.
 struct Pushing<'a> {
     context: &'a Context,
+    record: &'a Record,
     registry: Arc<Registry>,
     blobs: Arc<Blobs>,
     outbox: Outbox,
@@ -109,6 +118,16 @@ struct Pushing<'a> {
     branch: String,
     /// The remote as git calls it, and its URL without password.
     upstream: (String, String),
+}
+
+/// Where the branch is upstream.
+enum Upstream {
+    /// At a commit that ours builds on, or nowhere.
+    Fits,
+    /// At one that builds on ours.
+    HasIt(CommitId),
+    /// At one that ours has to be merged with.
+    Ahead(CommitId),
 }
 
 /// What was done, or would be.
@@ -124,7 +143,7 @@ struct Done {
 impl<'a> Pushing<'a> {
     fn new(
         context: &'a Context,
-        repo: &RepoArgs,
+        (record, repo): (&'a Record, &RepoArgs),
         (overlay, commit, branch): (String, CommitId, String),
     ) -> Result<Self, Failure> {
         let registry = context.registry(repo, &[Some(&commit.to_string())])?;
@@ -138,13 +157,33 @@ impl<'a> Pushing<'a> {
         let repository = registry.repository();
         let remote = repository.upstream_of(&branch)?;
         let upstream = (remote.clone(), repository.url_of(&remote)?);
-        Ok(Self { context, registry, blobs, outbox, overlay, commit, branch, upstream })
+        Ok(Self { context, record, registry, blobs, outbox, overlay, commit, branch, upstream })
     }
 
-    fn run(&self, args: &PushArgs) -> Result<Done, Failure> {
+    fn run(&mut self, args: &PushArgs) -> Result<Done, Failure> {
+        let mut sent = (0, 0);
         for _ in 0..TRIES {
-            if let Some(done) = self.attempt(args)? {
-                return Ok(done);
+            let upstream = self.look_upstream()?;
+            let (plan, mut done) = self.bring_data(args)?;
+            sent = (sent.0 + done.sent, sent.1 + done.bytes);
+            (done.sent, done.bytes) = sent;
+            match upstream {
+                _ if args.dry_run => return Ok(done),
+                Upstream::Fits if !self.push()? => {}
+                Upstream::Fits => {
+                    self.let_go(&plan)?;
+                    return Ok(done);
+                }
+                Upstream::HasIt(tip) => {
+                    self.let_go(&plan)?;
+                    self.go_on_from(tip)?;
+                    return Ok(done);
+                }
+                Upstream::Ahead(tip) => {
+                    self.go_on_from(tip)?;
+                    let merged = Unpushed::of(self.record)?.newest();
+                    self.commit = merged.unwrap_or(self.commit);
+                }
             }
         }
         let (branch, url) = (&self.branch, &self.upstream.1);
@@ -152,12 +191,11 @@ impl<'a> Pushing<'a> {
         Err(Failure::new(Code::Busy, message).hint("run it again"))
     }
 
-    /// Goes through all steps; nothing if somebody else moved the branch meanwhile.
-    fn attempt(&self, args: &PushArgs) -> Result<Option<Done>, Failure> {
-        self.check_upstream()?;
+    /// Brings the remotes what the commits need and they lack.
+    fn bring_data(&self, args: &PushArgs) -> Result<(Plan, Done), Failure> {
+        let verbosity = self.context.settings.verbosity;
         let commits = self.repository().to_push(self.commit, &self.upstream.0, self.base()?)?;
-        let waiting =
-            Waiting::new("looking what the remotes lack", self.context.settings.verbosity);
+        let waiting = Waiting::new("looking what the remotes lack", verbosity);
         let looked = self.context.runtime.block_on(async {
             let plan = plan(self.ground(), &commits).await?;
             let lacking = plan.lacking(self.ground()).await?;
@@ -173,18 +211,25 @@ impl<'a> Pushing<'a> {
             bytes: lacking.iter().map(|lacking| lacking.size).sum(),
             present: plan.objects.len() - lacking.len(),
         };
-        if args.dry_run {
-            return Ok(Some(done));
+        if !args.dry_run {
+            self.send(&plan, &lacking, args.jobs, done.bytes)?;
         }
-        self.send(&plan, &lacking, args.jobs, done.bytes)?;
+        Ok((plan, done))
+    }
+
+    /// Has git push the commit; tells whether nobody else was faster.
+    fn push(&self) -> Result<bool, Failure> {
         let (remote, branch) = (&self.upstream.0, &self.branch);
         match self.repository().push(remote, self.commit, branch, &self.transport())? {
-            Pushed::Updated | Pushed::UpToDate => {}
-            Pushed::Behind => return Ok(None),
-            Pushed::Rejected(why) => return Err(self.refused(&why)),
+            Pushed::Updated | Pushed::UpToDate => Ok(true),
+            Pushed::Behind => Ok(false),
+            Pushed::Rejected(why) => Err(self.refused(&why)),
         }
-        self.let_go(&plan)?;
-        Ok(Some(done))
+    }
+
+    /// Has the mount go on from what others have pushed.
+    fn go_on_from(&self, tip: CommitId) -> Result<(), Failure> {
+        refresh::go_on(self.record, &Request::Merge { commit: tip.to_string() }).map(drop)
     }
 
     fn ground(&self) -> PushGround<'_> {
@@ -210,24 +255,42 @@ impl<'a> Pushing<'a> {
         }
     }
 
-    /// Looks where the branch is upstream, before anything is sent.
-    fn check_upstream(&self) -> Result<(), Failure> {
-        let (remote, branch) = (&self.upstream.0, &self.branch);
-        let tip = self.repository().upstream_tip(remote, branch, &self.transport())?;
-        match tip {
-            None if self.repository().last_seen(remote, branch)?.is_some() => Err(self.deleted()),
-            None => Ok(()),
-            Some(tip) if self.repository().builds_on(self.commit, tip)? => Ok(()),
-            Some(tip) => Err(self.behind(tip)),
+    /// Looks where the branch is upstream, and gets what others have pushed there.
+    fn look_upstream(&self) -> Result<Upstream, Failure> {
+        let (repository, remote, branch) = (self.repository(), &self.upstream.0, &self.branch);
+        let seen = repository.last_seen(remote, branch)?;
+        match repository.upstream_tip(remote, branch, &self.transport())? {
+            None if seen.is_some() => return Err(self.deleted()),
+            None => return Ok(Upstream::Fits),
+            Some(tip) if repository.builds_on(self.commit, tip)? => return Ok(Upstream::Fits),
+            Some(_) => {}
+        }
+        let base = match (self.base()?, seen) {
+            (Some(base), Some(seen)) => {
+                let was_there = repository.is_mirror() || repository.builds_on(seen, base)?;
+                Some(base).filter(|_| was_there)
+            }
+            _ => None,
+        };
+        let tip = repository.fetch_branch(remote, branch, &self.transport())?;
+        let tip = tip.ok_or_else(|| self.deleted())?;
+        match base {
+            Some(base) if !repository.builds_on(tip, base)? => Err(self.rewritten(base)),
+            _ if repository.builds_on(tip, self.commit)? => Ok(Upstream::HasIt(tip)),
+            _ => Ok(Upstream::Ahead(tip)),
         }
     }
 
-    /// What is said where others have pushed meanwhile.
-    fn behind(&self, tip: CommitId) -> Failure {
+    fn rewritten(&self, base: CommitId) -> Failure {
         let (branch, url) = (&self.branch, &self.upstream.1);
-        let message = format!("{branch} of {url} is at {tip}, which is not in the snapshot");
-        Failure::new(Code::Conflict, message)
-            .hint("nothing is lost: mount with another --branch NAME, push that, and merge it")
+        let message = format!(
+            "the history of {branch} at {url} was written anew; {base}, which the snapshot builds \
+             on, is not in it"
+        );
+        Failure::new(Code::Conflict, message).hint(format!(
+            "nothing is lost; to push it as a branch of its own, mount with --rev {base} --branch \
+             NAME"
+        ))
     }
 
     fn deleted(&self) -> Failure {

@@ -56,21 +56,25 @@ pub(super) struct Waits {
 
 pub(super) fn run(settings: &Settings, args: &RefreshArgs) -> Result<ExitCode, Failure> {
     let record = mounted(settings, &args.dir, "refresh")?;
-    let mut refreshed = step(&record, args, &Request::Refresh)?;
+    let changed = go_on(&record, &Request::Refresh)
+        .map_err(|failure| failure.context(format!("refresh {}", args.dir.display())))?;
+    if settings.verbosity > Verbosity::Quiet {
+        print(if changed { "there are new commits\n" } else { "nothing new\n" });
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Has a mount go on from commits of upstream; tells whether there were any. Conflicts are printed.
+pub(super) fn go_on(record: &Record, request: &Request) -> Result<bool, Failure> {
+    let mut refreshed = step(record, request)?;
     if let Refreshed::Merge(waits) = &refreshed {
         let commit = commit(waits)?.to_string();
-        refreshed = step(&record, args, &Request::Move { commit })?;
+        refreshed = step(record, &Request::Move { commit })?;
     }
-    let dir = args.dir.display();
-    let failed = |code, why: &str| Failure::new(code, format!("refresh {dir}: {why}"));
+    let dir = record.mount_point.display();
     match refreshed {
-        Refreshed::Done { changed } => {
-            if settings.verbosity > Verbosity::Quiet {
-                print(if changed { "there are new commits\n" } else { "nothing new\n" });
-            }
-            Ok(ExitCode::SUCCESS)
-        }
-        Refreshed::Merge(_) => Err(failed(Code::Failed, "upstream moved on; run it again")),
+        Refreshed::Done { changed } => Ok(changed),
+        Refreshed::Merge(_) => Err(Failure::new(Code::Failed, "upstream moved on; run it again")),
         Refreshed::Conflicts { paths, commit } => {
             print(&describe(&paths));
             let hint = match commit {
@@ -81,10 +85,11 @@ pub(super) fn run(settings: &Settings, args: &RefreshArgs) -> Result<ExitCode, F
                     "nothing was changed; keep your version elsewhere, drop it here with dvcfs discard {dir} PATH, and run this again"
                 ),
             };
-            Err(failed(Code::Conflict, "both sides changed the same paths").hint(hint))
+            let message = "both sides changed the same paths";
+            Err(Failure::new(Code::Conflict, message).hint(hint))
         }
         Refreshed::Busy(why) => {
-            Err(failed(Code::Busy, &why).hint("close what writes there and run it again"))
+            Err(Failure::new(Code::Busy, why).hint("close what writes there and run it again"))
         }
     }
 }
@@ -94,9 +99,8 @@ pub(super) fn describe(paths: &[(String, String)]) -> String {
     paths.iter().flat_map(|(path, why)| ["conflict: ", path, ": ", why, "\n"]).collect()
 }
 
-fn step(record: &Record, args: &RefreshArgs, request: &Request) -> Result<Refreshed, Failure> {
-    let failed =
-        |code, why: String| Failure::new(code, format!("refresh {}: {why}", args.dir.display()));
+fn step(record: &Record, request: &Request) -> Result<Refreshed, Failure> {
+    let failed = |code, why: String| Failure::new(code, why);
     let answer = ask(&record.socket, request, DEADLINE)
         .map_err(|error| failed(Code::Failed, error.to_string()))?
         .map_err(|why| failed(Code::Network, why))?;
@@ -107,7 +111,7 @@ fn step(record: &Record, args: &RefreshArgs, request: &Request) -> Result<Refres
 fn commit(waits: &Waits) -> Result<CommitId, Failure> {
     let repository = Repository::open(Path::new(std::ffi::OsStr::from_bytes(&waits.git_dir)))?;
     let id = |text: &str| {
-        let odd = || Failure::new(Code::Failed, "refresh: the mount gave no commits to merge");
+        let odd = || Failure::new(Code::Failed, "the mount gave no commits to merge");
         GitId::parse(text).ok_or_else(odd)
     };
     let parents = [CommitId(id(&waits.parents[0])?), CommitId(id(&waits.parents[1])?)];
@@ -130,6 +134,16 @@ pub(super) fn answer(snapshots: &Snapshots) -> Response {
     let repository = registry.repository();
     let refs = repository.refs().map_err(|error| chain(&error))?;
     let theirs = *refs.branches.get(&branch).ok_or("upstream has no such branch any more")?;
+    merge_with(snapshots, theirs)
+}
+
+/// Has the changes and commits of a mount go on from a commit of upstream.
+pub(super) fn merge_with(snapshots: &Snapshots, theirs: CommitId) -> Response {
+    let Snapshots { vfs, registry, .. } = snapshots;
+    let overlay = vfs.overlay().ok_or("the mount is not writable")?;
+    let branch = overlay.base().map_err(|error| chain(&error))?.and_then(|base| base.branch);
+    let branch = branch.unwrap_or_default();
+    let repository = registry.repository();
     let ours = vfs.commit().ok_or("the mount shows no single revision")?;
     if repository.merge_base(ours, theirs).map_err(|error| chain(&error))? == Some(theirs) {
         return encode(&Refreshed::Done { changed: false });
@@ -146,10 +160,13 @@ pub(super) fn answer(snapshots: &Snapshots) -> Response {
         }
         Merged::Tree(MergedTree { tree, .. }) => {
             snapshots.expect_merge(tree);
+            let upstream =
+                repository.upstream_of(&branch).and_then(|remote| repository.url_of(&remote));
+            let upstream = upstream.unwrap_or_else(|_| registry.name());
             encode(&Refreshed::Merge(Waits {
                 tree: tree.to_string(),
                 parents: [ours, theirs].map(|commit| commit.to_string()),
-                message: merge_message(&branch, &registry.name()),
+                message: merge_message(&branch, &upstream),
                 git_dir: repository.git_dir().as_os_str().as_bytes().to_vec(),
             }))
         }

@@ -175,7 +175,8 @@ impl Repository {
     /// The URL of a remote, without secrets.
     pub fn url_of(&self, remote: &str) -> Result<String, GitError> {
         if remote == ITSELF {
-            return Ok(self.git_dir().display().to_string());
+            let folder = self.work_dir().unwrap_or_else(|| self.git_dir().to_owned());
+            return Ok(folder.display().to_string().trim_end_matches('/').to_owned());
         }
         self.with(|repo| {
             let unknown = |e: &git2::Error| GitError::InvalidLocation {

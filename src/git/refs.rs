@@ -50,6 +50,11 @@ pub struct RefusedRef {
 }
 
 impl Repository {
+    /// Whether it is a mirror, whose branches are those of the upstream.
+    pub fn is_mirror(&self) -> bool {
+        self.namespaces().branches == Namespaces::MIRROR.branches
+    }
+
     /// Reads all branches and tags.
     pub fn refs(&self) -> Result<Refs, GitError> {
         let Namespaces { branches, tags } = self.namespaces();

@@ -3,6 +3,7 @@
 mod bad_input;
 mod crashes;
 mod story;
+mod together;
 
 use std::{
     fs::{self, Permissions},

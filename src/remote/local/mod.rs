@@ -310,9 +310,10 @@ impl Directory {
     fn missing(&self, action: &str) -> RemoteError {
         match self.is_empty() {
             Ok(false) => self.error(Cause::Missing, action, "there is no such object"),
-            Ok(true) => self
-                .error(Cause::Misconfigured, action, "the folder is empty")
-                .with_hint("check that its file system is mounted"),
+            Ok(true) => self.error(Cause::Misconfigured, action, "the folder is empty").with_hint(
+                "check that its file system is mounted; to begin a store, make a folder files \
+                     in it",
+            ),
             Err(error) => self.failure(action, error),
         }
     }

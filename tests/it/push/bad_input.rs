@@ -232,3 +232,31 @@ fn nothing_that_is_mounted_or_nothing_writable() {
     assert!(said.contains("the mount is not writable"), "{said}");
     assert_eq!(text(lab.sandbox.git(&lab.origin()).args(["rev-list", "--count", "main"])), "1");
 }
+
+#[test]
+fn an_identity_that_git_does_not_know() {
+    let lab = Lab::new();
+    fs::write(lab.path("sound.wav"), noise(8, 400_000)).unwrap();
+    let mut snapshot = lab.sandbox.dvcfs(["snapshot", "-m", "Mine"]);
+    snapshot.env("GIT_AUTHOR_NAME", "").env("GIT_COMMITTER_NAME", "");
+    let said = output(snapshot.arg(lab.sandbox.path("mnt")));
+    assert_eq!(said.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&said.stderr);
+    assert!(text.contains("does not know who you are") && text.contains("hint: "), "{text}");
+    assert_eq!(lab.unpushed(), None);
+    let commit = lab.snapshot();
+    lab.completes(&commit);
+}
+
+#[test]
+fn a_cache_that_is_deleted_and_a_fetch_that_prunes() {
+    let lab = Lab::new();
+    let origin = lab.origin();
+    succeed(lab.sandbox.git(&origin).args(["branch", "passing", "main"]));
+    assert_eq!(lab.run("refresh", &[]).0, Some(0));
+    let commit = lab.change();
+    fs::remove_dir_all(lab.sandbox.cache()).unwrap();
+    succeed(lab.sandbox.git(&origin).args(["branch", "-D", "passing"]));
+    assert_eq!(lab.run("refresh", &[]).0, Some(0));
+    lab.completes(&commit);
+}
