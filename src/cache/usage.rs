@@ -12,7 +12,7 @@ use std::{
     os::unix::fs::FileExt as _,
     path::PathBuf,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// The shared counter.
@@ -102,13 +102,17 @@ impl Counted {
     }
 }
 
+/// How long a lock is waited for, much longer than anybody who is running holds it.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Locks `file` until it is closed, but not for ever: a process that was stopped while it held the
 /// lock must not stop the others. Going on without costs a miscount that a scan corrects.
 pub(super) fn lock_patiently(file: &File) {
-    for _ in 0..200 {
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(1)),
-            _ => return,
+    let begun = Instant::now();
+    while let Err(TryLockError::WouldBlock) = file.try_lock() {
+        if begun.elapsed() > PATIENCE {
+            return;
         }
+        thread::sleep(Duration::from_millis(1));
     }
 }
