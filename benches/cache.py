@@ -17,6 +17,7 @@ import time
 from bench import Workshop, row, table
 
 HALF_A_MILLION = 500_000
+SIZE = 100_000
 MIB = 1 << 20
 
 
@@ -46,14 +47,14 @@ def stamp(digest):
 
 
 def scan(shop, count):
-    shop.fill("data", 100, 100_000)
+    shop.fill("data", 100, SIZE)
     shop.track_folder("data")
     shop.commit()
     table("blobs in the cache", "until the mount answers, s", "until a cold file is read, s",
           "that scan alone (cache info), s", "daemon, MB")
     for blobs in (0, count):
         fill_cache(shop, blobs)
-        size = max(blobs, 1_000_000)
+        size = max(blobs, 100) * SIZE
         info = timed(lambda: shop.dvcfs("cache", "info"))[0] if blobs else 0.0
         mounts, reads, resident = [], [], 0
         for turn in range(3):
@@ -68,7 +69,7 @@ def scan(shop, count):
 
 
 def fill_cache(shop, count):
-    """Puts blobs of a byte into the cache, as if they had been checked a day ago."""
+    """Puts blobs into the cache, holes all of them, as if they had been checked a day ago."""
     root, yesterday = shop.work / "cache/files/md5", time.time() - 86400
     for first in range(256):
         (root / f"{first:02x}").mkdir(parents=True, exist_ok=True)
@@ -76,7 +77,8 @@ def fill_cache(shop, count):
         digest = shop.noise.randbytes(16)
         name = digest.hex()
         path = root / name[:2] / name[2:]
-        path.write_bytes(b"x")
+        path.touch()
+        os.truncate(path, SIZE)
         os.chmod(path, 0o444)
         os.utime(path, (yesterday, stamp(digest)))
 
