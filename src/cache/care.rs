@@ -9,8 +9,11 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::{
-    BlobCache, Entry, Item, Key, Room, Shared, Victim, layout::SCHEMES, lookup::hash_matches,
-    open_regular, scan::Last,
+    BlobCache, Entry, Item, Key, Room, Shared, Victim,
+    layout::SCHEMES,
+    lookup::hash_matches,
+    open_regular,
+    scan::{Found, Last},
 };
 
 /// How full a cache is.
@@ -59,17 +62,13 @@ pub enum GcTarget {
 impl BlobCache {
     /// Scans the directory and tells how full it is.
     pub fn info(&self) -> Info {
+        self.shared.info(&self.shared.walk(|_, _| ()))
+    }
+
+    /// How full it is by the shared counter, and what the last scan found else; looks at no blob.
+    pub fn glance(&self) -> Info {
         let shared = &self.shared;
-        let found = shared.walk(|_, _| ());
-        Info {
-            bytes: found.ours.0,
-            blobs: found.ours.1,
-            foreign_bytes: found.foreign.0,
-            foreign_blobs: found.foreign.1,
-            max_bytes: shared.max_bytes,
-            min_free_bytes: shared.min_free_bytes,
-            free_bytes: shared.free_bytes(),
-        }
+        Info { bytes: shared.usage.total(), ..shared.info(&shared.scans.found()) }
     }
 
     /// Hashes every blob of the directory on all processors; `progress` is told the bytes of each.
@@ -139,6 +138,18 @@ impl BlobCache {
 }
 
 impl Shared {
+    fn info(&self, found: &Found) -> Info {
+        Info {
+            bytes: found.ours.0,
+            blobs: found.ours.1,
+            foreign_bytes: found.foreign.0,
+            foreign_blobs: found.foreign.1,
+            max_bytes: self.max_bytes,
+            min_free_bytes: self.min_free_bytes,
+            free_bytes: self.free_bytes(),
+        }
+    }
+
     fn check_one(
         &self,
         key: &Key,

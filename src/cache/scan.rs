@@ -31,7 +31,7 @@ const UNDER_WAY: Duration = Duration::from_secs(1);
 const BATCH: usize = 1024;
 
 /// What a scan found.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Found {
     /// Bytes and number of our blobs and of partials.
     pub(super) ours: (u64, u64),
@@ -57,6 +57,8 @@ pub(super) struct Scans {
     advanced: Condvar,
     /// The number of the last scan, and the bytes that it had counted and that were evicted since.
     gone: Mutex<(u64, u64)>,
+    /// What the last one that has ended found.
+    found: Mutex<Found>,
 }
 
 #[derive(Debug, Default)]
@@ -110,6 +112,11 @@ impl Scans {
     pub(super) fn advance(&self) {
         self.progress.lock().steps += 1;
         self.advanced.notify_all();
+    }
+
+    /// What the last scan found, as soon as one has ended.
+    pub(super) fn found(&self) -> Found {
+        *self.found.lock()
     }
 
     /// How much all scans have done so far.
@@ -187,6 +194,7 @@ impl Shared {
         }
         self.walk_partials(&mut found, |item, entry| batch.push((item, entry)));
         tell(&mut batch);
+        *self.scans.found.lock() = found;
         self.remove_abandoned();
         if self.require_ours().is_ok() && self.layout.root.is_dir() {
             let (_, gone) = *self.scans.gone.lock();

@@ -486,6 +486,19 @@ fn a_restart_evicts_by_the_access_times_that_the_last_life_left() {
 }
 
 #[test]
+fn a_glance_tells_what_the_last_scan_and_the_counter_know() {
+    let dir = Dir::new();
+    dir.put_foreign("cache", &key_of(b"theirs"), b"theirs");
+    let cache = dir.cache();
+    drop(cache.admit(&key_of(&[1; 100]), &[1; 100], Room::Wanted).unwrap());
+    let (told, foreign) = (cache.glance(), (6, 1));
+    assert_eq!((told.bytes, told.foreign_bytes, told.foreign_blobs), (100, foreign.0, foreign.1));
+    assert_eq!((told.blobs, dir.stats.cache_scans.value()), (0, 1));
+    cache.shared.scan_if(|_| true);
+    assert_eq!(cache.glance(), cache.info());
+}
+
+#[test]
 fn a_drifted_counter_is_corrected_by_a_scan() {
     let dir = Dir::new();
     let cache = dir.cache();

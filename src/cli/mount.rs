@@ -384,7 +384,7 @@ fn answer(
             "open_mode": { "mode": told.open_mode.mode.name(), "why": told.open_mode.why },
             "overlay": overlay_now(told, vfs),
             "stats": vfs.stats(),
-            "cache": blobs.cache().info(),
+            "cache": blobs.cache().glance(),
             "held": vfs.held(),
             "version": env!("CARGO_PKG_VERSION"),
         })),
