@@ -396,6 +396,8 @@ impl Snapshots {
             let prepared = Arc::new(prepared);
             *ready = Some(Ready { prepared, expected, stillness });
         }
+        // From now on no push of another mount takes it away.
+        self.keep_taken()?;
         encode(&Step::Done(waits))
     }
 

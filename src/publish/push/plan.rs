@@ -9,7 +9,7 @@ use super::{PushError, PushGround};
 use crate::{
     blobs::Sources,
     dvc::{
-        manifest,
+        manifest::{self, Entry, Sink},
         output::{Content, Origin, Output},
     },
     git::CommitId,
@@ -148,22 +148,16 @@ impl Planning<'_> {
         old: Option<TreeId>,
     ) -> Result<(), PushError> {
         let path = &output.path;
-        let mut known = HashSet::<Digest>::new();
+        let mut known = Digests::default();
         if let Some(old) = old.filter(|old| old.scheme == new.scheme) {
             // Without it everything counts as new, and the remote says that it is there.
-            let mut list = |_: &[u8], digest| _ = known.insert(digest);
-            if let Err(error) = self.manifest(path, remote, old, &mut list).await {
+            if let Err(error) = self.manifest(path, remote, old, &mut known).await {
                 tracing::debug!("{path}: {error}");
             }
         }
-        let mut found = Vec::new();
-        let mut listed = |relpath: &[u8], digest| {
-            if known.insert(digest) {
-                found.push((path.resolve(relpath).unwrap_or_default(), digest));
-            }
-        };
-        self.manifest(path, remote, new, &mut listed).await?;
-        for (path, digest) in found {
+        let mut added = Added { known: &known.0, folder: path, found: Vec::new() };
+        self.manifest(path, remote, new, &mut added).await?;
+        for (path, digest) in added.found {
             self.add(BlobId { digest, scheme: new.scheme }.into(), &path, remote);
         }
         self.add(new.into(), path, remote);
@@ -175,19 +169,48 @@ impl Planning<'_> {
         path: &RepoPath,
         remote: usize,
         id: TreeId,
-        accept: &mut (dyn FnMut(&[u8], Digest) + Send),
+        sink: &mut (dyn Sink + Send),
     ) -> Result<(), PushError> {
         let sources = Sources::from([Arc::clone(&self.plan.remotes[remote])]);
         let text = self.ground.blobs.text(id, &sources, MAX_MANIFEST).await?;
         let Some(text) = text else { return Ok(()) };
-        let mut accept = |entry: manifest::Entry<'_>| {
-            if let Some(digest) = entry.digest {
-                accept(entry.relpath, digest);
-            }
-        };
-        let parsed = tokio::task::block_in_place(|| manifest::parse(text.open(), &mut accept));
+        let read = tokio::task::block_in_place(|| manifest::read(|| Ok(text.open()), sink));
         let failed = |source| PushError::Manifest { path: path.clone(), source };
-        parsed.map(drop).map_err(failed)
+        read.map(drop).map_err(failed)
+    }
+}
+
+/// The hashes that a manifest lists.
+#[derive(Default)]
+struct Digests(HashSet<Digest>);
+
+impl Sink for Digests {
+    fn take(&mut self, entry: Entry<'_>) {
+        self.0.extend(entry.digest);
+    }
+
+    fn start_over(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// The files of a manifest whose hashes are not known.
+struct Added<'a> {
+    known: &'a HashSet<Digest>,
+    folder: &'a RepoPath,
+    found: Vec<(RepoPath, Digest)>,
+}
+
+impl Sink for Added<'_> {
+    fn take(&mut self, entry: Entry<'_>) {
+        if let Some(digest) = entry.digest.filter(|digest| !self.known.contains(digest)) {
+            let path = self.folder.resolve(entry.relpath).unwrap_or_default();
+            self.found.push((path, digest));
+        }
+    }
+
+    fn start_over(&mut self) {
+        self.found.clear();
     }
 }
 
