@@ -260,8 +260,7 @@ impl<'a> Pushing<'a> {
         let (repository, remote, branch) = (self.repository(), &self.upstream.0, &self.branch);
         let seen = repository.last_seen(remote, branch)?;
         match repository.upstream_tip(remote, branch, &self.transport())? {
-            None if seen.is_some() => return Err(self.deleted()),
-            None => return Ok(Upstream::Fits),
+            None => return seen.map_or(Ok(Upstream::Fits), |seen| Err(self.deleted(seen))),
             Some(tip) if repository.builds_on(self.commit, tip)? => return Ok(Upstream::Fits),
             Some(_) => {}
         }
@@ -273,7 +272,7 @@ impl<'a> Pushing<'a> {
             _ => None,
         };
         let tip = repository.fetch_branch(remote, branch, &self.transport())?;
-        let tip = tip.ok_or_else(|| self.deleted())?;
+        let tip = tip.ok_or_else(|| self.gone())?;
         match base {
             Some(base) if !repository.builds_on(tip, base)? => Err(self.rewritten(base)),
             _ if repository.builds_on(tip, self.commit)? => Ok(Upstream::HasIt(tip)),
@@ -284,8 +283,8 @@ impl<'a> Pushing<'a> {
     fn rewritten(&self, base: CommitId) -> Failure {
         let (branch, url) = (&self.branch, &self.upstream.1);
         let message = format!(
-            "the history of {branch} at {url} was written anew; {base}, which the snapshot builds \
-             on, is not in it"
+            "{branch} at {url} does not have {base}, which the snapshot builds on: its history was \
+             written anew, or is another one"
         );
         Failure::new(Code::Conflict, message).hint(format!(
             "nothing is lost; to push it as a branch of its own, mount with --rev {base} --branch \
@@ -293,13 +292,17 @@ impl<'a> Pushing<'a> {
         ))
     }
 
-    fn deleted(&self) -> Failure {
-        let ((remote, url), branch) = (&self.upstream, &self.branch);
+    fn gone(&self) -> Failure {
+        let (branch, url) = (&self.branch, &self.upstream.1);
+        Failure::new(Code::Conflict, format!("{branch} was deleted at {url}"))
+    }
+
+    fn deleted(&self, seen: CommitId) -> Failure {
+        let (remote, branch) = (&self.upstream.0, &self.branch);
         let git_dir = self.repository().git_dir().display();
-        let commit = self.commit;
-        Failure::new(Code::Conflict, format!("{branch} was deleted at {url}")).hint(format!(
-            "to bring it back: git -C {git_dir} push {remote} {commit}:refs/heads/{branch}; or \
-             mount with another --branch NAME"
+        self.gone().hint(format!(
+            "nothing is lost; bring it back as it was and push again: git -C {git_dir} push \
+             {remote} {seen}:refs/heads/{branch}; or mount with another --branch NAME"
         ))
     }
 

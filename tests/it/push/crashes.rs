@@ -15,7 +15,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use super::{Lab, hook, is_manifest};
 use crate::{
     s3server::{Fault, Gate, Request},
-    support::{eventually, noise, succeed},
+    support::{eventually, noise, succeed, text},
 };
 
 impl Lab {
@@ -134,4 +134,23 @@ fn before_it_is_known_that_git_has_pushed() {
     let _hook = lab.kill_in_hook("post-receive");
     assert_eq!(lab.tip("main"), commit);
     lab.recovers(&commit);
+}
+
+#[test]
+fn before_the_snapshot_is_let_go_of() {
+    let lab = Lab::new();
+    let commit = lab.change();
+    let mirrors = fs::read_dir(lab.sandbox.path("state/mirrors")).unwrap();
+    let mut mirrors = mirrors.map(|entry| entry.unwrap().path());
+    let mirror = mirrors.find(|path| path.is_dir()).unwrap();
+    let git = |args: &[&str]| text(lab.sandbox.git(&mirror).args(args));
+    let kept = git(&["for-each-ref", "--format=%(refname) %(objectname)", "refs/dvcfs"]);
+    lab.push(&[]);
+    // As a kill leaves it after the last blob has moved to the cache.
+    for (name, id) in kept.lines().filter_map(|line| line.split_once(' ')) {
+        git(&["update-ref", name, id]);
+    }
+    lab.server.reset();
+    lab.recovers(&commit);
+    assert_eq!(lab.server.requests("PUT"), 0);
 }
