@@ -3,8 +3,9 @@
 //! A manifest gives no sizes, and `stat` must tell the truth, so the remote is asked. How depends
 //! on what the program seems to be doing: the first question for one file starts the file's
 //! download, whose headers tell the size, so that a program which opens and reads it next costs
-//! one request in all; after a listing, or at a second question in the same folder without a read
-//! between, the whole folder is sized at once.
+//! one request in all; after a listing, or when a size was told and the next question is for another
+//! file of the same folder instead of a read, the whole folder is sized at once. Programs that open
+//! several files at a time ask for some before they are told of the first, which proves nothing.
 
 use std::{
     collections::HashMap,
@@ -16,7 +17,10 @@ use std::{
 
 use lru::LruCache;
 use parking_lot::Mutex;
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit, watch},
+    time::timeout,
+};
 
 use super::{Epoch, Ino, Vfs, VfsError, attributes::Size};
 use crate::{
@@ -32,8 +36,10 @@ const LISTED: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 #[derive(Debug)]
 pub(super) struct Sizing {
     listed: Mutex<LruCache<Ino, ()>>,
-    /// The folder of the last file whose size was asked for, until something is read in it.
-    asked: Mutex<Option<Ino>>,
+    /// The folder of the last file whose size was asked for and told, until something is read.
+    told: Mutex<Option<Ino>>,
+    /// Questions for single files that are under way.
+    asking: Semaphore,
     /// Folders that are being sized, and who tells of progress there.
     running: Mutex<HashMap<Ino, watch::Receiver<()>>>,
     /// Folders that were sized lately.
@@ -50,6 +56,9 @@ struct Swept {
     /// Objects whose sizes nobody tells.
     failed: HashMap<Key, Unsized>,
 }
+
+/// Questions for single files at a time: more programs at once are none that read.
+const ASKING: usize = 16;
 
 /// How long a remote's trouble is remembered, and what it lacks.
 const TROUBLE: Duration = Duration::from_secs(10);
@@ -68,7 +77,8 @@ impl Default for Sizing {
     fn default() -> Self {
         Self {
             listed: Mutex::new(LruCache::new(LISTED)),
-            asked: Mutex::default(),
+            told: Mutex::default(),
+            asking: Semaphore::new(ASKING),
             running: Mutex::default(),
             swept: Mutex::new(LruCache::new(SWEPT)),
             trouble: Mutex::default(),
@@ -84,7 +94,7 @@ impl Sizing {
 
     /// A file was opened to be read.
     pub(super) fn opened(&self) {
-        *self.asked.lock() = None;
+        *self.told.lock() = None;
     }
 
     fn note_trouble(&self, error: &BlobError) {
@@ -118,10 +128,16 @@ impl Sizing {
         sources.iter().any(|remote| is_of(remote.url())).then(|| error.clone())
     }
 
-    /// Whether a question for a size in this folder is one of many.
-    fn is_one_of_many(&self, folder: Ino) -> bool {
-        let before = self.asked.lock().replace(folder);
-        before == Some(folder) || self.listed.lock().get(&folder).is_some()
+    /// A permit for a question that is for one file alone, and not one of many in its folder.
+    fn single(&self, folder: Ino) -> Option<SemaphorePermit<'_>> {
+        let is_one_of_many =
+            *self.told.lock() == Some(folder) || self.listed.lock().get(&folder).is_some();
+        if is_one_of_many { None } else { self.asking.try_acquire().ok() }
+    }
+
+    /// A size was told of a file in this folder.
+    fn told(&self, folder: Ino) {
+        *self.told.lock() = Some(folder);
     }
 }
 
@@ -162,8 +178,10 @@ impl Vfs {
         if let Some(error) = self.sizing.trouble(sources) {
             return Err(error);
         }
-        if !self.sizing.is_one_of_many(folder) {
-            return self.blobs.size_by_fetch(key, sources).await;
+        if let Some(_single) = self.sizing.single(folder) {
+            let size = self.blobs.size_by_fetch(key, sources).await;
+            self.sizing.told(folder);
+            return size;
         }
         if let Some(mut progress) = self.size_folder(folder, key, epoch) {
             let told = async {

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     registry_builder::RegistryBuilder,
-    s3server::{Fault, Request, S3Server},
+    s3server::{Fault, Gate, Request, S3Server},
     support::{DATE, EIO, Mount, Sandbox, eventually, in_each_open_mode, noise, registry_on_s3},
 };
 
@@ -176,6 +176,29 @@ fn files_opened_in_any_other_order_are_fetched_when_they_are_read() {
         read_clip(&mount, n * 23 % COUNT);
     }
     assert_eq!(blobs_asked(&server).len(), COUNT as usize);
+}
+
+#[test]
+fn several_programs_that_open_files_of_one_folder_are_no_listing_of_it() {
+    const COUNT: u64 = 59;
+    const READERS: u64 = 8;
+    let sandbox = Sandbox::new();
+    let (server, mount) = clips(&sandbox, COUNT);
+    read_clip(&mount, 50);
+    let gate = Gate::new();
+    let held = gate.clone();
+    server.set_rule(move |_| Some(Fault::Stall(held.clone())));
+    thread::scope(|scope| {
+        for n in 0..READERS {
+            let mount = &mount;
+            scope.spawn(move || read_clip(mount, n * 23 % COUNT));
+        }
+        let all = 1 + READERS as usize;
+        eventually("all are asked for", || blobs_asked(&server).len() == all);
+        gate.open();
+    });
+    let asked = blobs_asked(&server);
+    assert!(asked.len() == 1 + READERS as usize && server.requests("HEAD") == 0, "{asked:?}");
 }
 
 fn a_large_file_is_read_in_little_memory_past_a_small_cache() {
