@@ -96,13 +96,14 @@ class Bench:
 
     def copiers(self, shape, path=None):
         """The commands of all sides that copy a file of a bucket, or all of it, into a folder."""
-        source, target = f"s3://plain-{shape}/{path or ''}", self.folder("copy")
-        endpoint = ["--endpoint-url", self.store.endpoint]
+        source, endpoint = f"s3://plain-{shape}/{path or ''}", self.store.endpoint
+        to = lambda: f"{self.folder('copy')}/"
         commands = {
-            "s5cmd": [*endpoint, "--log", "error", "cp", source + "*" * (not path), f"{target}/"],
-            "aws": [*endpoint, "s3", "cp", "--only-show-errors", source, f"{target}/",
+            "s5cmd": ["--endpoint-url", endpoint, "--log", "error", "cp",
+                      source + "*" * (not path), to()],
+            "aws": ["--endpoint-url", endpoint, "s3", "cp", "--only-show-errors", source, to(),
                     *([] if path else ["--recursive"])],
-            "rclone": ["copy", *self.rclone(), source.replace("s3://", ":s3:"), target],
+            "rclone": ["copy", *self.rclone(), source.replace("s3://", ":s3:"), to()],
         }
         return {f"{name} copy" if name == "rclone" else name: [self.tools[name], *words]
                 for name, words in commands.items() if name in self.tools}
