@@ -19,6 +19,8 @@ use crate::{path::RepoPath, steps};
 pub enum Kept {
     /// The entry at its path, with all that is in it.
     Entry,
+    /// A folder that shows nothing of the base; what is in it is kept or not.
+    Opaque,
     /// That the name is gone, which a folder above says as well.
     Gone,
     /// A file that shows through a folder from elsewhere in the base.
@@ -74,7 +76,7 @@ impl Overlay {
     }
 
     /// Forgets all changes but these, for a base that has the rest: the folders that lead to them
-    /// show the base's of the same place. To be done again with the same words if it is cut off.
+    /// show the base's of the same place, unless it is said that they show nothing. To be done again with the same words if it is cut off.
     pub fn keep_only(&self, kept: &BTreeMap<RepoPath, Kept>) -> io::Result<()> {
         self.keep_in(&RepoPath::root(), kept)?;
         let root = self.find(&RepoPath::root())?.map(|entry| entry.stat).unwrap_or_default();
@@ -85,7 +87,7 @@ impl Overlay {
             }
             self.make_parents(path, &|_| Ok(folder))?;
             match kept {
-                Kept::Entry => {}
+                Kept::Entry | Kept::Opaque => {}
                 Kept::Gone => self.remove(path, true)?,
                 Kept::Content { origin, mode, modified } => {
                     let (accessed, modified) = ((*modified, 0), (*modified, 0));
@@ -100,8 +102,14 @@ impl Overlay {
     fn keep_in(&self, folder: &RepoPath, kept: &BTreeMap<RepoPath, Kept>) -> io::Result<()> {
         for listed in self.list(folder)? {
             let path = folder.join(&listed.name);
-            if kept.contains_key(&path) {
-                continue;
+            match kept.get(&path) {
+                Some(Kept::Opaque) => {
+                    self.set_shows(&path, &Shows::Nothing)?;
+                    self.keep_in(&path, kept)?;
+                    continue;
+                }
+                Some(_) => continue,
+                None => {}
             }
             let is_folder = matches!(self.find(&path)?, Some(Entry { kind: Kind::Folder(_), .. }));
             if is_folder && kept.range::<[u8], _>(path.below()).next().is_some() {

@@ -229,12 +229,17 @@ fn what_is_kept_shows_above_a_base_that_has_the_rest() {
         overlay.remove(&path("old"), true).unwrap();
         overlay.remove(&path("gone"), true).unwrap();
         folder("whole", Shows::Of(path("elsewhere")));
+        folder("bare", Shows::Of(path("elsewhere")));
+        file("bare/left");
+        file("bare/recorded");
         let content = Kept::Content { origin: path("old/a"), mode: 0o755, modified: 7 };
         let kept = [
             (path("new/left"), Kept::Entry),
             (path("moved/a"), content),
             (path("old/a"), Kept::Gone),
             (path("whole"), Kept::Entry),
+            (path("bare"), Kept::Opaque),
+            (path("bare/left"), Kept::Entry),
         ];
         let kept = kept.into();
         if is_half_done {
@@ -255,6 +260,8 @@ fn what_is_kept_shows_above_a_base_that_has_the_rest() {
         assert_eq!(kind(&overlay, "old"), Some(Kind::Folder(Shows::Same)));
         assert_eq!(kind(&overlay, "old/a"), Some(Kind::Whiteout));
         assert_eq!(kind(&overlay, "gone"), None);
+        assert_eq!(kind(&overlay, "bare"), Some(Kind::Folder(Shows::Nothing)));
+        assert_eq!(kind(&overlay, "bare/recorded"), None);
         assert_eq!(kind(&overlay, "whole"), Some(Kind::Folder(Shows::Of(path("elsewhere")))));
     }
 }

@@ -185,9 +185,9 @@ impl<'a> Router<'a> {
         let tracked = self.tree.tracked(output);
         let file = &tracked.declared_in;
         if let Some(by_hand) = self.changed.get(file) {
-            let is_gone = by_hand.new.is_none() && change.new.is_none();
+            let is_file_gone = by_hand.new.is_none() || by_hand.path != *file;
             // Both are gone, so that nothing is left to be recorded but in git.
-            return if is_gone {
+            return if is_file_gone && change.new.is_none() {
                 Ok(Route::Dotfile(output))
             } else {
                 refused(format!("{file}, which tracks it, was changed as well"))

@@ -159,6 +159,10 @@ impl Vfs {
         let error = match result {
             Ok(size) => return Ok(size),
             Err(error) => {
+                // What waits in the outbox is here, whatever the remote says or fails to say.
+                if let Some(size) = self.blobs.size_by_check(id, &sources).await {
+                    return Ok(size);
+                }
                 self.sizing.note_trouble(&error);
                 VfsError::from(error)
             }

@@ -22,11 +22,18 @@ pub(super) fn of(
     let has = |folder: &RepoPath| {
         recorded.contains(folder) || recorded.range::<[u8], _>(folder.below()).next().is_some()
     };
+    // Folders that show something of the base which is not what it was.
+    let is_touched = |kind: &Kind| matches!(kind, Kind::Folder(Shows::Of(origin)) if has(origin));
+    let entries = mark.0.iter().filter(|(_, (kind, _))| is_touched(kind));
+    let touched: BTreeSet<_> = entries.map(|(path, _)| path.clone()).collect();
+    let is_whole = |folder: &RepoPath| {
+        let mut touched_below = touched.range::<[u8], _>(folder.below());
+        !has(folder) && !touched.contains(folder) && touched_below.next().is_none()
+    };
     let is_untouched_cover = |folder: &RepoPath| match mark.kind(folder) {
         // Whatever was recorded below is gone by now.
         Some(Kind::Whiteout) => true,
-        Some(Kind::Folder(Shows::Nothing)) => !has(folder),
-        Some(Kind::Folder(Shows::Of(origin))) => !has(folder) && !has(origin),
+        Some(Kind::Folder(Shows::Nothing | Shows::Of(_))) => is_whole(folder),
         _ => false,
     };
     let mut kept = BTreeMap::new();
@@ -38,6 +45,8 @@ pub(super) fn of(
             continue;
         }
         let how = match (mark.kind(path), new) {
+            // The file that the base has there is hidden by a folder.
+            (Some(Kind::Folder(_)), None) => Kept::Opaque,
             (Some(_), _) => Kept::Entry,
             (None, None) => Kept::Gone,
             (None, Some(New::Same { index, node, is_exec })) => Kept::Content {
@@ -51,6 +60,16 @@ pub(super) fn of(
         kept.insert(path.clone(), how);
     }
     kept.extend(empty_folders(mark, chosen));
+    // Where the new base has no folder of that name it may have a file.
+    let folders = kept.keys().flat_map(RepoPath::folders).filter(|folder| {
+        let shows_other =
+            matches!(mark.kind(folder), Some(Kind::Folder(Shows::Nothing | Shows::Of(_))));
+        shows_other && !has(folder)
+    });
+    let opaque: BTreeSet<_> = folders.collect();
+    for folder in opaque {
+        kept.entry(folder).or_insert(Kept::Opaque);
+    }
     Ok(kept)
 }
 

@@ -58,7 +58,27 @@ impl Plan {
                 None => plan.add(tree, change, route),
             }
         }
+        plan.add_empty(tree, changes, chosen);
         Ok(plan)
+    }
+
+    /// Adds folders that are gone and had no files, so that no change tells of them.
+    fn add_empty(&mut self, tree: &Tree, changes: &Changes, chosen: &[RepoPath]) {
+        let is_empty = |output: &&OutputId| {
+            let tracked = tree.tracked(**output);
+            let path = &tracked.output.path;
+            let is_chosen = chosen.is_empty()
+                || chosen.iter().any(|chosen| path.strip_prefix(chosen).is_some());
+            let is_by_hand = changes.list.iter().any(|change| change.path == tracked.declared_in);
+            tracked.output.file_count == Some(0)
+                && is_chosen
+                && !is_by_hand
+                && !tracked.is_of_pipeline()
+        };
+        let empty: Vec<_> = self.removed.iter().filter(is_empty).copied().collect();
+        for output in empty {
+            self.folders.entry(output).or_default();
+        }
     }
 
     fn leave(&mut self, change: Change, left: Left) {

@@ -62,6 +62,7 @@ struct Stays {
 #[serde(rename_all = "kebab-case")]
 enum How {
     Entry,
+    Opaque,
     Gone,
     Content { origin: Vec<u8>, mode: u16, modified: i64 },
 }
@@ -70,6 +71,7 @@ impl Stays {
     fn of(path: &RepoPath, kept: &Kept) -> Self {
         let how = match kept {
             Kept::Entry => How::Entry,
+            Kept::Opaque => How::Opaque,
             Kept::Gone => How::Gone,
             Kept::Content { origin, mode, modified } => How::Content {
                 origin: origin.as_bytes().to_vec(),
@@ -83,6 +85,7 @@ impl Stays {
     fn kept(self) -> Option<(RepoPath, Kept)> {
         let kept = match self.how {
             How::Entry => Kept::Entry,
+            How::Opaque => Kept::Opaque,
             How::Gone => Kept::Gone,
             How::Content { origin, mode, modified } => {
                 Kept::Content { origin: RepoPath::new(&origin).ok()?, mode, modified }

@@ -217,7 +217,8 @@ fn describe(root: &Path, folder: &Path, found: &mut BTreeMap<PathBuf, String>) {
         } else if metadata.is_symlink() {
             write!(text, " to {}", fs::read_link(entry.path()).unwrap().display()).unwrap();
         } else if metadata.is_file() {
-            let (md5, size) = md5_of(&entry.path()).unwrap();
+            let (md5, size) = md5_of(&entry.path())
+                .unwrap_or_else(|error| panic!("{}: {error}", entry.path().display()));
             assert_eq!(size, metadata.len(), "{}", path.display());
             write!(text, " {size} bytes {md5}").unwrap();
         }
@@ -267,4 +268,63 @@ fn random_changes_end_up_as_on_a_disk() {
             );
         }
     }
+}
+
+/// Every file and link below, with its content; folders are there by what is in them.
+fn contents(root: &Path) -> BTreeMap<PathBuf, String> {
+    let mut found = BTreeMap::new();
+    describe(root, Path::new(""), &mut found);
+    let is_told = |path: &Path| {
+        let name = path.file_name().unwrap().to_string_lossy();
+        !name.ends_with(".dvc") && name != ".gitignore" && !root.join(path).is_dir()
+            || root.join(path).is_symlink()
+    };
+    found.retain(|path, _| is_told(path));
+    // Neither git nor DVC keeps every bit of a mode, nor the owner.
+    for text in found.values_mut() {
+        let words: Vec<_> = text.split(' ').map(str::to_owned).collect();
+        *text = words[2..].join(" ");
+    }
+    found
+}
+
+/// Snapshots of whatever was changed at random, all of it or a part, change nothing that is shown.
+#[test]
+fn random_changes_are_shown_by_the_commits_of_them() {
+    let mut recorded = 0;
+    for seed in 1..=4 {
+        let mut writable = Writable::new();
+        let root = writable.mounted().dir().to_owned();
+        let mut dice = Dice(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed * 7));
+        for round in 0..8 {
+            let mut log = String::new();
+            let mut side = Side { root: root.clone(), held: Vec::new() };
+            for _ in 0..60 {
+                let change = change(&mut dice);
+                let outcome = side.apply(&change).map(|bytes| bytes.len());
+                writeln!(log, "{change:?}: {outcome:?}").unwrap();
+            }
+            side.held.clear();
+            let before = contents(&root);
+            let paths: Vec<_> = (0..dice.of(&[0, 1, 1, 2, 3])).map(|_| dice.path()).collect();
+            let paths: Vec<_> = paths.iter().map(String::as_str).collect();
+            let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+            let said = loop {
+                let (code, said) = writable.run("snapshot", &[&["-m", "x"], &paths[..]].concat());
+                recorded += usize::from(code == Some(0) || said.contains("paths recorded"));
+                // The kernel tells of the end of a file after whoever closed it goes on.
+                if code != Some(9) {
+                    break said;
+                }
+                assert!(std::time::Instant::now() < until, "{said}");
+            };
+            let what = format!("seed {seed} round {round} {paths:?}\n{said}\n{log}");
+            assert_eq!(contents(&root), before, "{what}");
+            writable.remount();
+            assert_eq!(contents(&root), before, "mounted again: {what}");
+        }
+        let mut git = writable.sandbox.git(writable.registry.repository());
+        succeed(git.args(["fsck", "--strict"]));
+    }
+    assert!(recorded > 8, "{recorded}");
 }
