@@ -42,6 +42,7 @@ mod programs;
 mod push;
 mod read_only;
 mod remote_contract;
+mod round_trip;
 mod s3server_dvc;
 mod semantics;
 mod service;

@@ -2,7 +2,7 @@
 
 Each line read is a batch in JSON: `folder` to work in, `site` for DVC's own notes, `out` for what
 is printed, `cases` of commands with their arguments. The answer is a line with the exit code of each case, whose output
-is in the file `out` with the case's number behind it. A batch is run in a process of its own.
+is in the file `out` with the case's number behind it, and its complaints in one that ends in `.err`. A batch is run in a process of its own.
 """
 
 import json
@@ -40,7 +40,7 @@ def run_batch(batch, answer):
     codes = []
     for number, arguments in enumerate(batch["cases"]):
         redirect(1, f"{batch['out']}{number}")
-        redirect(2, os.devnull)
+        redirect(2, f"{batch['out']}{number}.err")
         codes.append(run(arguments))
         sys.stdout.flush()
     os.write(answer, json.dumps(codes).encode() + b"\n")

@@ -41,6 +41,38 @@ impl Dvc {
     ) -> Vec<Option<Vec<u8>>> {
         let cases: Vec<_> =
             cases.iter().map(|case| [&[command.to_owned()], &case[..]].concat()).collect();
+        self.batch(sandbox, folder, &cases)
+    }
+
+    /// What each of these commands prints.
+    ///
+    /// # Panics
+    ///
+    /// When one of them fails.
+    pub(crate) fn must(
+        &mut self,
+        sandbox: &Sandbox,
+        folder: &Path,
+        commands: &[&[&str]],
+    ) -> Vec<String> {
+        let owned = |words: &&[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let printed = self.batch(sandbox, folder, &commands.iter().map(owned).collect::<Vec<_>>());
+        let text = |(number, bytes): (usize, Option<Vec<u8>>)| {
+            let bytes = bytes.unwrap_or_else(|| {
+                let why = fs::read_to_string(sandbox.path(format!("dvc/out-{number}.err")));
+                panic!("dvc {:?} in {}: {why:?}", commands[number], folder.display())
+            });
+            String::from_utf8(bytes).unwrap()
+        };
+        printed.into_iter().enumerate().map(text).collect()
+    }
+
+    fn batch(
+        &mut self,
+        sandbox: &Sandbox,
+        folder: &Path,
+        cases: &[Vec<String>],
+    ) -> Vec<Option<Vec<u8>>> {
         // DVC keeps what it has read of a revision; another one must not see it.
         let site = tempfile::tempdir_in(sandbox.folder("dvc")).unwrap();
         let out = sandbox.path("dvc/out-");

@@ -11,9 +11,11 @@ pub(super) fn list(bucket: &Path, input: ListObjectsV2Input) -> io::Result<ListO
     let prefix = input.prefix.clone().unwrap_or_default();
     let most = input.max_keys.unwrap_or(1000).clamp(0, 1000) as usize;
     let after = input.continuation_token.clone().or(input.start_after.clone());
+    // As with Amazon, an empty one is none.
+    let delimiter = input.delimiter.as_deref().filter(|delimiter| !delimiter.is_empty());
     let mut rows: Vec<Row> = keys(bucket, &prefix)?
         .iter()
-        .map(|key| Row::new(key, &prefix, input.delimiter.as_deref()))
+        .map(|key| Row::new(key, &prefix, delimiter))
         .filter(|row| after.as_deref().is_none_or(|after| row.name() > after))
         .collect();
     rows.dedup();
