@@ -1,6 +1,6 @@
 //! Hashing small blobs that nobody waits for, several at a time.
 //!
-//! Eight MD5s side by side take a third of the time of eight in turn ([`md5::of_each`]). So what
+//! Eight MD5s side by side take about half of the time of eight in turn ([`md5::of_each`]). So what
 //! comes without being asked for is not hashed as it comes but put aside, until there are eight or
 //! a moment has passed. What waits here is held by its request's share of the budget.
 

@@ -12,7 +12,7 @@ use crate::id::Digest;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
 
-/// The hashes of several contents. Where the processor can, eight take as long as some three.
+/// The hashes of several contents. Where the processor can, eight take about half as long as in turn.
 pub(crate) fn of_each(contents: &[&[u8]]) -> Vec<Digest> {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
