@@ -71,7 +71,7 @@ pub(crate) fn manifest_edit(data: &[u8]) {
     let changes: Changes =
         paths.map(|(at, path)| (path.to_vec(), (at % 2 == 0).then_some([at as u8; 16]))).collect();
     let mut out = Vec::new();
-    let Ok(written) = manifest::edit::edit(old, &changes, &mut out, &mut |_| ()) else {
+    let Ok(written) = manifest::edit::edit(|| Ok(old), &changes, &mut out, &mut |_| ()) else {
         return;
     };
     let read = |text: &[u8]| {

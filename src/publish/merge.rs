@@ -449,7 +449,7 @@ impl Merge<'_> {
                 return Ok(None);
             }
         };
-        let from = open(&theirs)?;
+        let from = || (self.ground.manifest)(&theirs);
         let written = self
             .ground
             .outbox

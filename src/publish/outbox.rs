@@ -72,6 +72,8 @@ impl Outbox {
             lines.push_str(&key.path());
             lines.push('\n');
         }
+        // The outbox may have been emptied since it was opened.
+        fs::create_dir_all(self.dir.join("needed"))?;
         let mut list = OpenOptions::new().create(true).append(true).open(self.list_of(snapshot))?;
         list.write_all(lines.as_bytes())
     }

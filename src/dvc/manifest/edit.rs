@@ -6,7 +6,7 @@ use std::io::{self, BufRead, Write};
 use std::iter::Peekable;
 
 use super::write::{Writer, Written, compare};
-use super::{Entry, ManifestError, parse};
+use super::{Entry, ManifestError, Sink, read};
 use crate::dvc::BadEntry;
 use crate::id::Digest;
 
@@ -33,12 +33,13 @@ pub enum EditError {
     Write(#[source] io::Error),
 }
 
-/// Writes the manifest `old` to `out` with `changes` in it.
+/// Writes the manifest that `open` gives to `out` with `changes` in it.
 ///
-/// Each entry of `old` that is replaced or goes away is given to `gone`. Besides the changes, two
-/// entries are in memory at a time.
-pub fn edit(
-    old: impl BufRead,
+/// Each entry of the old one that is replaced or goes away is given to `gone`. Besides the changes,
+/// two entries are in memory at a time. The text is asked for again from its beginning where it does
+/// not have the form that DVC writes ([`read()`]).
+pub fn edit<R: BufRead>(
+    open: impl Fn() -> io::Result<R>,
     changes: &Changes,
     out: impl Write,
     gone: &mut dyn FnMut(Entry<'_>),
@@ -49,8 +50,10 @@ pub fn edit(
         last: None,
         gone,
         error: None,
+        taken: 0,
+        known: 0,
     };
-    let refused = parse(old, &mut |entry| merge.accept(entry))?;
+    let refused = read(open, &mut merge)?;
     if let Some(entry) = refused.entries.into_iter().next() {
         return Err(EditError::Bad(entry));
     }
@@ -71,6 +74,26 @@ struct Merge<'a, W: Write, I: Iterator<Item = (&'a [u8], Option<Digest>)>> {
     last: Option<(Vec<u8>, Option<Digest>)>,
     gone: &'a mut dyn FnMut(Entry<'_>),
     error: Option<EditError>,
+    /// How many entries were taken.
+    taken: u64,
+    /// How many of them come again.
+    known: u64,
+}
+
+impl<'a, W: Write, I: Iterator<Item = (&'a [u8], Option<Digest>)>> Sink for Merge<'a, W, I> {
+    fn take(&mut self, entry: Entry<'_>) {
+        if self.known > 0 {
+            self.known -= 1;
+        } else {
+            self.taken += 1;
+            self.accept(entry);
+        }
+    }
+
+    fn start_over(&mut self) {
+        // They are the same again, and what they came to is written.
+        self.known = self.taken;
+    }
 }
 
 impl<'a, W: Write, I: Iterator<Item = (&'a [u8], Option<Digest>)>> Merge<'a, W, I> {
@@ -152,7 +175,8 @@ mod tests {
 
     fn edited(old: &[u8], changes: &Changes) -> Result<Edited, EditError> {
         let (mut out, mut gone) = (Vec::new(), Vec::new());
-        let written = edit(old, changes, &mut out, &mut |entry| gone.push(entry.relpath.to_vec()))?;
+        let mut gone_is = |entry: Entry<'_>| gone.push(entry.relpath.to_vec());
+        let written = edit(|| Ok(old), changes, &mut out, &mut gone_is)?;
         Ok((out, written, gone))
     }
 
@@ -204,8 +228,24 @@ mod tests {
     #[test]
     fn a_disk_that_is_full_is_an_error() {
         let mut full = [0; 10];
-        let result = edit(&b"[]"[..], &one("x", Some(1)), &mut full[..], &mut |_| ());
+        let result = edit(|| Ok(&b"[]"[..]), &one("x", Some(1)), &mut full[..], &mut |_| ());
         assert!(matches!(result, Err(EditError::Write(_))));
+    }
+
+    #[test]
+    fn a_form_that_dvc_does_not_write_is_edited_where_it_begins() {
+        let entry = |path: &str| format!(r#"{{"md5": "{}", "relpath": "{path}"}}"#, hex_of(1));
+        let other = format!(r#"{{"relpath": "c", "md5": "{}"}}"#, hex_of(1));
+        let changes: Changes = [(b"a".to_vec(), None), (b"bb".to_vec(), Some([1; 16]))].into();
+        for old in [
+            format!("[{}, {}, {other}]", entry("a"), entry("b")),
+            format!("[{},{}, {other}]\n", entry("a"), entry("b")),
+        ] {
+            let (out, written, gone) = edited(old.as_bytes(), &changes).unwrap();
+            let expected = format!("[{}, {}, {}]", entry("b"), entry("bb"), entry("c"));
+            assert_eq!((out, gone), (expected.into_bytes(), vec![b"a".to_vec()]));
+            assert_eq!(written.file_count, 3);
+        }
     }
 
     proptest! {

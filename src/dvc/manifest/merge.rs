@@ -180,8 +180,8 @@ mod tests {
         let base = Listing::read(&manifest(base)[..]).unwrap();
         let changes = |side: &Files| base.changes_to(&manifest(side)[..]).unwrap();
         let merged = merge(&changes(ours), &changes(theirs))?;
-        let mut out = Vec::new();
-        edit(&manifest(theirs)[..], &merged, &mut out, &mut |_| ()).unwrap();
+        let (mut out, manifest) = (Vec::new(), manifest(theirs));
+        edit(|| Ok(&manifest[..]), &merged, &mut out, &mut |_| ()).unwrap();
         Ok(out)
     }
 

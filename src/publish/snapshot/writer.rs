@@ -168,9 +168,9 @@ impl<'a> Writer<'a> {
         }
         let mut gone = Vec::new();
         let failed = |source| SnapshotError::Manifest { path: path.clone(), source };
-        let old = (self.ground.manifest)(output).map_err(disk(path))?;
+        let open = || (self.ground.manifest)(output);
         let edited = self.ground.outbox.add_manifest(|out| {
-            edit::edit(old, &changes, out, &mut |entry| gone.extend(entry.digest))
+            edit::edit(open, &changes, out, &mut |entry| gone.extend(entry.digest))
         });
         let written = match edited.map_err(disk(path))? {
             Err(EditError::Unsorted) => {
