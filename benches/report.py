@@ -90,7 +90,10 @@ def print_targets(medians):
             continue
         value = ours.get(what)
         if what.endswith("beside hashing"):
-            value = ours["cpu"] - medians["1 GiB, hashed"]["md5sum"]["cpu"]
+            hashing = medians.get("1 GiB, hashed")
+            if not hashing:
+                continue
+            value = ours["cpu"] - hashing["md5sum"]["cpu"]
         if whom is None:
             row(work, what, value, "", "", "", most, mark(value <= most))
             continue
