@@ -8,6 +8,11 @@ use crate::dvc::yaml::{self, Map, Node};
 use crate::dvc::{BadEntry, Flaw, FormatError, Parsed};
 use crate::path::RepoPath;
 
+/// Whether a file of this name is a `.dvc` file.
+pub fn is_name(name: &[u8]) -> bool {
+    name.len() > b".dvc".len() && name.ends_with(b".dvc")
+}
+
 /// Reads a `.dvc` file that lies in `file_dir` of the DVC project at `project_root`.
 ///
 /// Unknown keys are ignored. An entry that cannot be used costs only itself.

@@ -306,9 +306,7 @@ impl Merge<'_> {
         if is_of(path, b".gitignore") && are_files(versions) {
             return self.ignored(path, versions);
         }
-        if path.file_name().is_some_and(|name| name.len() > 4 && name.ends_with(b".dvc"))
-            && are_files(versions)
-        {
+        if path.file_name().is_some_and(dotfile::is_name) && are_files(versions) {
             return self.record(path, versions);
         }
         self.other(path, versions)
@@ -589,9 +587,7 @@ impl Claims {
     fn of(repository: &Repository, changes: &Changes) -> Result<Self, MergeError> {
         let mut claims = Self::default();
         for (path, change) in changes {
-            let is_record =
-                path.file_name().is_some_and(|name| name.len() > 4 && name.ends_with(b".dvc"));
-            if is_record {
+            if path.file_name().is_some_and(dotfile::is_name) {
                 let before = outputs(repository, path, change.old)?;
                 let now = outputs(repository, path, change.new)?;
                 let new = now.into_iter().filter(|output| !before.contains(output));

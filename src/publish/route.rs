@@ -133,7 +133,7 @@ impl<'a> Router<'a> {
     fn flaw(&self, change: &Change) -> Result<Option<FormatError>, GitError> {
         let path = &change.path;
         let name = path.file_name().unwrap_or_default();
-        let is_dotfile = name.ends_with(b".dvc") && name.len() > b".dvc".len();
+        let is_dotfile = dotfile::is_name(name);
         let is_pipeline = name == b"dvc.yaml";
         let project = self.project_of(path).filter(|_| is_dotfile || is_pipeline);
         let is_own = matches!(old_output(self.tree, change), Old::Git | Old::Nothing);
@@ -385,8 +385,7 @@ fn is_control(path: &RepoPath) -> bool {
     const NAMES: [&[u8]; 5] =
         [b"dvc.yaml", b"dvc.lock", b".dvcignore", b".gitignore", b".gitattributes"];
     let name = path.file_name().unwrap_or_default();
-    let is_dotfile = name.ends_with(b".dvc") && name.len() > 4;
-    NAMES.contains(&name) || is_dotfile || path.components().any(|name| name == b".dvc")
+    NAMES.contains(&name) || dotfile::is_name(name) || path.components().any(|name| name == b".dvc")
 }
 
 fn is_below(path: &RepoPath, folder: &RepoPath) -> bool {

@@ -294,7 +294,7 @@ impl<'a> Walk<'a> {
     fn declare(&mut self, path: &RepoPath, id: GitId, project: Option<usize>, lock: Option<GitId>) {
         let name = path.file_name().unwrap_or_default();
         let is_pipeline = name == b"dvc.yaml";
-        let is_dotfile = name.len() > 4 && name.ends_with(b".dvc");
+        let is_dotfile = dotfile::is_name(name);
         let Some(project) = project.filter(|_| is_pipeline || is_dotfile) else { return };
         let walked = &self.projects[project];
         let settings = walked.project.root.resolve(b".dvc");
