@@ -130,8 +130,8 @@ impl S3Remote {
         request: impl Fn(Wishes, Moves) -> Request<'a, T> + Send,
     ) -> Result<Result<T, Failure>, RemoteError> {
         let understood = &self.0.understood.0;
-        let begun = Wishes(understood.load(Ordering::Relaxed));
-        let (mut wishes, mut retry) = (begun, Retry::new(self.limits()));
+        let mut wishes = Wishes(understood.load(Ordering::Relaxed));
+        let mut retry = Retry::new(self.limits());
         loop {
             let moves = Moves::new();
             let answer = moves.watch(self.patience(), request(wishes, moves.clone())).await;
