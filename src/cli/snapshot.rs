@@ -9,10 +9,11 @@ use std::{
     io::{self, IsTerminal, Write as _},
     os::unix::ffi::OsStrExt,
     process::{Command, ExitCode},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -270,7 +271,7 @@ pub(super) struct Snapshots {
     pub(super) outbox: Result<Arc<Outbox>, String>,
     ready: Mutex<Option<Ready>>,
     /// The tree of a merge whose commit is being made.
-    pub(super) merging: parking_lot::Mutex<Option<GitTreeId>>,
+    pub(super) merging: Mutex<Option<GitTreeId>>,
 }
 
 /// A tree that was prepared.
@@ -294,7 +295,7 @@ impl Snapshots {
             runtime: runtime.clone(),
             outbox: outbox.map(Arc::new).map_err(|error| format!("open the outbox: {error}")),
             ready: Mutex::default(),
-            merging: parking_lot::Mutex::default(),
+            merging: Mutex::default(),
         }
     }
 
@@ -349,17 +350,7 @@ impl Snapshots {
             read.map_err(io::Error::other)
         };
         let size = |output: OutputId, blobs: &[BlobId]| {
-            let known = || {
-                blobs
-                    .iter()
-                    .map(|blob| self.vfs.known_size(&tree, output, *blob))
-                    .sum::<Option<u64>>()
-            };
-            known().or_else(|| {
-                let asked = blobs.iter().map(|blob| (output, *blob));
-                self.runtime.block_on(self.vfs.learn_sizes(&tree, asked)).ok()?;
-                known()
-            })
+            self.runtime.block_on(self.vfs.size_in(&tree, output, blobs))
         };
         let blob = |output: OutputId, blob: BlobId| {
             let read = self.runtime.block_on(self.vfs.read_blob(&tree, output, blob));
@@ -392,10 +383,8 @@ impl Snapshots {
             not_chosen: prepared.left.len() - left.len(),
             left,
         };
-        if let Ok(mut ready) = self.ready.lock() {
-            let prepared = Arc::new(prepared);
-            *ready = Some(Ready { prepared, expected, stillness });
-        }
+        let prepared = Arc::new(prepared);
+        *self.ready.lock() = Some(Ready { prepared, expected, stillness });
         // From now on no push of another mount takes it away.
         self.keep_taken()?;
         encode(&Step::Done(waits))
@@ -403,14 +392,12 @@ impl Snapshots {
 
     /// A tree that was prepared above another base is of no use any more.
     pub(super) fn forget_prepared(&self) {
-        if let Ok(mut ready) = self.ready.lock() {
-            *ready = None;
-        }
+        *self.ready.lock() = None;
     }
 
     pub(super) fn settle(&self, commit: &str) -> Response {
         let commit = GitId::parse(commit).map(CommitId).ok_or("no commit was made")?;
-        let ready = self.ready.lock().ok().and_then(|mut ready| ready.take());
+        let ready = self.ready.lock().take();
         let Ready { mut prepared, expected, stillness } = ready.ok_or("nothing was prepared")?;
         let made = self.registry.repository().commit(commit).map_err(|error| chain(&error))?;
         if made.tree != prepared.tree {
@@ -418,7 +405,6 @@ impl Snapshots {
         }
         let outbox = self.outbox.as_ref().map_err(Clone::clone)?;
         let overlay = self.vfs.overlay().ok_or("the mount is not writable")?;
-        self.keep_taken()?;
         if expected.is_none() {
             let (repository, name) = (self.registry.repository(), short_name(overlay.dir()));
             let (name, parent) = (base_ref_of(&name), parent(repository, commit)?);

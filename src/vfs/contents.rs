@@ -70,13 +70,21 @@ impl Vfs {
         output: &Output,
         blobs: &[BlobId],
     ) -> Option<u64> {
-        let sources = self.registry.sources(project, output);
+        self.sum_of_sizes(&self.registry.sources(project, output), blobs).await
+    }
+
+    /// The same of an output of a tree.
+    pub async fn size_in(&self, tree: &Tree, output: OutputId, blobs: &[BlobId]) -> Option<u64> {
+        self.sum_of_sizes(&self.sources(tree, output), blobs).await
+    }
+
+    async fn sum_of_sizes(&self, sources: &Sources, blobs: &[BlobId]) -> Option<u64> {
         let has_bytes = blobs.iter().filter(|blob| !blob.is_empty_content());
         let keys: Vec<Key> = has_bytes.map(|blob| (*blob).into()).collect();
-        let known = || keys.iter().map(|key| self.blobs.known_size(*key, &sources)).sum();
+        let known = || keys.iter().map(|key| self.blobs.known_size(*key, sources)).sum();
         match known() {
             None => {
-                self.resolve_sizes(&keys, &sources).await.ok()?;
+                self.resolve_sizes(&keys, sources).await.ok()?;
                 known()
             }
             known => known,
