@@ -135,7 +135,7 @@ impl<'a> Router<'a> {
         let name = path.file_name().unwrap_or_default();
         let is_dotfile = dotfile::is_name(name);
         let is_pipeline = name == b"dvc.yaml";
-        let project = self.project_of(path).filter(|_| is_dotfile || is_pipeline);
+        let project = self.tree.project_around(path).filter(|_| is_dotfile || is_pipeline);
         let is_own = matches!(old_output(self.tree, change), Old::Git | Old::Nothing);
         let (Some(project), Some(New::File(_)), true) = (project, change.new, is_own) else {
             return Ok(None);
@@ -233,7 +233,7 @@ impl<'a> Router<'a> {
 
     fn of_new(&mut self, change: &Change) -> Result<Route, GitError> {
         let path = &change.path;
-        if self.project_of(path).is_none() {
+        if self.tree.project_around(path).is_none() {
             return Ok(Route::Git);
         }
         let folders = self.rules.folders.iter().chain(&self.changes.moved_outputs);
@@ -271,16 +271,9 @@ impl<'a> Router<'a> {
         })
     }
 
-    /// The innermost project that a path lies in.
-    fn project_of(&self, path: &RepoPath) -> Option<usize> {
-        let roots = self.tree.projects.iter().map(|project| &project.root).enumerate();
-        let around = roots.filter(|(_, root)| path.strip_prefix(root).is_some());
-        around.max_by_key(|(_, root)| root.as_bytes().len()).map(|(project, _)| project)
-    }
-
     /// Whether a `.dvcignore` keeps a file from DVC.
     fn is_ignored(&mut self, path: &RepoPath) -> Result<bool, GitError> {
-        let Some(project) = self.project_of(path) else { return Ok(false) };
+        let Some(project) = self.tree.project_around(path) else { return Ok(false) };
         let root = &self.tree.projects[project].root;
         let mut folders: Vec<_> =
             path.folders().take_while(|folder| folder.strip_prefix(root).is_some()).collect();

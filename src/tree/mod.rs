@@ -176,6 +176,13 @@ impl Tree {
         self.base_len() * NODE + self.outputs.len() as u64 * OUTPUT
     }
 
+    /// The innermost project that a path lies in, by its place in [`projects`](Self::projects).
+    pub fn project_around(&self, path: &RepoPath) -> Option<usize> {
+        let roots = self.projects.iter().map(|project| &project.root).enumerate();
+        let around = roots.filter(|(_, root)| path.strip_prefix(root).is_some());
+        around.max_by_key(|(_, root)| root.as_bytes().len()).map(|(project, _)| project)
+    }
+
     /// What was declared. The output must be one of this tree's.
     pub fn tracked(&self, output: OutputId) -> &Tracked {
         &self.outputs[output as usize]

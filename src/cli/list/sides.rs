@@ -79,11 +79,8 @@ pub(super) enum Named {
 impl<'a> Project<'a> {
     /// The project that `path` lies in.
     pub(super) fn around(vfs: &'a Vfs, tree: Arc<Tree>, path: &RepoPath) -> Self {
-        let enclosing = tree.projects.iter().enumerate();
-        let enclosing = enclosing.filter(|(_, project)| path.strip_prefix(&project.root).is_some());
-        let innermost = enclosing.max_by_key(|(_, project)| project.root.as_bytes().len());
-        let (root, index) = match innermost {
-            Some((at, project)) => (project.root.clone(), Index::new(&tree, at)),
+        let (root, index) = match tree.project_around(path) {
+            Some(at) => (tree.projects[at].root.clone(), Index::new(&tree, at)),
             None => (RepoPath::root(), Index::default()),
         };
         let ignore = Ignore::new(root.clone());

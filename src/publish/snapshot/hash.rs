@@ -126,15 +126,10 @@ fn is_at_hand(
     let Node::Blob { id: Some(id), output, .. } = node else { return false };
     let from = ground.tree.tracked(output);
     let remote = target.and_then(|to| ground.tree.tracked(to).output.remote.as_ref());
-    let project = |path: &RepoPath| {
-        let around = ground.tree.projects.iter().enumerate();
-        let around = around.filter(|(_, project)| path.strip_prefix(&project.root).is_some());
-        around.max_by_key(|(_, project)| project.root.as_bytes().len()).map(|(at, _)| at)
-    };
     id.scheme == Scheme::Md5
         && from.output.origin == Origin::Own
         && from.output.remote.as_ref() == remote
-        && Some(from.project) == project(&change.path)
+        && Some(from.project) == ground.tree.project_around(&change.path)
 }
 
 /// The contents that stay in a folder that DVC 2 recorded, each once.
