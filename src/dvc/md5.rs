@@ -47,7 +47,7 @@ impl Md5 {
     }
 
     /// Of `bytes`.
-    fn of(bytes: &[u8]) -> Digest {
+    pub(crate) fn of(bytes: &[u8]) -> Digest {
         let mut hash = Self::new();
         hash.update(bytes);
         hash.finish()

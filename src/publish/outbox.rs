@@ -13,7 +13,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use md5::{Digest as _, Md5};
 use parking_lot::Mutex;
 use rustix::{
     fs::{fchown, ioctl_ficlone, syncfs},
@@ -23,7 +22,7 @@ use tempfile::NamedTempFile;
 
 use crate::{
     cache::BlobCache,
-    dvc::manifest::write::Written,
+    dvc::{manifest::write::Written, md5::Md5},
     id::{BlobId, Digest, Key, Scheme, TreeId, hex},
     overlay::Overlay,
     path::RepoPath,
@@ -112,7 +111,7 @@ impl Outbox {
 
     /// The note of how far the upload of a blob to a remote has come.
     pub fn note_of_upload(&self, key: &Key, url: &str) -> PathBuf {
-        let name: Digest = Md5::digest(format!("{url}/{}", key.path())).into();
+        let name = Md5::of(format!("{url}/{}", key.path()).as_bytes());
         self.dir.join("uploads").join(hex(&name))
     }
 
@@ -249,7 +248,7 @@ pub(super) fn hashed(
     let (mut md5, mut size, mut piece) = (Md5::new(), 0, vec![0; PIECE]);
     loop {
         let count = match source.read(&mut piece) {
-            Ok(0) => return Ok((md5.finalize().into(), size)),
+            Ok(0) => return Ok((md5.finish(), size)),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             read => read?,
         };

@@ -15,10 +15,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use md5::{Digest as _, Md5};
 use tokio::task::spawn_blocking;
 
-use crate::id::Digest;
+use crate::{dvc::md5::Md5, id::Digest};
 
 /// How much is read at once.
 const CHUNK: u64 = 1 << 20;
@@ -153,7 +152,7 @@ impl Source {
                     md5.update(bytes);
                 }
             })?;
-            Ok((crc.finalize(), md5.map(|md5| md5.finalize().into())))
+            Ok((crc.finalize(), md5.map(Md5::finish)))
         };
         spawn_blocking(sums).await.map_err(io::Error::other)?
     }

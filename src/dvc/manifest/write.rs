@@ -7,10 +7,9 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use md5::{Digest as _, Md5};
-
 use super::Entry;
 use crate::dvc::json::quote;
+use crate::dvc::md5::Md5;
 use crate::dvc::place::check_relpath;
 use crate::dvc::record::NameFlaw;
 use crate::id::{Digest, hex};
@@ -61,11 +60,7 @@ impl<W: Write> Writer<W> {
     pub fn finish(mut self) -> io::Result<Written> {
         self.write(if self.file_count == 0 { "[]" } else { "]" })?;
         self.out.flush()?;
-        Ok(Written {
-            digest: self.md5.finalize().into(),
-            size: self.written,
-            file_count: self.file_count,
-        })
+        Ok(Written { digest: self.md5.finish(), size: self.written, file_count: self.file_count })
     }
 
     fn write(&mut self, text: &str) -> io::Result<()> {
@@ -176,7 +171,7 @@ mod tests {
         );
         let (text, written) = text(entries);
         assert_eq!(text, expected);
-        assert_eq!(written.digest, <[u8; 16]>::from(Md5::digest(&expected)));
+        assert_eq!(written.digest, <[u8; 16]>::from(<md5::Md5 as md5::Digest>::digest(&expected)));
         assert_eq!((written.size, written.file_count), (expected.len() as u64, 3));
     }
 

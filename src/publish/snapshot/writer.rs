@@ -7,8 +7,6 @@ use std::{
     ops::ControlFlow,
 };
 
-use md5::{Digest as _, Md5};
-
 use super::{
     Ground, MOST_IN_GIT, SnapshotError, disk, hash::Contents, hash::is_of_dvc_2, plan::Plan,
 };
@@ -22,6 +20,7 @@ use crate::{
             edit::{self, EditError},
             write::{Written, compose},
         },
+        md5::Md5,
         output::Content,
         record::{self, Change as OutputChange, Recorded},
     },
@@ -351,7 +350,7 @@ impl<'a> Writer<'a> {
 
     fn md5(&self, id: GitId) -> Result<(Digest, u64), SnapshotError> {
         let bytes = self.ground.repository.blob(id, MOST_IN_GIT)?;
-        Ok((Md5::digest(&bytes).into(), bytes.len() as u64))
+        Ok((Md5::of(&bytes), bytes.len() as u64))
     }
 
     /// Has the lock files tell of all that is recorded, be it made or read by a stage.

@@ -23,7 +23,7 @@ use super::{
     errors::{ALLOW, Failure, NETWORK_HINT},
 };
 use crate::{
-    id::{Key, Scheme},
+    id::Key,
     remote::{
         Cause, Put, Remote as _, RemoteError, Source, put_action, resume::Ranged, retry::Retry,
     },
@@ -83,8 +83,7 @@ impl S3Remote {
         let sums = source.sums(whole.clone(), false).await;
         let (crc, _) = sums.map_err(|error| self.unreadable(&action, error))?;
         // Of other keys the bytes may differ in their line ends.
-        let is_md5 = key.scheme == Scheme::Md5 || key.is_manifest;
-        let md5 = is_md5.then(|| base64::encode(key.digest));
+        let md5 = key.fixes_bytes().then(|| base64::encode(key.digest));
         let customer = self.0.customer_key.as_ref();
         let sending = Sending::new(source, whole);
         let (action, name, md5, sending) = (&*action, &*name, &md5, &sending);
