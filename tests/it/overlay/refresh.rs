@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{SMALL, Writable, in_both_open_modes};
-use crate::support::{DATE, Dvc, noise, succeed, text};
+use crate::support::{DATE, noise, succeed, text};
 
 in_both_open_modes! {
     changes_stay_above_the_newest_commit,
@@ -209,19 +209,7 @@ fn history_that_was_written_anew_is_refused_where_nothing_is_in_common() {
 fn dvc_agrees_with_a_merge_to_the_byte() {
     let (writable, _) = parted();
     writable.refresh();
-    let clone = writable.clone_at(&writable.shown_commit(), "clone");
-    let git = || writable.sandbox.git(&clone);
-    let mut dvc = Dvc::start(&writable.sandbox);
-    let outbox = writable.outbox();
-    writable.dvc(&mut dvc, &clone, "cache", &["dir", "--local", outbox.to_str().unwrap()]);
-    writable.dvc(&mut dvc, &clone, "pull", &[]);
-    let up_to_date = writable.dvc(&mut dvc, &clone, "status", &[]);
-    assert_eq!(up_to_date, "Data and pipelines are up to date.\n");
-    assert_eq!(writable.dvc(&mut dvc, &clone, "data", &["status"]), "No changes.\n");
-    for name in ["data/a.bin", "data/b.bin", "data/ours.bin", "ours.wav", "theirs.wav"] {
-        let ours = fs::read(writable.path(name)).unwrap();
-        assert!(fs::read(clone.join(name)).unwrap() == ours, "{name}");
-    }
-    writable.dvc(&mut dvc, &clone, "add", &["data", "large.bin", "ours.wav", "theirs.wav"]);
-    assert_eq!(text(git().args(["status", "--porcelain"])), "", "dvc add changes nothing");
+    let names = ["data/a.bin", "data/b.bin", "data/ours.bin", "ours.wav", "theirs.wav"];
+    let added = ["data", "large.bin", "ours.wav", "theirs.wav"];
+    writable.assert_dvc_agrees(&writable.shown_commit(), &names, &added);
 }

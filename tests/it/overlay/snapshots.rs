@@ -172,6 +172,29 @@ fn a_folder_with_files_that_are_not_pushed_can_be_listed_with_their_sizes() {
     assert!(new.len() == 4 && new.iter().all(|(_, size)| *size == 100), "{new:?}");
 }
 
+impl Writable {
+    /// DVC has nothing to say of a commit: it gets these files as they are here, and adding what it
+    /// tracks changes nothing.
+    pub(super) fn assert_dvc_agrees(&self, commit: &str, names: &[&str], added: &[&str]) {
+        let clone = self.clone_at(commit, "clone");
+        let git = || self.sandbox.git(&clone);
+        let mut dvc = Dvc::start(&self.sandbox);
+        let outbox = self.outbox();
+        self.dvc(&mut dvc, &clone, "cache", &["dir", "--local", outbox.to_str().unwrap()]);
+        self.dvc(&mut dvc, &clone, "pull", &[]);
+        let up_to_date = self.dvc(&mut dvc, &clone, "status", &[]);
+        assert_eq!(up_to_date, "Data and pipelines are up to date.\n");
+        assert_eq!(self.dvc(&mut dvc, &clone, "data", &["status"]), "No changes.\n");
+        assert_eq!(text(git().args(["status", "--porcelain"])), "");
+        for name in names {
+            let ours = fs::read(self.path(name)).unwrap();
+            assert!(fs::read(clone.join(name)).unwrap() == ours, "{name}");
+        }
+        self.dvc(&mut dvc, &clone, "add", added);
+        assert_eq!(text(git().args(["status", "--porcelain"])), "", "dvc add changes nothing");
+    }
+}
+
 #[test]
 fn dvc_agrees_with_a_snapshot_to_the_byte() {
     let writable = Writable::new();
@@ -180,21 +203,7 @@ fn dvc_agrees_with_a_snapshot_to_the_byte() {
     // What no remote has yet is replaced.
     fs::write(writable.path("data/new.bin"), noise(17, 1000)).unwrap();
     let commit = writable.snapshot(&[]);
-    let clone = writable.clone_at(&commit, "clone");
-    let git = || writable.sandbox.git(&clone);
-    let mut dvc = Dvc::start(&writable.sandbox);
-    let outbox = writable.outbox();
-    writable.dvc(&mut dvc, &clone, "cache", &["dir", "--local", outbox.to_str().unwrap()]);
-    writable.dvc(&mut dvc, &clone, "pull", &[]);
-    let up_to_date = writable.dvc(&mut dvc, &clone, "status", &[]);
-    assert_eq!(up_to_date, "Data and pipelines are up to date.\n");
-    assert_eq!(writable.dvc(&mut dvc, &clone, "data", &["status"]), "No changes.\n");
-    assert_eq!(text(git().args(["status", "--porcelain"])), "");
-    for name in ["data/a.bin", "data/deep/more.bin", "data/moved.bin", "set/one/x", "large.bin"] {
-        let ours = fs::read(writable.path(name)).unwrap();
-        assert!(fs::read(clone.join(name)).unwrap() == ours, "{name}");
-    }
-    let files = ["data", "large.bin", "more/sound [1].wav", "more/tool", "set"];
-    writable.dvc(&mut dvc, &clone, "add", &files);
-    assert_eq!(text(git().args(["status", "--porcelain"])), "", "dvc add changes nothing");
+    let names = ["data/a.bin", "data/deep/more.bin", "data/moved.bin", "set/one/x", "large.bin"];
+    let added = ["data", "large.bin", "more/sound [1].wav", "more/tool", "set"];
+    writable.assert_dvc_agrees(&commit, &names, &added);
 }
