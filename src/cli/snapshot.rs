@@ -14,7 +14,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
 
 use super::{
@@ -43,6 +43,9 @@ use crate::{
 
 /// How often files that are opened meanwhile are copied before a snapshot is given up.
 const COPIES: usize = 8;
+
+/// How often a snapshot is tried while other programs change things.
+const TRIES: usize = 3;
 
 /// Hashing many large files takes its time.
 const DEADLINE: Duration = Duration::from_hours(24);
@@ -103,6 +106,8 @@ struct Leaving {
 enum Step<T> {
     Done(T),
     Nothing(Vec<Leaving>),
+    /// Something was changed meanwhile.
+    Changed(String),
     Busy(String),
 }
 
@@ -130,10 +135,7 @@ pub(super) fn run(settings: &Settings, args: &SnapshotArgs) -> Result<ExitCode, 
         return Err(Failure::new(Code::Usage, "snapshot: the message is empty; nothing was done"));
     }
     let waiting = Waiting::new("recording", settings.verbosity);
-    let waits: Waits = step(&record, &Request::Prepare { rules: typed })?;
-    let commit = commit(&waits, &message)?;
-    steps::reached("committed");
-    let _: String = step(&record, &Request::Settle { commit: commit.to_string() })?;
+    let (waits, commit) = recorded(&record, typed, &message)?;
     drop(waiting);
     if args.json {
         let done = json!({
@@ -174,20 +176,43 @@ fn typed(args: &SnapshotArgs, record: &Record) -> Result<Typed, Failure> {
     Ok(Typed { dvc, git, folders, forces: args.force, chosen })
 }
 
-/// Asks the mount for one of both steps.
-fn step<T: for<'a> Deserialize<'a>>(record: &Record, request: &Request) -> Result<T, Failure> {
-    let shown = escape(record.mount_point.as_os_str().as_encoded_bytes());
-    let failed = |code, why: String| Failure::new(code, format!("snapshot {shown}: {why}"));
-    let answer = ask(&record.socket, request, DEADLINE);
-    let answer = answer.map_err(|error| failed(Code::Failed, error.to_string()))?;
-    let answer = answer.map_err(|why| failed(Code::Failed, why))?;
-    match serde_json::from_value(answer) {
-        Ok(Step::Done(done)) => Ok(done),
-        Ok(Step::Nothing(left)) => Err(failed(Code::Failed, nothing(&left))),
-        Ok(Step::Busy(why)) => Err(failed(Code::Busy, why)
-            .hint("nothing was recorded; close what writes there and run it again")),
-        Err(error) => Err(failed(Code::Failed, error.to_string())),
+/// Makes the commit and has the mount let go of what is in it, from the beginning again where
+/// something was changed meanwhile.
+fn recorded(record: &Record, rules: Typed, message: &str) -> Result<(Waits, CommitId), Failure> {
+    let prepare = Request::Prepare { rules };
+    let mut left = TRIES;
+    loop {
+        let waits: Waits = done(record, step(record, &prepare)?)?;
+        let commit = commit(&waits, message)?;
+        steps::reached("committed");
+        left -= 1;
+        match step(record, &Request::Settle { commit: commit.to_string() })? {
+            Step::Changed(_) if left > 0 => {}
+            settled => return done::<String>(record, settled).map(|_| (waits, commit)),
+        }
     }
+}
+
+/// Asks the mount for one of both steps.
+fn step<T: DeserializeOwned>(record: &Record, request: &Request) -> Result<Step<T>, Failure> {
+    let failed = |why: String| failed(record, Code::Failed, &why);
+    let answer = ask(&record.socket, request, DEADLINE);
+    let answer = answer.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
+    serde_json::from_value(answer).map_err(|error| failed(error.to_string()))
+}
+
+fn done<T>(record: &Record, step: Step<T>) -> Result<T, Failure> {
+    match step {
+        Step::Done(done) => Ok(done),
+        Step::Nothing(left) => Err(failed(record, Code::Failed, &nothing(&left))),
+        Step::Changed(why) | Step::Busy(why) => Err(failed(record, Code::Busy, &why)
+            .hint("nothing was recorded; close what writes there and run it again")),
+    }
+}
+
+fn failed(record: &Record, code: Code, why: &str) -> Failure {
+    let shown = escape(record.mount_point.as_os_str().as_encoded_bytes());
+    Failure::new(code, format!("snapshot {shown}: {why}"))
 }
 
 /// Says that nothing is recorded, and why.
@@ -413,32 +438,38 @@ impl Snapshots {
             noted.map_err(|error| chain(&error))?;
         }
         for _ in 0..COPIES {
-            match self.settle_now(&prepared, (commit, expected), &stillness)? {
-                Err(SnapshotError::InUse(paths)) => {
+            let copied = match self.settle_now(&prepared, (commit, expected), &stillness)? {
+                Rebased::Done(Ok(())) => return encode(&Step::Done(commit.to_string())),
+                Rebased::Open(open) => return encode(&Step::<String>::Busy(still_open(&open))),
+                Rebased::Written => {
+                    let why = "files were written meanwhile".to_owned();
+                    return encode(&Step::<String>::Changed(why));
+                }
+                Rebased::Done(Err(SnapshotError::InUse(paths))) => {
                     let prepared =
                         Arc::get_mut(&mut prepared).ok_or("the snapshot is still at work")?;
-                    let copied = prepared.copy((overlay, outbox), &paths);
-                    copied.map_err(|error| chain(&error))?;
+                    prepared.copy((overlay, outbox), &paths)
                 }
-                Err(SnapshotError::Moved(path)) => {
-                    let why = SnapshotError::Moved(path).to_string();
-                    return encode(&Step::<String>::Busy(why));
+                Rebased::Done(settled) => settled,
+            };
+            match copied {
+                Ok(()) => {}
+                Err(error @ SnapshotError::Moved(_)) => {
+                    return encode(&Step::<String>::Changed(error.to_string()));
                 }
                 Err(error) => return Err(chain(&error)),
-                Ok(None) => return encode(&Step::Done(commit.to_string())),
-                Ok(Some(why)) => return encode(&Step::<String>::Busy(why)),
             }
         }
         encode(&Step::<String>::Busy("files are opened all the time".to_owned()))
     }
 
-    /// Settles a snapshot, or says why that cannot be done now.
+    /// Settles a snapshot, if nothing is in the way.
     fn settle_now(
         &self,
         prepared: &Arc<Prepared>,
         (commit, expected): (CommitId, Option<CommitId>),
         stillness: &Stillness,
-    ) -> Result<Result<Option<String>, SnapshotError>, String> {
+    ) -> Result<Rebased<Result<(), SnapshotError>>, String> {
         let (registry, outbox) = (Arc::clone(&self.registry), self.outbox.clone()?);
         let prepared = Arc::clone(prepared);
         let settle = move |overlay: &Overlay, open: &BTreeSet<RepoPath>| {
@@ -448,11 +479,7 @@ impl Snapshots {
             publish::settle((overlay, &outbox), &prepared, commit, (&keeping, open))
         };
         let rebased = self.runtime.block_on(self.vfs.rebase(commit, Some(stillness), settle));
-        Ok(match rebased.map_err(|error| chain(&error))? {
-            Rebased::Open(open) => Ok(Some(still_open(&open))),
-            Rebased::Written => Ok(Some("files were written meanwhile".to_owned())),
-            Rebased::Done(done) => done.map(|()| None),
-        })
+        rebased.map_err(|error| chain(&error))
     }
 }
 

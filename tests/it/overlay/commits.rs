@@ -75,6 +75,47 @@ fn what_is_written_while_the_commit_is_made_is_not_lost() {
 }
 
 #[test]
+fn what_is_replaced_while_the_commit_is_made_is_in_the_next_try() {
+    let writable = Writable::new();
+    fs::write(writable.path("data/new"), "first").unwrap();
+    fs::write(writable.path("draft"), "other").unwrap();
+    let (data, draft) = (writable.path("data/new"), writable.path("draft"));
+    writable.sign_by(&format!(
+        "[ ! -e {draft} ] || mv {draft} {data}",
+        draft = draft.display(),
+        data = data.display()
+    ));
+    let commit = writable.snapshot(&[]);
+    assert_eq!(fs::read_to_string(&data).unwrap(), "other");
+    assert_eq!(writable.changes(), Vec::<String>::new());
+    assert_eq!(
+        (writable.snapshot_ref(), writable.message_of(&commit)),
+        (commit.clone(), "Change things".to_owned())
+    );
+    assert!(!writable.tree_of(&commit).contains_key("draft"));
+}
+
+#[test]
+fn what_is_replaced_at_every_try_stays_a_change() {
+    let writable = Writable::new();
+    fs::write(writable.path("data/new"), "first").unwrap();
+    let (data, away) = (writable.path("data/new"), writable.path("data/away"));
+    let tries = writable.sandbox.path("tries");
+    writable.sign_by(&format!(
+        "mv {data} {away}; mv {away} {data}; echo try >> {tries}",
+        data = data.display(),
+        away = away.display(),
+        tries = tries.display(),
+    ));
+    let (code, said) = writable.run("snapshot", &["-m", "x"]);
+    assert_eq!(code, Some(9), "{said}");
+    assert!(said.contains("was changed meanwhile"), "{said}");
+    assert_eq!(fs::read_to_string(&tries).unwrap().lines().count(), 3);
+    assert_eq!(writable.changes(), ["added data/new manifest data.dvc"]);
+    assert_eq!(writable.snapshot_ref(), "");
+}
+
+#[test]
 fn what_is_opened_while_the_commit_is_made_keeps_its_bytes() {
     let writable = Writable::new();
     let file = writable.path("data/new");
