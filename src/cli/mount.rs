@@ -410,9 +410,8 @@ fn answer(
 /// What there is to tell of the overlay, if there is one.
 fn overlay_now(told: &Told, vfs: &Vfs) -> Option<serde_json::Value> {
     let mut overlay = told.overlay.clone()?;
-    let commit = vfs.commit();
-    overlay["base"] = json!(commit.map(|commit| commit.to_string()));
-    let snapshot = told.snapshots.unpushed().filter(|snapshot| Some(*snapshot) == commit);
+    overlay["base"] = json!(vfs.commit().map(|commit| commit.to_string()));
+    let snapshot = told.snapshots.unpushed();
     overlay["snapshot"] = json!(snapshot.map(|commit| commit.to_string()));
     let snapshots = snapshot.map(|newest| told.snapshots.since_pushed(newest));
     overlay["snapshots"] = json!(snapshots.unwrap_or_default());

@@ -15,6 +15,7 @@ use crate::{
     overlay::{Base, Overlay, OverlayError},
     path::RepoPath,
     publish::{self, Conflict, MergeGround, Merged, Rebase, RebaseError, Tracked},
+    steps,
     tree::Tree,
     vfs::{Rebased, VfsError},
 };
@@ -57,13 +58,17 @@ impl Snapshots {
         publish::merge(&ground, ours, theirs).map_err(|error| chain(&error))
     }
 
-    /// Has the changes of this mount lie above `commit`. Commits that are not pushed are in it: with
-    /// all else that is upstream already, or as a merge that is to be pushed in their place.
-    pub(super) fn move_to(&self, commit: CommitId, is_upstream: bool) -> Result<Refreshed, String> {
+    /// Has the changes of this mount lie above `commit`, which is to be pushed in the place of `ours`
+    /// if there is such.
+    pub(super) fn move_to(
+        &self,
+        commit: CommitId,
+        ours: Option<CommitId>,
+    ) -> Result<Refreshed, String> {
         let old = self.vfs.root_tree().ok_or("the mount shows no single revision")?;
         let new = self.runtime.block_on(self.vfs.tree(commit)).map_err(|error| chain(&error))?;
         loop {
-            let moved = self.try_to_move(&old, &new, is_upstream);
+            let moved = self.try_to_move(&old, &new, ours);
             let (tree, needs) = match moved {
                 Err(Stop::Plan(RebaseError::NeedsOld(needs))) => (&old, needs),
                 Err(Stop::Plan(RebaseError::NeedsNew(needs))) => (&new, needs),
@@ -82,14 +87,13 @@ impl Snapshots {
         &self,
         old: &Arc<Tree>,
         new: &Arc<Tree>,
-        is_upstream: bool,
+        ours: Option<CommitId>,
     ) -> Result<Refreshed, Stop> {
         if let Some(overlay) = self.vfs.overlay() {
             check(overlay, old, new)?;
         }
         let (registry, commit) = (Arc::clone(&self.registry), new.commit);
-        let expected = self.unpushed();
-        if !is_upstream {
+        if ours.is_some() {
             self.keep_taken().map_err(Stop::Outbox)?;
         }
         let trees = (Arc::clone(old), Arc::clone(new));
@@ -98,13 +102,11 @@ impl Snapshots {
             check(overlay, &trees.0, &trees.1)?.prepare(overlay).map_err(RebaseError::from)?;
             let base = overlay.base()?.ok_or(Stop::NoBase)?;
             let (repository, name) = (registry.repository(), ref_of(overlay.dir()));
-            if !is_upstream {
-                repository.move_ref(&name, commit, expected)?;
+            if ours.is_some() {
+                repository.move_ref(&name, commit, ours)?;
+                steps::reached("merge kept");
             }
             overlay.set_base(&Base { commit: commit.to_string(), ..base })?;
-            if let Some(expected) = expected.filter(|_| is_upstream) {
-                repository.remove_ref_at(&name, expected)?;
-            }
             Ok::<_, Stop>(())
         };
         match self.runtime.block_on(self.vfs.rebase(commit, None, edit)) {

@@ -41,6 +41,8 @@ pub(super) enum Refreshed {
         /// changes that are not committed.
         commit: Option<[String; 2]>,
     },
+    /// Upstream has the commits that are not let go of yet.
+    HasIt,
     /// Something is in use.
     Busy(String),
 }
@@ -87,6 +89,12 @@ pub(super) fn go_on(record: &Record, request: &Request) -> Result<bool, Failure>
             };
             let message = "both sides changed the same paths";
             Err(Failure::new(Code::Conflict, message).hint(hint))
+        }
+        Refreshed::HasIt => {
+            let message = "upstream has the snapshot, and its data may be here alone";
+            Err(Failure::new(Code::Failed, message).hint(format!(
+                "dvcfs push {dir} brings the remotes what they lack, and goes on from upstream"
+            )))
         }
         Refreshed::Busy(why) => {
             Err(Failure::new(Code::Busy, why).hint("close what writes there and run it again"))
@@ -144,15 +152,21 @@ pub(super) fn merge_with(snapshots: &Snapshots, theirs: CommitId) -> Response {
     let branch = overlay.base().map_err(|error| chain(&error))?.and_then(|base| base.branch);
     let branch = branch.unwrap_or_default();
     let repository = registry.repository();
-    let ours = vfs.commit().ok_or("the mount shows no single revision")?;
-    if repository.merge_base(ours, theirs).map_err(|error| chain(&error))? == Some(theirs) {
-        return encode(&Refreshed::Done { changed: false });
-    }
-    let has_commits = snapshots.unpushed() == Some(ours);
-    let merged = if has_commits { snapshots.merge(ours, theirs)? } else { Merged::Theirs };
-    match merged {
-        Merged::Ours => encode(&Refreshed::Done { changed: false }),
-        Merged::Theirs => encode(&snapshots.move_to(theirs, true)?),
+    let shown = vfs.commit().ok_or("the mount shows no single revision")?;
+    let Some(ours) = snapshots.unpushed() else {
+        let common = repository.merge_base(shown, theirs).map_err(|error| chain(&error))?;
+        return encode(&if common == Some(theirs) {
+            Refreshed::Done { changed: false }
+        } else {
+            snapshots.move_to(theirs, None)?
+        });
+    };
+    match snapshots.merge(ours, theirs)? {
+        Merged::Ours if ours == shown => encode(&Refreshed::Done { changed: false }),
+        // A refresh that was cut off has merged it already.
+        Merged::Ours => encode(&snapshots.move_to(ours, Some(ours))?),
+        // Only a push knows that the remotes have what it needs.
+        Merged::Theirs => encode(&Refreshed::HasIt),
         Merged::Conflicts(conflicts) => {
             let git_dir = repository.git_dir().display().to_string();
             let commit = Some([ref_of(overlay.dir()), git_dir]);
@@ -180,7 +194,7 @@ pub(super) fn take_over(snapshots: &Snapshots, commit: &str) -> Response {
     if !snapshots.is_expected_merge(made.tree) {
         return Err("the commit is not of what was merged".to_owned());
     }
-    encode(&snapshots.move_to(commit, false)?)
+    encode(&snapshots.move_to(commit, made.parents.first().copied())?)
 }
 
 /// Conflicts, safe to print.

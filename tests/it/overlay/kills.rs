@@ -13,7 +13,7 @@ use crate::support::{Mount, md5_of, noise, output, succeed, text};
 
 impl Writable {
     /// Mounts again, by a daemon that kills itself at a step.
-    fn remount_until(&mut self, step: &str) {
+    pub(super) fn remount_until(&mut self, step: &str) {
         self.mount = None;
         let dir = self.sandbox.folder("mnt");
         let mut command = self.sandbox.dvcfs(["mount", "--foreground", "--rev", "main"]);
@@ -24,7 +24,7 @@ impl Writable {
     }
 
     /// Waits for the daemon's own end, and mounts again.
-    fn remount_dead(&mut self) {
+    pub(super) fn remount_dead(&mut self) {
         drop(self.mount.take().unwrap().wait_for_death());
         self.mount();
     }

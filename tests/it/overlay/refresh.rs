@@ -162,11 +162,33 @@ fn commits_that_are_not_pushed_are_merged_with_upstreams() {
     // Once upstream has it all, nothing is left to be pushed.
     succeed(git(&writable).args(["merge", "--quiet", "--ff-only", &merged]));
     let next = writable.upstream(22, &[("more.txt", "more")]);
-    assert_eq!(writable.refresh(), "there are new commits\n");
+    let (code, said) = writable.run("refresh", &[]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("upstream has the snapshot") && said.contains("dvcfs push"), "{said}");
+    let (code, said) = writable.run("push", &[]);
+    assert_eq!(code, Some(0), "{said}");
     assert_eq!(writable.shown_commit(), next);
     let (_, said) = writable.run("status", &[]);
     assert!(!said.contains("not pushed"), "{said}");
     assert_eq!(writable.read("later.txt"), "later");
+}
+
+#[test]
+fn a_refresh_that_is_killed_once_it_has_merged_is_brought_to_its_end() {
+    let (mut writable, [ours, theirs]) = parted();
+    writable.remount_until("merge kept");
+    assert_ne!(writable.run("refresh", &[]).0, Some(0));
+    writable.remount_dead();
+    let merged = writable.snapshot_ref();
+    let git = || writable.sandbox.git(writable.registry.repository());
+    let parents = text(git().args(["log", "-1", "--format=%P", &merged]));
+    assert_eq!((parents, writable.shown_commit()), (format!("{ours} {theirs}"), ours));
+    let (_, said) = writable.run("status", &[]);
+    assert!(said.contains(&format!("snapshot    {merged} (not pushed)")), "{said}");
+    assert_eq!(writable.refresh(), "there are new commits\n");
+    assert_eq!((writable.shown_commit(), writable.snapshot_ref()), (merged.clone(), merged));
+    assert!(fs::read(writable.path("data/ours.bin")).unwrap() == noise(7, 300));
+    assert!(fs::read(writable.path("theirs.wav")).unwrap() == noise(12, 80_000));
 }
 
 fn commits_that_cannot_be_merged_are_kept() {

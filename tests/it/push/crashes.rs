@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::Write,
+    path::PathBuf,
     process::{Child, Stdio},
     sync::{
         Arc,
@@ -12,7 +13,7 @@ use std::{
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-use super::{Lab, hook, is_manifest};
+use super::{Lab, files_below, hook, is_manifest};
 use crate::{
     s3server::{Fault, Gate, Request},
     support::{eventually, noise, succeed, text},
@@ -59,6 +60,41 @@ impl Lab {
         fs::remove_file(self.origin().join("hooks").join(name)).unwrap();
         fifo.write_all(b"\n").unwrap();
         fifo
+    }
+
+    /// What a colleague adds to the branch upstream; gives the commit.
+    fn upstream_goes_on(&self) -> String {
+        let clone = self.sandbox.path("colleague");
+        let mut git = self.sandbox.git(self.sandbox.folder("dvc").as_path());
+        succeed(git.args(["clone", "--quiet"]).arg(self.origin()).arg(&clone));
+        fs::write(clone.join("theirs.txt"), "theirs").unwrap();
+        let git = |args: &[&str]| drop(succeed(self.sandbox.git(&clone).args(args)));
+        git(&["add", "theirs.txt"]);
+        git(&["commit", "--quiet", "--message", "Go on"]);
+        git(&["push", "--quiet", "origin", "main"]);
+        self.tip("main")
+    }
+
+    /// A refresh leaves what waits to a push, which completes and goes on from upstream.
+    fn refresh_leaves_it_to_a_push(&self, commit: &str) {
+        let next = self.upstream_goes_on();
+        let (code, said) = self.run("refresh", &[]);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("upstream has the snapshot"), "{said}");
+        assert!(said.contains("hint: dvcfs push "), "{said}");
+        assert_eq!((self.unpushed().as_deref(), self.waiting()), (Some(commit), 4));
+        self.push(&[]);
+        assert_eq!((self.unpushed(), self.waiting(), self.tip("main")), (None, 0, next));
+        assert_eq!(files_below(&self.sandbox.path("state/outbox")), 0);
+        assert_eq!(fs::read_to_string(self.path("theirs.txt")).unwrap(), "theirs");
+        self.colleague_pulls("main", "clone");
+    }
+
+    /// The mirror of the upstream.
+    fn mirror(&self) -> PathBuf {
+        let mirrors = fs::read_dir(self.sandbox.path("state/mirrors")).unwrap();
+        let mut mirrors = mirrors.map(|entry| entry.unwrap().path());
+        mirrors.find(|path| path.is_dir()).unwrap()
     }
 
     /// Nothing is lost, and the next push completes.
@@ -137,12 +173,31 @@ fn before_it_is_known_that_git_has_pushed() {
 }
 
 #[test]
+fn before_a_refresh_that_finds_it_upstream() {
+    let lab = Lab::new();
+    let commit = lab.change();
+    let _hook = lab.kill_in_hook("post-receive");
+    lab.server.reset();
+    lab.refresh_leaves_it_to_a_push(&commit);
+    assert_eq!(lab.server.requests("PUT"), 0);
+}
+
+#[test]
+fn before_a_refresh_that_finds_it_upstream_without_its_data() {
+    let lab = Lab::new();
+    let commit = lab.change();
+    let mut git = lab.sandbox.git(&lab.mirror());
+    succeed(git.args(["push", "--quiet"]).arg(lab.origin()).arg(format!("{commit}:main")));
+    lab.server.reset();
+    lab.refresh_leaves_it_to_a_push(&commit);
+    assert_eq!(lab.server.requests("PUT"), 4);
+}
+
+#[test]
 fn before_the_snapshot_is_let_go_of() {
     let lab = Lab::new();
     let commit = lab.change();
-    let mirrors = fs::read_dir(lab.sandbox.path("state/mirrors")).unwrap();
-    let mut mirrors = mirrors.map(|entry| entry.unwrap().path());
-    let mirror = mirrors.find(|path| path.is_dir()).unwrap();
+    let mirror = lab.mirror();
     let git = |args: &[&str]| text(lab.sandbox.git(&mirror).args(args));
     let kept = git(&["for-each-ref", "--format=%(refname) %(objectname)", "refs/dvcfs"]);
     lab.push(&[]);
