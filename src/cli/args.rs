@@ -141,7 +141,7 @@ pub(super) enum Command {
     Mount(MountArgs),
     /// End a mount
     Umount(UmountArgs),
-    /// Show what is mounted
+    /// Show what is mounted, and what waits to be pushed
     Status(StatusArgs),
     /// List the files of a registry, as `dvc list` does
     #[command(visible_alias = "ls")]

@@ -33,6 +33,7 @@ mod snapshot;
 mod status;
 mod trust;
 mod umount;
+mod unmounted;
 
 use std::{ffi::OsString, io::Write, process::ExitCode};
 

@@ -411,10 +411,10 @@ fn answer(
 fn overlay_now(told: &Told, vfs: &Vfs) -> Option<serde_json::Value> {
     let mut overlay = told.overlay.clone()?;
     overlay["base"] = json!(vfs.commit().map(|commit| commit.to_string()));
-    let snapshot = told.snapshots.unpushed();
-    overlay["snapshot"] = json!(snapshot.map(|commit| commit.to_string()));
-    let snapshots = snapshot.map(|newest| told.snapshots.since_pushed(newest));
-    overlay["snapshots"] = json!(snapshots.unwrap_or_default());
+    let commits = told.snapshots.since_pushed().unwrap_or_default();
+    let commits: Vec<_> = commits.iter().map(ToString::to_string).collect();
+    overlay["snapshot"] = json!(commits.first());
+    overlay["snapshots"] = json!(commits);
     Some(overlay)
 }
 

@@ -30,11 +30,11 @@ use super::{
     settings::{Settings, Verbosity},
 };
 use crate::{
-    git::{CommitId, GitId, GitTreeId, Repository, TransportOptions},
+    git::{CommitId, GitError, GitId, GitTreeId, Repository, TransportOptions},
     id::BlobId,
     overlay::Overlay,
     path::{RepoPath, escape},
-    publish::{self, Ground, Keeping, Left, Mark, Outbox, Prepared, Rules, SnapshotError},
+    publish::{self, Ground, Holder, Keeping, Left, Mark, Outbox, Prepared, Rules, SnapshotError},
     registry::Registry,
     steps,
     tree::OutputId,
@@ -288,6 +288,18 @@ pub(super) fn base_ref_of(overlay: &str) -> String {
     format!("refs/dvcfs/bases/{overlay}")
 }
 
+/// The commits of an overlay that are not pushed, newest first.
+pub(super) fn since_pushed(
+    repository: &Repository,
+    overlay: &str,
+) -> Result<Vec<CommitId>, GitError> {
+    let Some(newest) = repository.own_ref(&ref_of_name(overlay))? else { return Ok(Vec::new()) };
+    let base = repository.own_ref(&base_ref_of(overlay))?;
+    // The newest one waits, whatever is known of those before it.
+    let since = base.and_then(|base| repository.between(base, newest).ok());
+    Ok(since.filter(|since| !since.is_empty()).unwrap_or_else(|| vec![newest]))
+}
+
 /// The steps of snapshots, as the mount takes them.
 pub(super) struct Snapshots {
     pub(super) vfs: Arc<Vfs>,
@@ -330,24 +342,25 @@ impl Snapshots {
         self.registry.repository().own_ref(&name).ok().flatten()
     }
 
+    /// The commits of this overlay that are not pushed, newest first.
+    pub(super) fn since_pushed(&self) -> Result<Vec<CommitId>, String> {
+        let overlay = self.vfs.overlay().ok_or("the mount is not writable")?;
+        let since = since_pushed(self.registry.repository(), &short_name(overlay.dir()));
+        since.map_err(|error| chain(&error))
+    }
+
     /// Notes that what was taken into the outbox is needed by a commit that is not pushed.
     pub(super) fn keep_taken(&self) -> Result<(), String> {
         let overlay = self.vfs.overlay().ok_or("the mount is not writable")?;
         let outbox = self.outbox.as_ref().map_err(Clone::clone)?;
-        let noted = outbox.keep_for(&short_name(overlay.dir()));
-        noted.map_err(|error| format!("note what waits in the outbox: {error}"))
-    }
-
-    /// The commits of this overlay from one back to the last that was pushed.
-    pub(super) fn since_pushed(&self, newest: CommitId) -> Vec<String> {
-        let find = || {
-            let overlay = short_name(self.vfs.overlay()?.dir());
-            let repository = self.registry.repository();
-            let base = repository.own_ref(&base_ref_of(&overlay)).ok()??;
-            repository.between(base, newest).ok()
+        let base = overlay.base().map_err(|error| chain(&error))?;
+        let holder = Holder {
+            overlay: overlay.dir().into(),
+            base: base.ok_or("the overlay notes no base")?,
+            git_dir: self.registry.repository().git_dir().into(),
         };
-        let commits = find().unwrap_or_else(|| vec![newest]);
-        commits.iter().map(ToString::to_string).collect()
+        let noted = outbox.keep_for(&short_name(overlay.dir()), &holder);
+        noted.map_err(|error| format!("note what waits in the outbox: {error}"))
     }
 
     /// What there is to push.

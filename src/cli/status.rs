@@ -1,4 +1,4 @@
-//! `dvcfs status`: what is mounted, at which commit, and what it did so far.
+//! `dvcfs status`: what is mounted, at which commit, what it did so far, and what waits to be pushed.
 
 use std::{fmt::Write, process::ExitCode, time::Duration};
 
@@ -14,16 +14,17 @@ use super::{
     print,
     settings::Settings,
     umount::resolve,
+    unmounted,
 };
 use crate::path::escape;
 
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// What one mount says, or why it does not answer.
+/// What one mount says, or why it does not answer; or what is known of an overlay that none has.
 #[derive(Serialize)]
 struct Report {
     #[serde(flatten)]
-    record: Record,
+    record: Option<Record>,
     #[serde(flatten)]
     answer: Value,
 }
@@ -41,17 +42,28 @@ pub(super) fn run(settings: &Settings, args: &StatusArgs) -> Result<ExitCode, Fa
         }
     };
     let with_changes = args.dir.is_some();
-    let reports: Vec<_> = wanted.into_iter().map(|record| report(record, with_changes)).collect();
+    let mut reports: Vec<_> =
+        wanted.into_iter().map(|record| report(record, with_changes)).collect();
+    let all_answer = reports.iter().all(|report| report.answer.get("error").is_none());
+    if args.dir.is_none() {
+        let overlays = reports.iter().filter_map(|it| it.answer["overlay"]["dir"].as_str());
+        let overlays: Vec<_> = overlays.collect();
+        let unmounted = unmounted::list(&settings.state_dir, &overlays);
+        reports.extend(unmounted.into_iter().map(|answer| Report { record: None, answer }));
+    }
     if args.json {
         print(&(serde_json::to_string_pretty(&reports).unwrap_or_default() + "\n"));
-    } else if reports.is_empty() {
-        print("nothing is mounted\n");
     } else {
-        for report in &reports {
-            print(&describe(report));
+        if reports.iter().all(|report| report.record.is_none()) {
+            print("nothing is mounted\n");
+        }
+        for Report { record, answer } in &reports {
+            print(&match record {
+                Some(record) => describe(record, answer),
+                None => unmounted::describe(answer),
+            });
         }
     }
-    let all_answer = reports.iter().all(|report| report.answer.get("error").is_none());
     Ok(if all_answer { ExitCode::SUCCESS } else { Code::Failed.into() })
 }
 
@@ -67,11 +79,10 @@ fn report(record: Record, with_changes: bool) -> Report {
             Err(failure) => answer["error"] = json!(failure.message),
         }
     }
-    Report { record, answer }
+    Report { record: Some(record), answer }
 }
 
-fn describe(report: &Report) -> String {
-    let Report { record, answer } = report;
+fn describe(record: &Record, answer: &Value) -> String {
     let mount_point = record.mount_point.as_os_str().as_encoded_bytes();
     let mut text = format!("{}\n", escape(mount_point));
     let mut line = |name: &str, value: &str| {

@@ -1,11 +1,14 @@
 //! The note of what lies below an overlay.
 
-use std::{fs, io};
+use std::{fs, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Overlay, OverlayError};
 use crate::atomic;
+
+/// Its name in the overlay's folder.
+const FILE: &str = "base.json";
 
 /// What lies below an overlay. It never moves by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,28 +21,32 @@ pub struct Base {
     pub branch: Option<String>,
 }
 
-impl Overlay {
-    /// What lies below; nothing in a new overlay.
-    pub fn base(&self) -> Result<Option<Base>, OverlayError> {
-        let text = match fs::read(self.base_file()) {
+impl Base {
+    /// What lies below the overlay in a folder, whether somebody has it open or not; nothing if it
+    /// is new, or gone.
+    pub fn of(dir: &Path) -> Result<Option<Self>, OverlayError> {
+        let text = match fs::read(dir.join(FILE)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(OverlayError::unusable(&self.dir, "read the base of"))?,
+            other => other.map_err(OverlayError::unusable(dir, "read the base of"))?,
         };
         let base = serde_json::from_slice(&text);
         base.map(Some).map_err(|error| OverlayError::Damaged {
-            dir: self.dir.clone(),
+            dir: dir.to_owned(),
             reason: error.to_string(),
         })
+    }
+}
+
+impl Overlay {
+    /// What lies below; nothing in a new overlay.
+    pub fn base(&self) -> Result<Option<Base>, OverlayError> {
+        Base::of(&self.dir)
     }
 
     /// Notes what lies below from now on; synced when this returns.
     pub fn set_base(&self, base: &Base) -> Result<(), OverlayError> {
         let text = serde_json::to_vec_pretty(base).unwrap_or_default();
-        atomic::write(&self.base_file(), &text, 0o600)
+        atomic::write(&self.dir.join(FILE), &text, 0o600)
             .map_err(OverlayError::unusable(&self.dir, "note the base of"))
-    }
-
-    fn base_file(&self) -> std::path::PathBuf {
-        self.dir.join("base.json")
     }
 }

@@ -23,7 +23,7 @@ pub use self::{
     merge::{
         Conflict, MergeError, MergeGround, Merged, MergedTree, Tracked, Why, merge, merge_message,
     },
-    outbox::Outbox,
+    outbox::{Holder, Outbox},
     push::{Hears, Lacking, Object, Plan, PushError, PushGround, plan, send},
     rebase::{Rebase, RebaseError},
     route::{Route, Rules},

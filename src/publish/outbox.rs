@@ -6,7 +6,8 @@
 //! Files of an overlay on the same disk can also come here as they are, while nobody has them open.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
     fs::{self, File, OpenOptions, Permissions},
     io::{self, BufWriter, Read, Write},
     os::unix::fs::{MetadataExt, PermissionsExt},
@@ -18,13 +19,15 @@ use rustix::{
     fs::{fchown, ioctl_ficlone, syncfs},
     process::{getegid, geteuid},
 };
+use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use crate::{
+    atomic,
     cache::BlobCache,
     dvc::{manifest::write::Written, md5::Md5},
     id::{BlobId, Digest, Key, Scheme, TreeId, hex},
-    overlay::Overlay,
+    overlay::{Base, Overlay},
     path::RepoPath,
 };
 
@@ -37,6 +40,20 @@ pub struct Outbox {
     dir: PathBuf,
     /// What was taken and is on no list yet.
     taken: Mutex<BTreeSet<Key>>,
+}
+
+/// The folder of those who need what waits.
+const HOLDERS: &str = "holders";
+
+/// An overlay with snapshots that need what waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The folder of the overlay.
+    pub overlay: OsString,
+    /// What lay below it.
+    pub base: Base,
+    /// The folder of git that has the commits.
+    pub git_dir: OsString,
 }
 
 /// How much is copied at a time.
@@ -62,9 +79,34 @@ impl Outbox {
         Some(self.dir.join(key.path())).filter(|path| path.is_file())
     }
 
+    /// The overlays with snapshots that need something in the outbox of a state directory, by the
+    /// notes of them, which have the names of the snapshots. Nothing is made if there is none.
+    pub fn holders(state_dir: &Path) -> io::Result<BTreeMap<PathBuf, io::Result<Holder>>> {
+        let entries = match fs::read_dir(Self::place(state_dir).join(HOLDERS)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+            entries => entries?,
+        };
+        let mut holders = BTreeMap::new();
+        for entry in entries {
+            let entry = entry?;
+            // What begins with a dot is about to get its name.
+            if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            let holder = match fs::read(entry.path()) {
+                // It is over by now.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                read => read.and_then(|text| Ok(serde_json::from_slice(&text)?)),
+            };
+            holders.insert(entry.path(), holder);
+        }
+        Ok(holders)
+    }
+
     /// Notes that a snapshot of this name needs all that was taken since the last note, until
     /// [`Outbox::hand_over`].
-    pub fn keep_for(&self, snapshot: &str) -> io::Result<()> {
+    pub fn keep_for(&self, snapshot: &str, holder: &Holder) -> io::Result<()> {
+        atomic::write(&self.holder_of(snapshot), &serde_json::to_vec(holder)?, 0o600)?;
         let taken = std::mem::take(&mut *self.taken.lock());
         let mut lines = String::new();
         for key in &taken {
@@ -102,11 +144,19 @@ impl Outbox {
                 remove(&path)?;
             }
         }
-        if is_over { remove(&list) } else { Ok(()) }
+        if is_over {
+            remove(&list)?;
+            remove(&self.holder_of(snapshot))?;
+        }
+        Ok(())
     }
 
     fn list_of(&self, snapshot: &str) -> PathBuf {
         self.dir.join("needed").join(snapshot)
+    }
+
+    fn holder_of(&self, snapshot: &str) -> PathBuf {
+        self.dir.join(HOLDERS).join(snapshot)
     }
 
     /// The note of how far the upload of a blob to a remote has come.
@@ -260,7 +310,24 @@ pub(super) fn hashed(
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use super::*;
+
+    /// An holder whose places are no text.
+    fn holder(name: &str) -> Holder {
+        let place = OsString::from_vec([name.as_bytes(), b"\xff"].concat());
+        let repository = "repository".to_owned();
+        let base = Base { repository, commit: "c".repeat(40), branch: None };
+        Holder { overlay: place.clone(), base, git_dir: place }
+    }
+
+    #[test]
+    fn what_nobody_has_used_has_no_holders_and_is_not_made() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Outbox::holders(dir.path()).unwrap().is_empty());
+        assert!(!Outbox::place(dir.path()).exists());
+    }
 
     #[test]
     fn what_is_taken_lies_where_dvc_looks_for_it() {
@@ -294,9 +361,9 @@ mod tests {
             Key { digest, scheme: Scheme::Md5, is_manifest: false }
         };
         let (own, shared) = (put("own"), put("shared"));
-        outbox.keep_for("one").unwrap();
+        outbox.keep_for("one", &holder("one")).unwrap();
         put("shared");
-        outbox.keep_for("two").unwrap();
+        outbox.keep_for("two", &holder("two")).unwrap();
         let options = crate::cache::Options {
             dir: dir.path().join("cache"),
             neighbours: Vec::new(),
@@ -307,6 +374,10 @@ mod tests {
         let cache = BlobCache::open(options, std::sync::Arc::default());
         outbox.hand_over("one", [own, shared], true, &cache).unwrap();
         assert!(outbox.find(&own).is_none() && outbox.find(&shared).is_some());
+        let holders = Outbox::holders(dir.path()).unwrap();
+        let [(note, two)] = holders.iter().collect::<Vec<_>>()[..] else { panic!("{holders:?}") };
+        assert!(note.ends_with("two"), "{note:?}");
+        assert_eq!(two.as_ref().unwrap(), &holder("two"));
         let blob = |key| match cache.open_blob(key, None) {
             crate::cache::Lookup::Hit(blob) => blob.size(),
             other => panic!("{other:?}"),
@@ -317,6 +388,7 @@ mod tests {
         assert!(outbox.find(&shared).is_none());
         assert_eq!(blob(&shared), 6);
         assert_eq!(fs::read_dir(dir.path().join("outbox/needed")).unwrap().count(), 0);
+        assert!(Outbox::holders(dir.path()).unwrap().is_empty());
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod bad_input;
 mod crashes;
 mod story;
 mod together;
+mod unmounted;
 
 use std::{
     fs::{self, Permissions},
