@@ -3,15 +3,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs::File,
-    io::{self, BufRead, Cursor},
+    io::{self, BufRead, Cursor, Read as _},
     num::NonZero,
+    os::unix::fs::MetadataExt as _,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
 
 use super::{Bytes, Ground, MOST_IN_GIT, SnapshotError, disk, plan::Plan};
 use crate::{
-    dvc::{manifest, output::Origin},
+    dvc::{manifest, md5, output::Origin},
     id::{BlobId, Digest, Scheme},
     path::RepoPath,
     publish::{
@@ -33,10 +34,16 @@ pub(super) struct Contents {
     pub(super) bytes: u64,
 }
 
+/// Larger files are hashed one by one, as they are read.
+const SMALL: u64 = 1 << 20;
+
+/// How many small files are hashed together.
+const TOGETHER: usize = 8;
+
 /// Something to be hashed.
 enum Job<'a> {
-    /// A file of the overlay.
-    File(&'a Change),
+    /// Files of the overlay: small ones together, or a large one.
+    Files(Vec<&'a Change>),
     /// A file of the base, whose content has to come to another place.
     Node(&'a Change, Node),
     /// A content of a folder that DVC 2 recorded.
@@ -44,6 +51,7 @@ enum Job<'a> {
 }
 
 /// What came of it.
+#[derive(Clone, Copy)]
 struct Hashed {
     digest: Digest,
     size: u64,
@@ -60,10 +68,11 @@ impl Contents {
         plan: &Plan,
         open: &BTreeSet<RepoPath>,
     ) -> Result<Self, SnapshotError> {
-        let mut jobs = Vec::new();
+        let (mut jobs, mut small) = (Vec::new(), Vec::new());
         for (output, change) in plan.to_dvc() {
             match change.new {
-                Some(New::File(_)) => jobs.push(Job::File(change)),
+                Some(New::File(stat)) if stat.size <= SMALL => small.push(change),
+                Some(New::File(_)) => jobs.push(Job::Files(vec![change])),
                 Some(New::Same { node, .. }) if !is_at_hand(ground, (output, change), node) => {
                     jobs.push(Job::Node(change, node));
                 }
@@ -76,6 +85,7 @@ impl Contents {
                 jobs.extend(old.into_iter().map(|blob| Job::Old(*output, blob)));
             }
         }
+        jobs.extend(small.chunks(TOGETHER).map(|files| Job::Files(files.to_vec())));
         let done = in_parallel(&jobs, |job| hash(ground, job, open))?;
         let mut contents = Self {
             by_path: BTreeMap::new(),
@@ -83,21 +93,35 @@ impl Contents {
             moving: BTreeMap::new(),
             bytes: 0,
         };
-        for (job, Hashed { digest, size, stays }) in jobs.iter().zip(done) {
-            contents.bytes += size;
+        for (job, done) in jobs.iter().zip(done) {
             match job {
-                Job::File(change) | Job::Node(change, _) => {
-                    contents.by_path.insert(change.path.clone(), (digest, size));
-                    if stays {
-                        contents.moving.insert(change.path.clone(), digest);
+                Job::Files(files) => {
+                    for (change, hashed) in files.iter().zip(done) {
+                        contents.add(change, hashed);
+                    }
+                }
+                Job::Node(change, _) => {
+                    for hashed in done {
+                        contents.add(change, hashed);
                     }
                 }
                 Job::Old(_, blob) => {
-                    contents.upgraded.insert(blob.digest, (digest, size));
+                    for Hashed { digest, size, .. } in done {
+                        contents.bytes += size;
+                        contents.upgraded.insert(blob.digest, (digest, size));
+                    }
                 }
             }
         }
         Ok(contents)
+    }
+
+    fn add(&mut self, change: &Change, Hashed { digest, size, stays }: Hashed) {
+        self.bytes += size;
+        self.by_path.insert(change.path.clone(), (digest, size));
+        if stays {
+            self.moving.insert(change.path.clone(), digest);
+        }
     }
 
     /// What a path was hashed to, and the size in bytes.
@@ -152,21 +176,18 @@ fn old_contents(
     Ok(found)
 }
 
+/// What came of each part of a job, in order.
 fn hash(
     ground: &Ground<'_>,
     job: &Job<'_>,
     open: &BTreeSet<RepoPath>,
-) -> Result<Hashed, SnapshotError> {
+) -> Result<Vec<Hashed>, SnapshotError> {
     let taken = |source: Bytes| {
         let (digest, size) = ground.outbox.add(source)?;
-        Ok(Hashed { digest, size, stays: false })
+        Ok(vec![Hashed { digest, size, stays: false }])
     };
     match job {
-        Job::File(Change { path, .. }) => {
-            let file = ground.overlay.open_file(path, false);
-            let hashed = file.and_then(|file| hash_file(ground, file, open.contains(path)));
-            hashed.map_err(disk(path))
-        }
+        Job::Files(files) => hash_files(ground, files, open),
         Job::Node(Change { path, .. }, node) => match *node {
             Node::GitFile { id, .. } => {
                 let bytes = ground.repository.blob(id, MOST_IN_GIT)?;
@@ -184,20 +205,62 @@ fn hash(
     }
 }
 
-/// Hashes a file of the overlay: its clone where the disk has such, itself where it can go to the
-/// outbox as it is, else its copy.
-fn hash_file(ground: &Ground<'_>, mut file: File, is_open: bool) -> io::Result<Hashed> {
-    use std::os::unix::fs::MetadataExt;
-    let moved = |(digest, size)| Hashed { digest, size, stays: false };
-    if let Some(done) = ground.outbox.add_clone(&file)? {
-        return Ok(moved(done));
+/// A file that was taken note of.
+enum Taken {
+    Hashed(Hashed),
+    /// All its bytes, to be hashed with others.
+    Read(Vec<u8>),
+}
+
+/// Hashes files of the overlay.
+fn hash_files(
+    ground: &Ground<'_>,
+    files: &[&Change],
+    open: &BTreeSet<RepoPath>,
+) -> Result<Vec<Hashed>, SnapshotError> {
+    let take = |Change { path, .. }: &&Change| {
+        let file = ground.overlay.open_file(path, false);
+        let taken = file.and_then(|file| take(ground, file, open.contains(path)));
+        taken.map_err(disk(path))
+    };
+    let taken = files.iter().map(take).collect::<Result<Vec<_>, _>>()?;
+    let read = taken.iter().filter_map(|taken| match taken {
+        Taken::Read(bytes) => Some(&bytes[..]),
+        Taken::Hashed(_) => None,
+    });
+    let mut digests = md5::of_each(&read.collect::<Vec<_>>()).into_iter();
+    let hashed = taken.iter().filter_map(|taken| match taken {
+        Taken::Hashed(hashed) => Some(*hashed),
+        Taken::Read(bytes) => {
+            Some(Hashed { digest: digests.next()?, size: bytes.len() as u64, stays: true })
+        }
+    });
+    let hashed: Vec<_> = hashed.collect();
+    for hashed in hashed.iter().filter(|hashed| hashed.stays) {
+        ground.outbox.expect(hashed.digest);
     }
-    if is_open || !ground.outbox.is_on(file.metadata()?.dev())? {
-        return ground.outbox.add(file).map(moved);
+    Ok(hashed)
+}
+
+/// Takes the clone of a file where the disk has such, itself where it can go to the outbox as it is,
+/// else its copy.
+fn take(ground: &Ground<'_>, mut file: File, is_open: bool) -> io::Result<Taken> {
+    let moved = |(digest, size)| Ok(Taken::Hashed(Hashed { digest, size, stays: false }));
+    if let Some(done) = ground.outbox.add_clone(&file)? {
+        return moved(done);
+    }
+    let metadata = file.metadata()?;
+    if is_open || !ground.outbox.is_on(metadata.dev())? {
+        return ground.outbox.add(file).and_then(moved);
+    }
+    if metadata.len() <= SMALL {
+        let mut bytes = Vec::with_capacity(metadata.len() as usize);
+        // What it has grown by since is told by its size, and the snapshot is not made.
+        file.take(SMALL).read_to_end(&mut bytes)?;
+        return Ok(Taken::Read(bytes));
     }
     let (digest, size) = hashed(&mut file, |_| Ok(()))?;
-    ground.outbox.expect(digest);
-    Ok(Hashed { digest, size, stays: true })
+    Ok(Taken::Hashed(Hashed { digest, size, stays: true }))
 }
 
 /// Does the work for each item, on as many threads as there are cores; the results are in the order

@@ -23,6 +23,7 @@ mod writer;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, BufRead},
+    thread,
 };
 
 use self::{hash::Contents, plan::Plan, writer::Writer};
@@ -210,7 +211,14 @@ pub fn prepare(
 ) -> Result<Prepared, SnapshotError> {
     let plan = Plan::new((ground, changes), rules, chosen)?;
     let base = ground.repository.commit(ground.tree.commit)?.tree;
-    let contents = Contents::of(ground, &plan, open)?;
+    // What is hashed is written to the disk meanwhile.
+    let contents = thread::scope(|scope| {
+        let syncing = scope.spawn(|| ground.outbox.sync());
+        let contents = Contents::of(ground, &plan, open);
+        let synced =
+            syncing.join().unwrap_or_else(|_| Err(io::Error::other("a thread ended early")));
+        synced.map_err(disk(&RepoPath::root())).and(contents)
+    })?;
     steps::reached("hashed");
     let edits = Writer::new(ground, &contents).write(&plan)?;
     let tree = ground.repository.edit_tree(Some(base), &without_replaced(edits))?;
