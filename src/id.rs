@@ -28,32 +28,43 @@ pub struct InvalidId(pub String);
 /// DVC fetches an upper-case hash under its upper-case name, where no writer of DVC puts anything,
 /// so upper case is refused here rather than silently folded.
 pub fn parse_digest(text: &str) -> Result<Digest, InvalidId> {
-    let invalid = || InvalidId(text.chars().take(64).collect());
-    let bytes = text.as_bytes();
-    if bytes.len() != 32 {
-        return Err(invalid());
-    }
-    let nibble = |b: u8| match b {
-        b'0'..=b'9' => Ok(b - b'0'),
-        b'a'..=b'f' => Ok(b - b'a' + 10),
-        _ => Err(invalid()),
-    };
     let mut digest = [0; 16];
-    for (out, pair) in digest.iter_mut().zip(bytes.chunks_exact(2)) {
-        *out = nibble(pair[0])? << 4 | nibble(pair[1])?;
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let mut is_hex = pairs.len() == digest.len() && rest.is_empty();
+    for (out, [high, low]) in digest.iter_mut().zip(pairs) {
+        let (high, low) = (NIBBLES[usize::from(*high)], NIBBLES[usize::from(*low)]);
+        is_hex &= high | low < 16;
+        *out = high << 4 | low & 15;
     }
-    Ok(digest)
+    if is_hex { Ok(digest) } else { Err(InvalidId(text.chars().take(64).collect())) }
 }
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// What each digit stands for; 255 for what is none.
+const NIBBLES: [u8; 256] = {
+    let mut nibbles = [u8::MAX; 256];
+    let mut value = 0;
+    while value < 16 {
+        nibbles[DIGITS[value] as usize] = value as u8;
+        value += 1;
+    }
+    nibbles
+};
 
 /// Prints a digest as 32 lower-case hex digits.
 pub fn hex(digest: &Digest) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::with_capacity(32);
+    push_hex(&mut text, digest);
+    text
+}
+
+/// The same, behind a text.
+pub fn push_hex(text: &mut String, digest: &Digest) {
     for byte in digest {
         text.push(DIGITS[usize::from(byte >> 4)] as char);
         text.push(DIGITS[usize::from(byte & 15)] as char);
     }
-    text
 }
 
 /// Times of contents begin here (2001-09-09) and stay below 2020, in the past of every clock.

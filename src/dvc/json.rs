@@ -5,6 +5,12 @@ use std::fmt::Write;
 /// A text between quotes; bytes that are not UTF-8 become lone surrogates.
 pub fn quote(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() + 2);
+    push_quoted(&mut text, bytes);
+    text
+}
+
+/// The same, behind another text.
+pub fn push_quoted(text: &mut String, bytes: &[u8]) {
     text.push('"');
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -16,13 +22,12 @@ pub fn quote(bytes: &[u8]) -> String {
                 '\x08' => text.push_str("\\b"),
                 '\x0c' => text.push_str("\\f"),
                 ' '..='~' => text.push(c),
-                _ => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| escape(&mut text, *unit)),
+                _ => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| escape(text, *unit)),
             }
         }
-        chunk.invalid().iter().for_each(|byte| escape(&mut text, 0xdc00 + u16::from(*byte)));
+        chunk.invalid().iter().for_each(|byte| escape(text, 0xdc00 + u16::from(*byte)));
     }
     text.push('"');
-    text
 }
 
 fn escape(text: &mut String, unit: u16) {

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use super::Entry;
-use crate::dvc::json::quote;
+use crate::dvc::json::push_quoted;
 use crate::dvc::md5::Md5;
 use crate::dvc::place::check_relpath;
 use crate::dvc::record::NameFlaw;
-use crate::id::{Digest, hex};
+use crate::id::{Digest, push_hex};
 
 /// A manifest that was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct Writer<W> {
     md5: Md5,
     written: u64,
     file_count: u64,
+    /// The entry that is being written.
+    text: String,
 }
 
 impl<W> std::fmt::Debug for Writer<W> {
@@ -42,31 +44,40 @@ impl<W> std::fmt::Debug for Writer<W> {
 impl<W: Write> Writer<W> {
     /// Begins a manifest; `out` is best buffered.
     pub fn new(out: W) -> Self {
-        Self { out, md5: Md5::new(), written: 0, file_count: 0 }
+        let text = String::new();
+        Self { out, md5: Md5::new(), written: 0, file_count: 0, text }
     }
 
     /// Writes the next entry. They must come in the [order](compare) of their paths, each path
     /// once.
     pub fn push(&mut self, entry: Entry<'_>) -> io::Result<()> {
-        let start = if self.file_count == 0 { "[" } else { ", " };
-        let md5 = entry
-            .digest
-            .map_or_else(String::new, |digest| format!("\"md5\": \"{}\", ", hex(&digest)));
+        self.text.clear();
+        self.text.push_str(if self.file_count == 0 { "[{" } else { ", {" });
+        if let Some(digest) = &entry.digest {
+            self.text.push_str("\"md5\": \"");
+            push_hex(&mut self.text, digest);
+            self.text.push_str("\", ");
+        }
+        self.text.push_str("\"relpath\": ");
+        push_quoted(&mut self.text, entry.relpath);
+        self.text.push('}');
         self.file_count += 1;
-        self.write(&format!("{start}{{{md5}\"relpath\": {}}}", quote(entry.relpath)))
+        self.flush()
     }
 
     /// Ends the manifest.
     pub fn finish(mut self) -> io::Result<Written> {
-        self.write(if self.file_count == 0 { "[]" } else { "]" })?;
+        self.text.clear();
+        self.text.push_str(if self.file_count == 0 { "[]" } else { "]" });
+        self.flush()?;
         self.out.flush()?;
         Ok(Written { digest: self.md5.finish(), size: self.written, file_count: self.file_count })
     }
 
-    fn write(&mut self, text: &str) -> io::Result<()> {
-        self.md5.update(text);
-        self.written += text.len() as u64;
-        self.out.write_all(text.as_bytes())
+    fn flush(&mut self) -> io::Result<()> {
+        self.md5.update(&self.text);
+        self.written += self.text.len() as u64;
+        self.out.write_all(self.text.as_bytes())
     }
 }
 
@@ -137,7 +148,7 @@ pub fn check_new(relpath: &[u8]) -> Result<(), NameFlaw> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::parse_digest;
+    use crate::id::{hex, parse_digest};
     use proptest::collection::{btree_map, vec};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
