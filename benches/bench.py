@@ -107,11 +107,12 @@ class Workshop:
 
     # -- mounts
 
-    def ours(self, *options):
-        """A mount of the registry."""
-        command = [self.program, "mount", self.repo, self.mount_point, "--rev", "main",
-                   "--no-follow", *options]
-        return Mount(self, command)
+    def ours(self, *options, place=None):
+        """A mount of the registry, where another one can be beside it."""
+        place = place or self.mount_point
+        command = [self.program, "mount", self.repo, place, "--rev", "main", "--no-follow",
+                   *options]
+        return Mount(self, command, place=place)
 
     def all_revisions(self, *options):
         """A mount of every revision as folders."""
@@ -138,8 +139,8 @@ class Workshop:
 
 
 class Mount:
-    def __init__(self, workshop, command, waits=False):
-        self.workshop, self.path = workshop, workshop.mount_point
+    def __init__(self, workshop, command, waits=False, place=None):
+        self.workshop, self.path = workshop, place or workshop.mount_point
         command = [str(word) for word in command]
         if waits:
             self.daemon = subprocess.Popen(command, stdout=subprocess.PIPE, env=workshop.env)
