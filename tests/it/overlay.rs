@@ -24,10 +24,11 @@ use crate::{
 
 /// A small registry, a writable mount of its branch, and what the mount keeps.
 struct Writable {
-    sandbox: Sandbox,
     registry: RegistryBuilder,
     upper: PathBuf,
     mount: Option<Mount>,
+    /// Last, so that it outlives the mount.
+    sandbox: Sandbox,
 }
 
 /// A large file of the registry.

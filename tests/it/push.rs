@@ -22,9 +22,10 @@ use crate::{
 
 /// A registry whose remote is a bucket, its bare upstream, and a writable mount of that.
 struct Lab {
-    sandbox: Sandbox,
     server: S3Server,
     mount: Option<Mount>,
+    /// Last, so that it outlives the mount.
+    sandbox: Sandbox,
 }
 
 impl Lab {

@@ -164,11 +164,12 @@ const PROJECTS: [&str; 4] = ["proj/a/nested", "proj/a", "proj/b", ""];
 
 /// A fixture whose stores are in a bucket.
 struct Trip {
-    sandbox: Sandbox,
     server: S3Server,
     top: PathBuf,
     mount: Option<Mount>,
     family: &'static Family,
+    /// Last, so that it outlives the mount.
+    sandbox: Sandbox,
 }
 
 impl Trip {

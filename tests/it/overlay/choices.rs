@@ -207,9 +207,10 @@ fn a_manifest_that_was_made_by_hand_is_composed_as_by_dvc() {
 
 /// A fixture with a writable mount of one of its tags.
 struct Changed {
-    sandbox: Sandbox,
     top: PathBuf,
     mount: Mount,
+    /// Last, so that it outlives the mount.
+    sandbox: Sandbox,
 }
 
 impl Changed {
