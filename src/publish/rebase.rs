@@ -2,14 +2,15 @@
 //! what was meant.
 //!
 //! The overlay says it against the tree that it was made above. So whatever it replaces, removes
-//! or shows from elsewhere has to be the same in the other tree; where it does nothing, the other
-//! tree shows. This costs what the overlay changes, and no more of what both trees have.
+//! or shows from elsewhere has to be the same in the other tree, unless both have removed it; where
+//! it does nothing, the other tree shows. This costs what the overlay changes, and no more of what
+//! both trees have.
 
 use std::{collections::BTreeSet, io, ops::ControlFlow};
 
 use super::merge::{Conflict, Why};
 use crate::{
-    overlay::{Kind, Overlay, Shows},
+    overlay::{Entry, Kind, Overlay, Shows},
     path::{Name, RepoPath},
     tree::{Index, NeedsManifest, Node, Tree},
 };
@@ -21,6 +22,8 @@ pub struct Rebase {
     pub conflicts: Vec<Conflict>,
     /// Folders that were made on both sides, and that show both from then on.
     shared: Vec<RepoPath>,
+    /// Entries that change nothing, and would where the other tree differs.
+    idle: Vec<RepoPath>,
 }
 
 /// Why it cannot be told.
@@ -50,7 +53,8 @@ impl Rebase {
 
     /// Changes the overlay so that it can lie above either tree.
     pub fn prepare(&self, overlay: &Overlay) -> io::Result<()> {
-        self.shared.iter().try_for_each(|folder| overlay.set_shows(folder, &Shows::Same))
+        self.shared.iter().try_for_each(|folder| overlay.set_shows(folder, &Shows::Same))?;
+        self.idle.iter().try_for_each(|path| overlay.remove(path, false))
     }
 }
 
@@ -79,7 +83,7 @@ impl Walk<'_> {
             let path = folder.join(&listed.name);
             let Some(entry) = self.overlay.find(&path)? else { continue };
             let below = below.map(|below| below.join(&listed.name));
-            self.entry(&path, &entry.kind, below.as_ref())?;
+            self.entry(&path, &entry, below.as_ref())?;
         }
         Ok(())
     }
@@ -87,17 +91,35 @@ impl Walk<'_> {
     fn entry(
         &mut self,
         path: &RepoPath,
-        kind: &Kind,
+        Entry { kind, stat }: &Entry,
         below: Option<&RepoPath>,
     ) -> Result<(), RebaseError> {
         let both = below.map_or(Ok([None, None]), |below| self.both(below))?;
         match kind {
+            Kind::Folder(Shows::Of(origin)) if below == Some(origin) => {
+                return self.own_folder(path, &Shows::Same, (below, both));
+            }
             Kind::Folder(shows) => return self.own_folder(path, shows, (below, both)),
+            Kind::Whiteout if both[0].is_none() => {
+                self.rebase.idle.push(path.clone());
+                return Ok(());
+            }
+            Kind::Whiteout if both[1].is_none() => return Ok(()),
+            Kind::Whiteout => return self.expect_same(path, both, Here::Nothing),
+            Kind::File { origin: Some(origin) } if below == Some(origin) => {
+                let [old, new] = both.map(is_exec);
+                if old.is_some() && old == new {
+                    return Ok(());
+                }
+                if old == Some(stat.mode & 0o100 != 0) {
+                    self.rebase.idle.push(path.clone());
+                    return Ok(());
+                }
+            }
             Kind::File { origin: Some(origin) } => self.expect_same_at(path, origin)?,
-            Kind::Whiteout | Kind::File { origin: None } | Kind::Link | Kind::Pipe => {}
+            Kind::File { origin: None } | Kind::Link | Kind::Pipe => {}
         }
-        let here = if *kind == Kind::Whiteout { Here::Nothing } else { Here::File };
-        self.expect_same(path, both, here)
+        self.expect_same(path, both, Here::File)
     }
 
     fn own_folder(
@@ -170,13 +192,8 @@ impl Walk<'_> {
     }
 
     fn is_same_folder(&self, old: Index, new: Index) -> Result<bool, RebaseError> {
-        let manifest = |tree: &Tree, index| {
-            let node = tree.node(index).ok().flatten()?;
-            let Node::Folder { output } = node else { return None };
-            tree.manifest(output?)
-        };
-        let manifests = [manifest(self.old, old), manifest(self.new, new)];
-        if manifests[0].is_some() && manifests[0] == manifests[1] {
+        let manifest = self.old.whole_manifest(old);
+        if manifest.is_some() && manifest == self.new.whole_manifest(new) {
             return Ok(true);
         }
         let [old, new] = [
@@ -206,6 +223,14 @@ impl Walk<'_> {
     }
 }
 
+/// Whether a file may be executed; nothing of what is no file.
+fn is_exec(node: Option<(Index, Node)>) -> Option<bool> {
+    match node?.1 {
+        Node::GitFile { is_exec, .. } | Node::Blob { is_exec, .. } => Some(is_exec),
+        Node::Folder { .. } | Node::Link(_) => None,
+    }
+}
+
 type Children = Vec<(Name, (Index, Node))>;
 
 /// What a folder has, by name.
@@ -222,6 +247,8 @@ fn children(tree: &Tree, folder: Index) -> Result<Children, NeedsManifest> {
 
 #[cfg(test)]
 mod tests {
+    mod model;
+
     use super::*;
     use crate::{
         git::{Repository, fixture::Fixture},
@@ -338,6 +365,43 @@ mod tests {
         };
         assert_eq!(conflicts(change, &OLD), NONE);
         assert_eq!(conflicts(change, &OLD[1..]), ["b: modified here, removed upstream"]);
+    }
+
+    #[test]
+    fn what_both_removed_is_no_conflict_and_can_come_back() {
+        let change = |overlay: &Overlay| remove(overlay, "a");
+        assert_eq!(conflicts(change, &OLD[1..]), NONE);
+        let fixture = Fixture::empty();
+        let (without, with) = (tree_of(&fixture, &OLD[1..]), tree_of(&fixture, &OLD));
+        let dir = tempfile::tempdir().unwrap();
+        let overlay = Overlay::open(dir.path()).unwrap();
+        remove(&overlay, "a");
+        let rebase = Rebase::plan(&overlay, &without, &with).unwrap();
+        assert_eq!(rebase.conflicts, []);
+        rebase.prepare(&overlay).unwrap();
+        assert!(overlay.is_empty().unwrap());
+    }
+
+    #[test]
+    fn a_file_that_is_what_the_base_has_is_in_nobodys_way() {
+        let stand_in = |mode| {
+            move |overlay: &Overlay| {
+                let stat = Stat { mode, ..Stat::default() };
+                overlay.stand_in(&path("a"), &path("a"), &stat).unwrap();
+            }
+        };
+        let changed = [&[("a", "2")], &OLD[1..]].concat();
+        assert_eq!(conflicts(stand_in(0o644), &changed), NONE);
+        assert_eq!(conflicts(stand_in(0o755), &changed), NONE);
+        assert_eq!(conflicts(stand_in(0o644), &OLD[1..]), NONE);
+        let expected = ["a: modified here, removed upstream"];
+        assert_eq!(conflicts(stand_in(0o755), &OLD[1..]), expected);
+    }
+
+    #[test]
+    fn a_folder_that_was_moved_back_is_where_it_was() {
+        let change = |overlay: &Overlay| folder_that_shows(overlay, "d", &Shows::Of(path("d")));
+        assert_eq!(conflicts(change, &[&OLD[..2], &[("d/e/y", "2")], &OLD[3..]].concat()), NONE);
     }
 
     #[test]

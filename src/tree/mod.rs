@@ -201,6 +201,18 @@ impl Tree {
         }
     }
 
+    /// The manifest that tells all that is in a folder: the folder is a tracked one, and nothing in
+    /// it is git's own or declared elsewhere.
+    pub fn whole_manifest(&self, folder: Index) -> Option<TreeId> {
+        let Some(Place::Base(node)) = self.place(folder) else { return None };
+        match self.base_node(node) {
+            Node::Folder { output } if self.base.children(node).is_empty() => {
+                self.manifest(output?)
+            }
+            _ => None,
+        }
+    }
+
     /// Puts a directory output's compiled manifest in place, its rows numbered from `first`.
     /// A second call for one output changes nothing.
     pub fn attach(&self, output: OutputId, segment: Arc<Segment>, first: Index) {
