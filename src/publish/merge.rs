@@ -186,7 +186,7 @@ pub enum MergeError {
         #[source]
         source: RecordError,
     },
-    /// A manifest cannot be merged.
+    /// A manifest cannot be read, or not be merged.
     #[error("the manifest of {path}")]
     Manifest {
         /// Of this folder.
@@ -195,7 +195,7 @@ pub enum MergeError {
         #[source]
         source: EditError,
     },
-    /// A manifest cannot be had, or not be written into the outbox.
+    /// A manifest cannot be written into the outbox.
     #[error("the manifest of {path}")]
     Disk {
         /// Of this folder.
@@ -433,10 +433,9 @@ impl Merge<'_> {
     ) -> Result<Option<Recorded>, MergeError> {
         let disk = |source| MergeError::Disk { path: path.clone(), source };
         let failed = |source| MergeError::Manifest { path: path.clone(), source };
-        let open = |side| (self.ground.manifest)(side).map_err(disk);
-        let old = Listing::read(open(&base)?).map_err(failed)?;
-        let our = old.changes_to(open(&ours)?).map_err(failed)?;
-        let their = old.changes_to(open(&theirs)?).map_err(failed)?;
+        let old = Listing::read(|| (self.ground.manifest)(&base)).map_err(failed)?;
+        let our = old.changes_to(|| (self.ground.manifest)(&ours)).map_err(failed)?;
+        let their = old.changes_to(|| (self.ground.manifest)(&theirs)).map_err(failed)?;
         let changes = match manifests::merge(&our, &their) {
             Ok(changes) => changes,
             Err(conflicts) => {

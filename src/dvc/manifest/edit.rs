@@ -53,11 +53,28 @@ pub fn edit<R: BufRead>(
         taken: 0,
         known: 0,
     };
-    let refused = read(open, &mut merge)?;
-    if let Some(entry) = refused.entries.into_iter().next() {
-        return Err(EditError::Bad(entry));
-    }
+    read_sound(open, &mut merge)?;
     merge.finish()
+}
+
+/// Reads a manifest as [`read()`] does; an entry that is refused is an error.
+pub fn read_sound<R: BufRead>(
+    open: impl Fn() -> io::Result<R>,
+    sink: &mut dyn Sink,
+) -> Result<(), EditError> {
+    let refused = read(open, sink)?;
+    refused.entries.into_iter().next().map_or(Ok(()), |entry| Err(EditError::Bad(entry)))
+}
+
+/// Takes all that a manifest lists; of two entries with one path the later counts.
+impl Sink for Changes {
+    fn take(&mut self, entry: Entry<'_>) {
+        self.insert(entry.relpath.to_vec(), entry.digest);
+    }
+
+    fn start_over(&mut self) {
+        self.clear();
+    }
 }
 
 /// The changes in the order of manifests, which differs from that of bytes for few names.

@@ -4,10 +4,10 @@
 //! the others stream by and leave their differences. What ours changed is then applied to theirs
 //! by [`edit`](super::edit::edit).
 
-use std::io::BufRead;
+use std::io::{self, BufRead};
 
-use super::edit::{Changes, EditError};
-use super::{Entry, parse};
+use super::edit::{Changes, EditError, read_sound};
+use super::{Entry, Sink};
 use crate::id::Digest;
 
 /// A manifest in memory: 20 bytes and its path for each file.
@@ -25,21 +25,12 @@ struct Row {
 }
 
 impl Listing {
-    /// Reads a manifest.
-    pub fn read(manifest: impl BufRead) -> Result<Self, EditError> {
+    /// Reads the manifest that `open` gives from its beginning, each time it is called.
+    pub fn read<R: BufRead>(open: impl Fn() -> io::Result<R>) -> Result<Self, EditError> {
         let mut listing = Self::default();
-        let refused = parse(manifest, &mut |entry| listing.push(entry))?;
-        if let Some(entry) = refused.entries.into_iter().next() {
-            return Err(EditError::Bad(entry));
-        }
+        read_sound(open, &mut listing)?;
         listing.sort();
         Ok(listing)
-    }
-
-    fn push(&mut self, entry: Entry<'_>) {
-        let (start, length) = (self.paths.len(), entry.relpath.len() as u32);
-        self.paths.extend_from_slice(entry.relpath);
-        self.rows.push(Row { start, length, digest: entry.digest });
     }
 
     /// Sorts the rows by path; of two with one path only the later stays.
@@ -66,28 +57,58 @@ impl Listing {
 
     /// What another manifest changed. A file that it lists without a hash counts as unchanged, or
     /// as not there.
-    pub fn changes_to(&self, manifest: impl BufRead) -> Result<Changes, EditError> {
-        let mut changes = Changes::new();
-        let mut is_kept = vec![false; self.rows.len()];
-        let refused = parse(manifest, &mut |entry| {
-            let row = self.find(entry.relpath);
-            if let Some(at) = row {
-                is_kept[at] = true;
-            }
-            // The later of two entries counts, so that an earlier one may have to be forgotten.
-            let is_same = row.is_some_and(|at| self.rows[at].digest == entry.digest);
-            if is_same || entry.digest.is_none() {
-                changes.remove(entry.relpath);
-            } else {
-                changes.insert(entry.relpath.to_vec(), entry.digest);
-            }
-        })?;
-        if let Some(entry) = refused.entries.into_iter().next() {
-            return Err(EditError::Bad(entry));
-        }
+    pub fn changes_to<R: BufRead>(
+        &self,
+        open: impl Fn() -> io::Result<R>,
+    ) -> Result<Changes, EditError> {
+        let is_kept = vec![false; self.rows.len()];
+        let mut comparison = Comparison { old: self, changes: Changes::new(), is_kept };
+        read_sound(open, &mut comparison)?;
+        let Comparison { mut changes, is_kept, .. } = comparison;
         let removed = self.rows.iter().zip(is_kept).filter(|(_, is_kept)| !is_kept);
         changes.extend(removed.map(|(row, _)| (row.path(&self.paths).to_vec(), None)));
         Ok(changes)
+    }
+}
+
+impl Sink for Listing {
+    fn take(&mut self, entry: Entry<'_>) {
+        let (start, length) = (self.paths.len(), entry.relpath.len() as u32);
+        self.paths.extend_from_slice(entry.relpath);
+        self.rows.push(Row { start, length, digest: entry.digest });
+    }
+
+    fn start_over(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// A manifest that streams by, beside the old one.
+struct Comparison<'a> {
+    old: &'a Listing,
+    changes: Changes,
+    /// The rows of the old one that came.
+    is_kept: Vec<bool>,
+}
+
+impl Sink for Comparison<'_> {
+    fn take(&mut self, entry: Entry<'_>) {
+        let row = self.old.find(entry.relpath);
+        if let Some(at) = row {
+            self.is_kept[at] = true;
+        }
+        // The later of two entries counts, so that an earlier one may have to be forgotten.
+        let is_same = row.is_some_and(|at| self.old.rows[at].digest == entry.digest);
+        if is_same || entry.digest.is_none() {
+            self.changes.remove(entry.relpath);
+        } else {
+            self.changes.insert(entry.relpath.to_vec(), entry.digest);
+        }
+    }
+
+    fn start_over(&mut self) {
+        self.changes.clear();
+        self.is_kept.fill(false);
     }
 }
 
@@ -159,7 +180,7 @@ mod tests {
     use crate::dvc::manifest::write::compose;
     use proptest::collection::btree_map;
     use proptest::prelude::*;
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     type Files = BTreeMap<String, u8>;
 
@@ -177,11 +198,15 @@ mod tests {
     }
 
     fn merged(base: &Files, ours: &Files, theirs: &Files) -> Result<Vec<u8>, Vec<Conflict>> {
-        let base = Listing::read(&manifest(base)[..]).unwrap();
-        let changes = |side: &Files| base.changes_to(&manifest(side)[..]).unwrap();
-        let merged = merge(&changes(ours), &changes(theirs))?;
-        let (mut out, manifest) = (Vec::new(), manifest(theirs));
-        edit(|| Ok(&manifest[..]), &merged, &mut out, &mut |_| ()).unwrap();
+        merged_texts([base, ours, theirs].map(manifest))
+    }
+
+    fn merged_texts([base, ours, theirs]: [Vec<u8>; 3]) -> Result<Vec<u8>, Vec<Conflict>> {
+        let base = Listing::read(|| Ok(&base[..])).unwrap();
+        let changes = |side: &[u8]| base.changes_to(|| Ok(side)).unwrap();
+        let merged = merge(&changes(&ours), &changes(&theirs))?;
+        let mut out = Vec::new();
+        edit(|| Ok(&theirs[..]), &merged, &mut out, &mut |_| ()).unwrap();
         Ok(out)
     }
 
@@ -223,34 +248,67 @@ mod tests {
         assert_eq!(merged(&base, &ours, &theirs).unwrap(), manifest(&files(&[("a", 1)])));
     }
 
+    #[test]
+    fn manifests_of_another_form_are_merged_too() {
+        let base = files(&[("a", 1), ("b", 1)]);
+        let ours = files(&[("a", 2), ("b", 1)]);
+        let theirs = files(&[("a", 1), ("c", 3)]);
+        // DVC's own form ends with the bracket.
+        let other_form = |files: &Files| [&manifest(files)[..], b"\n"].concat();
+        let merged = merged_texts([&base, &ours, &theirs].map(other_form)).unwrap();
+        assert_eq!(merged, manifest(&files(&[("a", 2), ("c", 3)])));
+    }
+
+    /// Files of which none has the name of a folder.
+    fn some_files() -> impl Strategy<Value = Files> {
+        btree_map("[a-c](/[a-b])?", 0u8..3, 0..5).prop_map(|mut files| {
+            let names: Vec<_> = files.keys().cloned().collect();
+            files.retain(|name, _| !names.iter().any(|other| is_below(name, other)));
+            files
+        })
+    }
+
+    fn is_below(name: &str, folder: &str) -> bool {
+        name.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+    }
+
     proptest! {
         #[test]
         fn a_merge_has_both_changes(
-            base in btree_map("[a-e]", 0u8..3, 0..5),
-            ours in btree_map("[a-e]", 0u8..3, 0..5),
-            theirs in btree_map("[a-e]", 0u8..3, 0..5),
+            base in some_files(),
+            ours in some_files(),
+            theirs in some_files(),
         ) {
-            let paths = || ["a", "b", "c", "d", "e"].into_iter();
-            let is_conflict = |path: &str| {
-                let (base, ours, theirs) = (base.get(path), ours.get(path), theirs.get(path));
-                ours != base && theirs != base && ours != theirs
+            let sides = [&base, &ours, &theirs];
+            let of = |path: &str| sides.map(|files| files.get(path).copied());
+            let paths: BTreeSet<_> = sides.into_iter().flat_map(BTreeMap::keys).collect();
+            let mut expected = Files::new();
+            let mut wrong = BTreeSet::new();
+            for path in paths {
+                let [base, ours, theirs] = of(path);
+                if ours != base && theirs != base && ours != theirs {
+                    wrong.insert(path.clone());
+                }
+                let becomes = if ours == base { theirs } else { ours };
+                expected.extend(becomes.map(|byte| (path.clone(), byte)));
+            }
+            let put = |side: &Files| -> BTreeSet<String> {
+                let is_new = |(path, byte): &(&String, &u8)| base.get(*path) != Some(*byte);
+                side.iter().filter(is_new).map(|(path, _)| path.clone()).collect()
             };
+            let their = put(&theirs);
+            wrong.extend(put(&ours).into_iter().filter(|path| {
+                their.iter().any(|other| is_below(path, other) || is_below(other, path))
+            }));
             match merged(&base, &ours, &theirs) {
                 Ok(out) => {
-                    let side = |path: &str| {
-                        let side = if ours.get(path) == base.get(path) { &theirs } else { &ours };
-                        side.get(path).map(|byte| (path.to_owned(), *byte))
-                    };
-                    prop_assert!(!paths().any(is_conflict));
-                    prop_assert_eq!(out, manifest(&paths().filter_map(side).collect()));
+                    prop_assert_eq!(wrong, BTreeSet::new());
+                    prop_assert_eq!(out, manifest(&expected));
                 }
                 Err(conflicts) => {
-                    let expected: Vec<_> =
-                        paths().filter(|path| is_conflict(path)).map(|path| path.as_bytes().to_vec()).collect();
-                    prop_assert_eq!(
-                        conflicts.into_iter().map(|conflict| conflict.path).collect::<Vec<_>>(),
-                        expected
-                    );
+                    let paths = conflicts.into_iter().map(|conflict| conflict.path);
+                    let paths = paths.map(|path| String::from_utf8(path).unwrap());
+                    prop_assert_eq!(paths.collect::<BTreeSet<_>>(), wrong);
                 }
             }
         }

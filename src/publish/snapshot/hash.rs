@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs::File,
-    io::{self, BufRead, Cursor, Read as _},
+    io::{self, Cursor, Read as _},
     num::NonZero,
     os::unix::fs::MetadataExt as _,
     sync::atomic::{AtomicUsize, Ordering},
@@ -12,7 +12,7 @@ use std::{
 
 use super::{Bytes, Ground, MOST_IN_GIT, SnapshotError, disk, plan::Plan};
 use crate::{
-    dvc::{manifest, md5, output::Origin},
+    dvc::{md5, output::Origin},
     id::{BlobId, Digest, Scheme},
     path::RepoPath,
     publish::{
@@ -165,15 +165,9 @@ fn old_contents(
     let path = &ground.tree.tracked(output).output.path;
     let changed: BTreeSet<_> =
         list.iter().filter_map(|change| change.path.strip_prefix(path)).collect();
-    let mut found = BTreeSet::new();
-    let manifest: Box<dyn BufRead> = (ground.manifest)(output).map_err(disk(path))?;
-    manifest::parse(manifest, &mut |entry| {
-        if let Some(digest) = entry.digest.filter(|_| !changed.contains(entry.relpath)) {
-            found.insert(BlobId { digest, scheme: Scheme::Dos2Unix });
-        }
-    })
-    .map_err(|source| SnapshotError::Manifest { path: path.clone(), source: source.into() })?;
-    Ok(found)
+    let files = ground.files_of(output)?.into_iter();
+    let digests = files.filter(|(path, _)| !changed.contains(&path[..])).filter_map(|file| file.1);
+    Ok(digests.map(|digest| BlobId { digest, scheme: Scheme::Dos2Unix }).collect())
 }
 
 /// What came of each part of a job, in order.

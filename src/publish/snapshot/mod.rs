@@ -33,7 +33,10 @@ pub use self::{
 };
 use super::{changes::Changes, outbox::Outbox, route::Rules};
 use crate::{
-    dvc::{manifest::edit::EditError, record::RecordError},
+    dvc::{
+        manifest::edit::{EditError, read_sound},
+        record::RecordError,
+    },
     git::{Edit, Edits, GitError, GitTreeId, Repository},
     id::{BlobId, Digest},
     overlay::{Kept, Kind, Overlay, OverlayError, Stat},
@@ -64,6 +67,21 @@ pub struct Ground<'a> {
     pub blob: &'a (dyn Fn(OutputId, BlobId) -> io::Result<Bytes> + Sync),
     /// The bytes of some blobs of an output together, unless they cannot be learnt.
     pub size: &'a (dyn Fn(OutputId, &[BlobId]) -> Option<u64> + Sync),
+}
+
+/// The files of a manifest by their paths in the folder, those that have no usable hash too.
+type Files = BTreeMap<Vec<u8>, Option<Digest>>;
+
+impl Ground<'_> {
+    /// What the manifest of a tracked folder lists.
+    fn files_of(&self, output: OutputId) -> Result<Files, SnapshotError> {
+        let mut files = Files::new();
+        read_sound(|| (self.manifest)(output), &mut files).map_err(|source| {
+            let path = self.tree.tracked(output).output.path.clone();
+            SnapshotError::Manifest { path, source }
+        })?;
+        Ok(files)
+    }
 }
 
 /// A tree that is ready to be committed.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Ground, MOST_IN_GIT, SnapshotError, disk, hash::Contents, hash::is_of_dvc_2, plan::Plan,
+    Files, Ground, MOST_IN_GIT, SnapshotError, disk, hash::Contents, hash::is_of_dvc_2, plan::Plan,
 };
 use crate::{
     dvc::{
@@ -16,7 +16,7 @@ use crate::{
         ignore::Ignore,
         lockfile,
         manifest::{
-            self, Entry,
+            Entry,
             edit::{self, EditError},
             write::{Written, compose},
         },
@@ -173,7 +173,7 @@ impl<'a> Writer<'a> {
         });
         let written = match edited.map_err(disk(path))? {
             Err(EditError::Unsorted) => {
-                let mut files = self.entries(output, path)?;
+                let mut files = self.ground.files_of(output)?;
                 gone = apply(&mut files, &changes);
                 self.compose(path, &files)?
             }
@@ -206,7 +206,7 @@ impl<'a> Writer<'a> {
         };
         let changed: BTreeSet<_> =
             list.iter().filter_map(|change| change.path.strip_prefix(path)).collect();
-        for (relpath, old) in self.entries(output, path)? {
+        for (relpath, old) in self.ground.files_of(output)? {
             if changed.contains(&relpath[..]) {
                 continue;
             }
@@ -223,21 +223,6 @@ impl<'a> Writer<'a> {
         }
         let Written { digest, file_count, .. } = self.compose(path, &files)?;
         Ok(Some(Recorded::Folder { digest, size, file_count }))
-    }
-
-    /// What a manifest lists; of two entries with one path the later counts.
-    fn entries(&self, output: OutputId, path: &RepoPath) -> Result<Files, SnapshotError> {
-        let failed = |source| SnapshotError::Manifest { path: path.clone(), source };
-        let text = (self.ground.manifest)(output).map_err(disk(path))?;
-        let mut files = Files::new();
-        let parsed = manifest::parse(text, &mut |entry| {
-            files.insert(entry.relpath.to_vec(), entry.digest);
-        });
-        let refused = parsed.map_err(|error| failed(error.into()))?;
-        match refused.entries.into_iter().next() {
-            Some(entry) => Err(failed(EditError::Bad(entry))),
-            None => Ok(files),
-        }
     }
 
     fn compose(&self, path: &RepoPath, files: &Files) -> Result<Written, SnapshotError> {
@@ -509,9 +494,6 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 }
-
-/// The entries of a manifest.
-type Files = BTreeMap<Vec<u8>, Option<Digest>>;
 
 /// Changes entries; gives the contents that went away.
 fn apply(files: &mut Files, changes: &edit::Changes) -> Vec<Digest> {
