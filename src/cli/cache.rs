@@ -7,6 +7,7 @@ use indicatif::HumanBytes;
 use super::{
     args::{CacheCommand, GcArgs, RepoArgs},
     context::{Context, resolve},
+    counted,
     exit::{Code, Failure},
     print,
     progress::Progress,
@@ -94,8 +95,8 @@ fn check(context: &Context, repair: bool) -> ExitCode {
         print(&format!("damaged  {key}\n"));
     }
     print(&format!(
-        "{} blobs checked ({}), {} damaged, {} removed\n",
-        report.checked,
+        "{} checked ({}), {} damaged, {} removed\n",
+        counted(report.checked, "blob"),
         HumanBytes(report.bytes),
         report.bad.len(),
         report.removed

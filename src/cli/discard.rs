@@ -14,6 +14,7 @@ use super::{
     args::DiscardArgs,
     changes,
     control::{Request, Response, ask},
+    counted,
     exit::{Code, Failure, chain},
     print,
     settings::{Settings, Verbosity},
@@ -88,8 +89,7 @@ pub(super) fn answer(vfs: &Vfs, runtime: &tokio::runtime::Handle, paths: &[Vec<u
     let paths = paths.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
     let dropped = match paths.len() {
         0 => "everything".to_owned(),
-        1 => "1 path".to_owned(),
-        count => format!("{count} paths"),
+        count => counted(count as u64, "path"),
     };
     let rebased =
         runtime.block_on(vfs.rebase(commit, None, move |overlay, _| drop_from(overlay, &paths)));

@@ -18,6 +18,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::{
     args::GetArgs,
     context::Context,
+    counted,
     exit::{Code, Failure},
     print,
     progress::{Progress, Waiting},
@@ -96,7 +97,7 @@ async fn copy(
         Ok::<_, Failure>(())
     });
     copies.buffer_unordered(args.jobs.clamp(1, 256)).try_collect::<()>().await?;
-    Ok(format!("{all} files, {}", progress.finish()))
+    Ok(format!("{}, {}", counted(all as u64, "file"), progress.finish()))
 }
 
 /// The node at a path of the tree.

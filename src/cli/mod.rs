@@ -114,6 +114,12 @@ fn complain(failure: &Failure) {
     _ = writeln!(std::io::stderr(), "{failure}");
 }
 
+/// So many things: `1 file`, but `0 files` and `2 files`.
+fn counted(count: u64, thing: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{ending}")
+}
+
 /// Prints a result. A reader that has seen enough is no error.
 fn print(text: &str) {
     print_bytes(text.as_bytes());
@@ -122,4 +128,15 @@ fn print(text: &str) {
 /// Prints a result that has names in it as they are.
 fn print_bytes(text: &[u8]) {
     _ = std::io::stdout().write_all(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_thing_is_no_plural() {
+        let said = [0, 1, 2].map(|count| counted(count, "file"));
+        assert_eq!(said, ["0 files", "1 file", "2 files"]);
+    }
 }

@@ -26,6 +26,7 @@ use super::{
     args::{PrefetchArgs, RepoArgs},
     context::Context,
     control::{Request, ask},
+    counted,
     exit::{Code, Failure},
     mounts::{Record, Records},
     print,
@@ -146,11 +147,11 @@ fn tell(report: &Report, what: What, verbosity: Verbosity) -> Result<ExitCode, F
     let size = HumanBytes(report.bytes_done);
     let text = match what {
         What::Fetch => {
-            let fetched = report.files_done - report.cached;
-            format!("{fetched} files fetched, {size}; {} were cached\n", report.cached)
+            let fetched = counted(report.files_done - report.cached, "file");
+            format!("{fetched} fetched, {size}; {} cached before\n", report.cached)
         }
-        What::Check => format!("{} of {} files are cached\n", report.cached, report.files),
-        What::Evict => format!("{} files, {size} freed\n", report.files_done),
+        What::Check => format!("{} of {} cached\n", report.cached, counted(report.files, "file")),
+        What::Evict => format!("{}, {size} freed\n", counted(report.files_done, "file")),
     };
     if verbosity > Verbosity::Quiet {
         print(&text);

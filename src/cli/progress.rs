@@ -10,7 +10,7 @@ use std::{
 
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
-use super::settings::Verbosity;
+use super::{counted, settings::Verbosity};
 
 /// Nothing is shown before.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -53,7 +53,7 @@ impl Progress {
 
     /// How many files of how many are done.
     pub(super) fn files(&self, done: usize, all: usize) {
-        self.bar.set_message(format!("{done}/{all} files"));
+        self.bar.set_message(format!("{done}/{}", counted(all as u64, "file")));
     }
 
     /// Takes the bar away and gives the bytes it counted, for people.

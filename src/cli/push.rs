@@ -24,6 +24,7 @@ use super::{
     changes,
     context::Context,
     control::{Request, ask},
+    counted,
     exit::{Code, Failure, chain},
     mounts::Record,
     print,
@@ -379,8 +380,9 @@ impl Done {
         } else if verbosity > Verbosity::Quiet {
             let (size, would) = (HumanBytes(*bytes), if args.dry_run { "would be " } else { "" });
             let goes = if args.dry_run { "would be" } else { "is" };
+            let files = counted(*sent as u64, "file");
             print(&format!(
-                "{sent} files {would}pushed ({size}), {present} were there\n\
+                "{files} {would}pushed ({size}), {present} there before\n\
                  {branch} of {upstream} {goes} at {commit}\n"
             ));
         }

@@ -21,6 +21,7 @@ use super::{
     args::SnapshotArgs,
     changes,
     control::{Request, Response, ask},
+    counted,
     discard::{inside, still_open},
     exit::{Code, Failure, chain},
     mounts::{Record, short_name},
@@ -148,14 +149,16 @@ pub(super) fn run(settings: &Settings, args: &SnapshotArgs) -> Result<ExitCode, 
         print(&(serde_json::to_string_pretty(&done).unwrap_or_default() + "\n"));
     } else if settings.verbosity > Verbosity::Quiet {
         let bytes = indicatif::HumanBytes(waits.bytes);
-        let mut text = format!("{commit}\n{} paths recorded ({bytes})\n", waits.recorded);
+        let recorded = counted(waits.recorded as u64, "path");
+        let mut text = format!("{commit}\n{recorded} recorded ({bytes})\n");
         for Leaving { path, why, .. } in &waits.left {
             // Writing to a String cannot fail.
             _ = writeln!(text, "left as it is: {path}: {why}");
         }
         if waits.not_chosen > 0 {
             // As above.
-            _ = writeln!(text, "{} other changes stay in the overlay", waits.not_chosen);
+            let others = counted(waits.not_chosen as u64, "other change");
+            _ = writeln!(text, "still in the overlay: {others}");
         }
         print(&text);
     }

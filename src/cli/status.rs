@@ -9,6 +9,7 @@ use super::{
     args::StatusArgs,
     changes::{self, Told},
     control::{Request, ask},
+    counted,
     exit::{Code, Failure},
     mounts::{Record, Records},
     print,
@@ -125,10 +126,8 @@ fn describe(record: &Record, answer: &Value) -> String {
     let bytes = |name: &str| size(cache[name].as_u64().unwrap_or_default());
     line("cache", &format!("{} of {}", bytes("bytes"), bytes("max_bytes")));
     line("read", &format!("{} hits, {} misses", number("hits"), number("misses")));
-    line(
-        "fetched",
-        &format!("{} in {} requests", size(number("remote_bytes")), number("remote_requests")),
-    );
+    let requests = counted(number("remote_requests"), "request");
+    line("fetched", &format!("{} in {requests}", size(number("remote_bytes"))));
     if let Some(text) = latencies(&answer["stats"]["latencies_ns"]) {
         line("latency", &text);
     }
@@ -138,10 +137,11 @@ fn describe(record: &Record, answer: &Value) -> String {
     line("process", &format!("{memory}, {descriptors} of {limit} descriptors"));
     let (questions, listings) = (number("size_questions"), number("size_listings"));
     if questions + listings > 0 {
-        line("sizes", &format!("{questions} asked for, {listings} pages listed"));
+        let pages = counted(listings, "page");
+        line("sizes", &format!("{questions} asked for, {pages} listed"));
     }
     if number("verification_failures") > 0 {
-        line("damaged", &format!("{} contents", number("verification_failures")));
+        line("damaged", &counted(number("verification_failures"), "content"));
     }
     text + &changes::describe(&told.unwrap_or_default())
 }

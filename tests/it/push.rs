@@ -183,7 +183,7 @@ fn what_is_pushed_a_colleague_pulls() {
 
     lab.server.reset();
     let said = lab.push(&[]);
-    assert!(said.contains("4 files pushed (") && said.contains("), 0 were there"), "{said}");
+    assert!(said.contains("4 files pushed (") && said.contains("), 0 there before"), "{said}");
     assert!(said.contains(&format!("main of {} is at {commit}", lab.url())), "{said}");
     assert_eq!(lab.tip("main"), commit);
     let log = lab.server.log();

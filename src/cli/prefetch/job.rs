@@ -19,7 +19,10 @@ use tokio::runtime::Handle;
 
 use crate::{
     blobs::Prefetched,
-    cli::exit::{Code, Failure},
+    cli::{
+        counted,
+        exit::{Code, Failure},
+    },
     path::RepoPath,
     vfs::{Part, PartFile, Vfs},
 };
@@ -292,8 +295,8 @@ impl Jobs {
             for failure in &report.failures {
                 tracing::warn!("prefetch: {}", failure.message);
             }
-            let (files, failed) = (report.files_done, report.failed);
-            tracing::info!("prefetch is over: {files} files, {failed} failed");
+            let (files, failed) = (counted(report.files_done, "file"), report.failed);
+            tracing::info!("prefetch is over: {files}, {failed} failed");
         });
     }
 

@@ -49,22 +49,22 @@ fn a_registry_is_prefetched_checked_and_evicted_without_a_mount() {
     let sandbox = Sandbox::new();
     let (registry, server) = registry(&sandbox);
     let prefetch = |args: &[&str]| prefetch(&sandbox, registry.repository(), args);
-    assert_eq!(prefetch(&["clips", "--check"]), "exit 1\n0 of 21 files are cached\n");
-    assert_eq!(prefetch(&["clips"]), "exit 0\n21 files fetched, 615.23 KiB; 0 were cached\n");
-    assert_eq!(prefetch(&["clips", "--check"]), "exit 0\n21 of 21 files are cached\n");
+    assert_eq!(prefetch(&["clips", "--check"]), "exit 1\n0 of 21 files cached\n");
+    assert_eq!(prefetch(&["clips"]), "exit 0\n21 files fetched, 615.23 KiB; 0 cached before\n");
+    assert_eq!(prefetch(&["clips", "--check"]), "exit 0\n21 of 21 files cached\n");
     server.reset();
-    assert_eq!(prefetch(&["clips"]), "exit 0\n0 files fetched, 0 B; 21 were cached\n");
+    assert_eq!(prefetch(&["clips"]), "exit 0\n0 files fetched, 0 B; 21 cached before\n");
     assert!(server.log().is_empty(), "{:?}", server.log());
-    assert_eq!(prefetch(&[]), "exit 0\n1 files fetched, 9.00 MiB; 21 were cached\n");
+    assert_eq!(prefetch(&[]), "exit 0\n1 file fetched, 9.00 MiB; 21 cached before\n");
     let sent = server.bytes_sent();
     assert_eq!(sent, LARGE as u64, "the large file came once");
-    assert_eq!(prefetch(&["large", "--evict"]), "exit 0\n1 files, 9.00 MiB freed\n");
-    assert_eq!(prefetch(&["--check"]), "exit 1\n21 of 22 files are cached\n");
+    assert_eq!(prefetch(&["large", "--evict"]), "exit 0\n1 file, 9.00 MiB freed\n");
+    assert_eq!(prefetch(&["--check"]), "exit 1\n21 of 22 files cached\n");
 
     let list = sandbox.path("list");
     fs::write(&list, "clips/00.wav\nclips/01.wav\n").unwrap();
     let named = ["-f", list.to_str().unwrap(), "--rev", "v1"];
-    assert_eq!(prefetch(&named), "exit 0\n0 files fetched, 0 B; 2 were cached\n");
+    assert_eq!(prefetch(&named), "exit 0\n0 files fetched, 0 B; 2 cached before\n");
 }
 
 #[test]
@@ -100,14 +100,14 @@ fn the_daemon_of_a_mount_prefetches_for_the_command() {
     let (registry, server) = registry(&sandbox);
     let mount = sandbox.mount(registry.repository());
     let prefetch = |args: &[&str]| prefetch(&sandbox, mount.dir(), args);
-    assert_eq!(prefetch(&["main/clips", "--check"]), "exit 1\n0 of 21 files are cached\n");
+    assert_eq!(prefetch(&["main/clips", "--check"]), "exit 1\n0 of 21 files cached\n");
     assert_eq!(
         prefetch(&["tags/v1/clips"]),
-        "exit 0\n20 files fetched, 585.94 KiB; 0 were cached\n"
+        "exit 0\n20 files fetched, 585.94 KiB; 0 cached before\n"
     );
     assert_clips_are_read_without_a_request(&mount, "main", &server);
     let by_revision = prefetch(&["clips", "--rev", "main"]);
-    assert_eq!(by_revision, "exit 0\n1 files fetched, 29.30 KiB; 20 were cached\n");
+    assert_eq!(by_revision, "exit 0\n1 file fetched, 29.30 KiB; 20 cached before\n");
     let absent = prefetch(&["main/none"]);
     assert!(absent.starts_with("exit 2\n") && absent.contains("main/none"), "{absent}");
     let no_revision = prefetch(&["branches"]);
@@ -116,7 +116,7 @@ fn the_daemon_of_a_mount_prefetches_for_the_command() {
 
     let one = sandbox.mount_with(registry.repository(), &["--rev", "v1"]);
     let said = super::said(&sandbox, sandbox.dvcfs(["prefetch"]).arg(one.dir()).arg("clips"));
-    assert_eq!(said, "exit 0\n20 files fetched, 585.94 KiB; 0 were cached\n");
+    assert_eq!(said, "exit 0\n20 files fetched, 585.94 KiB; 0 cached before\n");
 }
 
 #[test]

@@ -163,7 +163,7 @@ fn dvcignore_keeps_new_files_out() {
     let (code, said) = writable.run("snapshot", &["-m", "x"]);
     assert_eq!(code, Some(0), "what is ignored is no failure: {said}");
     assert!(said.contains("data/x.tmp: a .dvcignore keeps it out"), "{said}");
-    assert!(said.contains("1 paths recorded"), "{said}");
+    assert!(said.contains("1 path recorded"), "{said}");
     assert_eq!(writable.changes(), ["added data/cache/y", "added data/x.tmp", "added sound.tmp"]);
     assert!(fs::read(writable.path("data/cache/y")).unwrap() == noise(7, 70_000));
     let (code, said) = writable.run("snapshot", &["-m", "x"]);

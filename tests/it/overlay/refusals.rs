@@ -52,7 +52,7 @@ fn a_record_that_was_broken_by_hand_is_not_committed() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("data.dvc: DVC could not read it"), "{said}");
     assert!(said.contains("dvc.yaml: DVC could not read it"), "{said}");
-    assert!(said.contains("1 paths recorded"), "{said}");
+    assert!(said.contains("1 path recorded"), "{said}");
 }
 
 #[test]
