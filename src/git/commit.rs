@@ -77,11 +77,7 @@ impl Repository {
     /// Where a ref points, if it is there.
     pub fn own_ref(&self, name: &str) -> Result<Option<CommitId>, GitError> {
         check_own(name)?;
-        self.with(|repo| match repo.refname_to_id(name) {
-            Ok(id) => Ok(Some(id.into())),
-            Err(e) if e.code() == git2::ErrorCode::NotFound => Ok(None),
-            Err(e) => Err(GitError::reference("read", name, &e)),
-        })
+        self.tip_of(name)
     }
 
     /// Removes a ref below `refs/dvcfs/` if it points at `expected`; tells whether it did.
@@ -100,7 +96,7 @@ impl Repository {
 
     /// Waits until everything written to the repository is on the disk. Git writes objects without
     /// that, and a ref must not outlive what it points at.
-    fn sync(&self) -> Result<(), GitError> {
+    pub fn sync(&self) -> Result<(), GitError> {
         let failed = || GitError::io("sync", self.git_dir());
         let folder = std::fs::File::open(self.git_dir()).map_err(failed())?;
         rustix::fs::syncfs(folder).map_err(|e| failed()(e.into()))

@@ -61,10 +61,28 @@ impl Repository {
         Ok(found.and_then(|(id, _)| GitId::parse(id)).map(CommitId))
     }
 
+    /// The ref that tells where a branch was upstream when that was last looked at.
+    pub fn upstream_ref(&self, remote: &str, branch: &str) -> String {
+        format!("{}{branch}", self.tracking(remote))
+    }
+
+    /// Where the branches of a remote are noted. A repository that mirrors a remote, as
+    /// `git clone --mirror` makes it, has them as its own.
+    fn tracking(&self, remote: &str) -> String {
+        let is_mirrored = self.with(|repo| {
+            let config = repo.config().and_then(|mut config| config.snapshot());
+            Ok(config.is_ok_and(|it| it.get_bool(&mirrors(remote)).unwrap_or(false)))
+        });
+        if remote == ITSELF || is_mirrored.unwrap_or(false) {
+            "refs/heads/".to_owned()
+        } else {
+            format!("refs/remotes/{remote}/")
+        }
+    }
+
     /// Where a branch was upstream when that was last looked at.
     pub fn last_seen(&self, remote: &str, branch: &str) -> Result<Option<CommitId>, GitError> {
-        let name = format!("{}{branch}", tracking(remote));
-        self.with(|repo| Ok(repo.refname_to_id(&name).ok().map(CommitId::from)))
+        self.tip_of(&self.upstream_ref(remote, branch))
     }
 
     /// Fetches a branch of the upstream, and notes where it is; nothing if there is none.
@@ -77,7 +95,7 @@ impl Repository {
         if remote != ITSELF {
             let mut git = self.own_git(options)?;
             git.name = self.url_of(remote)?;
-            let refspec = format!("+refs/heads/{branch}:{}{branch}", tracking(remote));
+            let refspec = format!("+refs/heads/{branch}:{}", self.upstream_ref(remote, branch));
             let volume = if options.progress.is_some() { "--progress" } else { "--quiet" };
             let quiet = ["--no-tags", "--no-write-fetch-head", "--no-auto-maintenance"];
             let command = ["fetch", volume, "--no-recurse-submodules", "--", remote, &refspec];
@@ -95,7 +113,7 @@ impl Repository {
         base: Option<CommitId>,
     ) -> Result<Vec<CommitId>, GitError> {
         let mut commits =
-            self.history(tip, |walk| walk.hide_glob(&format!("{}*", tracking(remote))))?;
+            self.history(tip, |walk| walk.hide_glob(&format!("{}*", self.tracking(remote))))?;
         let since = base.map_or(Ok(Vec::new()), |base| self.between(base, tip))?;
         let seen: HashSet<_> = commits.iter().copied().collect();
         commits.extend(since.into_iter().filter(|commit| !seen.contains(commit)));
@@ -155,7 +173,11 @@ impl Repository {
         }
         let refspec = format!("{commit}:{target}");
         let volume = if options.progress.is_some() { "--progress" } else { "--no-progress" };
+        // With that git would push every ref, and takes no other words.
+        let not_all = format!("{}=false", mirrors(remote));
         let arguments = [
+            "-c",
+            &not_all,
             "push",
             "--porcelain",
             "--no-verify",
@@ -193,14 +215,14 @@ impl Repository {
     }
 }
 
+/// The setting that says that a repository mirrors a remote.
+fn mirrors(remote: &str) -> String {
+    format!("remote.{remote}.mirror")
+}
+
 /// Whether this can be the name of a branch.
 pub fn is_branch_name(name: &str) -> bool {
     git2::Branch::name_is_valid(name).unwrap_or(false)
-}
-
-/// Where a repository notes what the branches of a remote were at last.
-fn tracking(remote: &str) -> String {
-    if remote == ITSELF { "refs/heads/".to_owned() } else { format!("refs/remotes/{remote}/") }
 }
 
 /// Reads git's report on one branch: `<flag> TAB <from>:<to> TAB <summary>`.
@@ -332,6 +354,28 @@ mod tests {
         assert_eq!(pushed, Pushed::Updated);
         assert_eq!(fixture.git_in(&upstream, &["rev-parse", "main"]), second.to_string());
         assert!(is_branch_name("a/b") && !is_branch_name("a..b") && !is_branch_name("-x"));
+    }
+
+    #[test]
+    fn a_mirror_of_the_users_has_the_branches_of_the_upstream_as_its_own() {
+        let (fixture, repository, upstream) = with_upstream();
+        push(&repository, fixture.id("HEAD")).unwrap();
+        let folder = fixture.outside("mirror.git");
+        let (from, to) = (upstream.to_str().unwrap(), folder.to_str().unwrap());
+        fixture.git(&["clone", "--quiet", "--mirror", from, to]);
+        let mirror = Repository::open(&folder).unwrap();
+        let first = fixture.id("HEAD");
+        assert_eq!(mirror.last_seen("origin", "main").unwrap(), Some(first));
+        assert_eq!(mirror.to_push(first, "origin", None).unwrap(), []);
+        fixture.git_in(&upstream, &["branch", "other"]);
+        let second = fixture.commit("b", "two");
+        fixture.git(&["push", "--quiet", to, "HEAD:refs/dvcfs/x"]);
+        assert_eq!(push(&mirror, second).unwrap(), Pushed::Updated);
+        assert_eq!(fixture.git_in(&upstream, &["rev-parse", "main"]), second.to_string());
+        fixture.git_in(&upstream, &["rev-parse", "other"]);
+        let fetched = mirror.fetch_branch("origin", "main", &TransportOptions::default());
+        assert_eq!(fetched.unwrap(), Some(second));
+        assert_eq!(mirror.branch_ref("main"), mirror.upstream_ref("origin", "main"));
     }
 
     #[test]

@@ -55,6 +55,20 @@ impl Repository {
         self.namespaces().branches == Namespaces::MIRROR.branches
     }
 
+    /// The ref of a branch; in a mirror of one of the upstream.
+    pub fn branch_ref(&self, branch: &str) -> String {
+        format!("{}{branch}", self.namespaces().branches)
+    }
+
+    /// The commit that a ref points at, if it is there.
+    pub fn tip_of(&self, name: &str) -> Result<Option<CommitId>, GitError> {
+        self.with(|repo| match repo.refname_to_id(name) {
+            Ok(id) => Ok(Some(id.into())),
+            Err(e) if e.code() == ErrorCode::NotFound => Ok(None),
+            Err(e) => Err(GitError::reference("read", name, &e)),
+        })
+    }
+
     /// Reads all branches and tags.
     pub fn refs(&self) -> Result<Refs, GitError> {
         let Namespaces { branches, tags } = self.namespaces();
