@@ -147,8 +147,14 @@ impl From<Code> for ExitCode {
 
 impl From<GitError> for Failure {
     fn from(error: GitError) -> Self {
+        (&error).into()
+    }
+}
+
+impl From<&GitError> for Failure {
+    fn from(error: &GitError) -> Self {
         use GitError as E;
-        let code = match &error {
+        let code = match error {
             E::InvalidLocation { .. } => Code::Usage,
             E::Denied { .. } => Code::Credentials,
             E::Unreachable { .. } | E::TimedOut { .. } => Code::Network,
@@ -166,8 +172,8 @@ impl From<GitError> for Failure {
             | E::NotOwned { .. }
             | E::Reference { .. } => Code::Repository,
         };
-        let failure = Self::new(code, chain(&error));
-        match &error {
+        let failure = Self::new(code, chain(error));
+        match error {
             E::GitMissing { .. } => failure.hint("install it: apt install git"),
             E::NoIdentity { .. } => {
                 failure.hint("git config --global user.email YOU@EXAMPLE.ORG, then user.name")
@@ -224,6 +230,7 @@ impl From<VfsError> for Failure {
         use VfsError as E;
         let code = match &error {
             E::Blob(error) => return error.into(),
+            E::Upstream(error) => return (&**error).into(),
             E::Git(_) => Code::Repository,
             E::WrongSize { .. } | E::Manifest { .. } => Code::Integrity,
             E::NoContent(_) => Code::Missing,

@@ -46,6 +46,7 @@ pub(super) fn errno(error: &VfsError) -> Errno {
         VfsError::NoContent(_)
         | VfsError::WrongSize { .. }
         | VfsError::Git(_)
+        | VfsError::Upstream(_)
         | VfsError::Manifest { .. }
         | VfsError::Compiled(_)
         | VfsError::Interrupted(_) => Errno::EIO,

@@ -64,6 +64,9 @@ pub enum VfsError {
     /// Git cannot give the object.
     #[error("{0}")]
     Git(String),
+    /// Upstream cannot be asked.
+    #[error(transparent)]
+    Upstream(Arc<GitError>),
     /// The manifest of a tracked directory cannot be read.
     #[error("the manifest {id} is damaged: {reason}")]
     Manifest {

@@ -40,7 +40,7 @@ impl Vfs {
         let _turn = self.refreshing.lock().await;
         let registry = Arc::clone(&self.registry);
         let refs = run_blocking(move || {
-            registry.fetch()?;
+            registry.fetch().map_err(|error| VfsError::Upstream(Arc::new(error)))?;
             read_refs(&registry)
         });
         let mut refs = refs.await?;
