@@ -90,7 +90,8 @@ impl Connector<'_> {
             reason,
             hint,
         };
-        let default = || self.options.remote.clone().or(Some(self.config.core_remote()?.value));
+        let configured = || Some(self.config.core_remote()?.value);
+        let default = || self.options.remote.clone().or_else(configured);
         let name = pinned.map(str::to_owned).or_else(default).ok_or_else(|| {
             let hint = "name one with --remote, or set core.remote in DVC's configuration";
             unusable("nowhere", "no default remote is configured".to_owned(), Some(hint.into()))
