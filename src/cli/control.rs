@@ -26,6 +26,8 @@ pub(super) enum Request {
     Merge {
         /// The commit.
         commit: String,
+        /// The ref by which upstream's branch is known here.
+        reference: String,
     },
     /// Have changes lie above the commit that was made of a merge.
     Move {
@@ -53,6 +55,13 @@ pub(super) enum Request {
     },
     /// What is recorded and not pushed.
     Unpushed,
+    /// A commit was pushed.
+    Pushed {
+        /// The commit.
+        commit: String,
+        /// Whether the remotes have what it needs, too.
+        is_over: bool,
+    },
     /// Drop what was changed at these paths, or all of it if there are none.
     Discard {
         /// As bytes from the root of the mount.

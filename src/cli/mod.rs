@@ -34,6 +34,7 @@ mod status;
 mod trust;
 mod umount;
 mod unmounted;
+mod unpushed;
 
 use std::{ffi::OsString, io::Write, process::ExitCode};
 

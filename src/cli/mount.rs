@@ -389,8 +389,8 @@ fn answer(
             "version": env!("CARGO_PKG_VERSION"),
         })),
         Request::Refresh => refresh::answer(&told.snapshots),
-        Request::Merge { commit } => match GitId::parse(&commit).map(CommitId) {
-            Some(commit) => refresh::merge_with(&told.snapshots, commit),
+        Request::Merge { commit, reference } => match GitId::parse(&commit).map(CommitId) {
+            Some(commit) => refresh::merge_with(&told.snapshots, (&reference, commit)),
             None => Err(format!("{commit} is no commit")),
         },
         Request::Move { commit } => refresh::take_over(&told.snapshots, &commit),
@@ -403,6 +403,7 @@ fn answer(
         Request::Prepare { rules } => told.snapshots.prepare(&rules),
         Request::Settle { commit } => told.snapshots.settle(&commit),
         Request::Unpushed => told.snapshots.tell_unpushed(),
+        Request::Pushed { commit, is_over } => told.snapshots.pushed(&commit, is_over),
         Request::Discard { paths } => discard::answer(vfs, runtime, &paths),
     }
 }

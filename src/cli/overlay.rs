@@ -12,10 +12,11 @@ use super::{
     context::{Context, private_folder},
     exit::{Code, Failure, chain},
     mounts::{name_of_both, short_name},
-    snapshot::{base_ref_of, ref_of},
+    snapshot::base_ref_of,
+    unpushed,
 };
 use crate::{
-    git::{CommitId, GitId, is_branch_name},
+    git::{CommitId, is_branch_name},
     overlay::{Base, Overlay, OverlayError},
     path::escape,
     publish::{self, Outbox},
@@ -61,45 +62,50 @@ pub(super) fn open(
         return Err(Failure::new(Code::Usage, message).hint("choose a folder elsewhere"));
     }
     let overlay = Overlay::open(&dir)?;
-    if overlay.base()?.is_some_and(|base| base.repository == registry.name()) {
+    let repository = registry.repository();
+    let is_ours = |noted: &Base| noted.repository == registry.name();
+    if overlay.base()?.as_ref().is_some_and(is_ours) {
         end_snapshot(context, &overlay, registry)?;
     }
+    let noted = overlay.base()?;
+    let name = short_name(&dir);
+    let unpushed = unpushed::newest(repository, &name, noted.as_ref().filter(|it| is_ours(it)))?;
     let wanted = Base {
         repository: registry.name(),
         commit: commit.to_string(),
         branch: args.branch.clone().or_else(|| branch.map(Into::into)),
+        ..Base::default()
     };
+    let builds_on = |commit, below| repository.builds_on(commit, below).unwrap_or(false);
     let has_changes = !overlay.is_empty().map_err(|error| unreadable(&dir, &error))?;
-    let snapshot = registry.repository().own_ref(&ref_of(&dir)).ok().flatten();
     let is_unpushed = |noted: &Base| {
-        let noted_commit = GitId::parse(&noted.commit).map(CommitId);
-        let builds_on = |(commit, noted)| {
-            registry.repository().merge_base(commit, noted).is_ok_and(|base| base == Some(noted))
-        };
-        // A refresh that was cut off has merged it already.
-        snapshot.zip(noted_commit).is_some_and(builds_on) && noted.repository == wanted.repository
+        let builds = unpushed.zip(unpushed::commit_of(noted));
+        noted.since.is_some()
+            || is_ours(noted) && builds.is_some_and(|(it, noted)| builds_on(it, noted))
     };
-    let began_at = registry.repository().own_ref(&base_ref_of(&short_name(&dir))).ok().flatten();
     // Snapshots go on from where they began, and a clone's own branch may be behind what was pushed.
     let goes_on = |noted: &Base| {
         let is_branch = wanted.branch.is_some() && noted.branch == wanted.branch;
-        let noted_commit = GitId::parse(&noted.commit).map(CommitId);
-        let is_ahead = noted_commit
-            .filter(|noted| *noted != commit)
-            .is_some_and(|noted| registry.repository().builds_on(noted, commit).unwrap_or(false));
-        let began_here = is_unpushed(noted) && began_at == Some(commit);
-        noted.repository == wanted.repository && is_ahead && (is_branch || began_here)
+        let ahead = unpushed::commit_of(noted).filter(|noted| *noted != commit);
+        let began_here = noted.since.as_ref() == Some(&wanted.commit);
+        is_ours(noted)
+            && ahead.is_some_and(|noted| builds_on(noted, commit))
+            && (is_branch || began_here)
     };
-    let base = match overlay.base()? {
+    let mut base = match noted {
         Some(noted) if goes_on(&noted) => {
             Base { branch: args.branch.clone().or(noted.branch), ..noted }
         }
         Some(noted) if has_changes || is_unpushed(&noted) => settle(&dir, args, noted, &wanted)?,
         _ => wanted,
     };
+    if base.since.is_none() && unpushed.is_some() && unpushed == unpushed::commit_of(&base) {
+        let since = repository.own_ref(&base_ref_of(&name))?;
+        base.since = since.map(|since| since.to_string());
+    }
+    unpushed::look(repository, &mut base)?;
     overlay.set_base(&base)?;
-    let commit = GitId::parse(&base.commit).map(CommitId);
-    let commit = commit.ok_or_else(|| damaged(&dir, &base.commit))?;
+    let commit = unpushed::commit_of(&base).ok_or_else(|| damaged(&dir, &base.commit))?;
     Ok(Some(Chosen { overlay, base, commit }))
 }
 

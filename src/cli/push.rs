@@ -31,11 +31,13 @@ use super::{
     progress::{Progress, Waiting},
     refresh,
     settings::{Settings, Verbosity},
-    snapshot::{base_ref_of, ref_of_name},
+    snapshot::ref_of_name,
+    unpushed,
 };
 use crate::{
     blobs::Blobs,
-    git::{CommitId, GitError, GitId, Pushed, Repository, TransportOptions},
+    git::{CommitId, GitId, Pushed, Repository, TransportOptions},
+    overlay::Base,
     path::escape,
     publish::{Hears, Lacking, Outbox, Plan, PushError, PushGround, plan, send},
     registry::Registry,
@@ -60,8 +62,8 @@ pub(super) struct Unpushed {
     pub(super) shown: String,
     /// The newest commit that is not pushed.
     pub(super) commit: Option<String>,
-    /// The branch that it is meant for.
-    pub(super) branch: Option<String>,
+    /// What lies below.
+    pub(super) base: Base,
 }
 
 pub(super) fn run(settings: Settings, args: &PushArgs) -> Result<ExitCode, Failure> {
@@ -75,7 +77,7 @@ pub(super) fn run(settings: Settings, args: &PushArgs) -> Result<ExitCode, Failu
         }
         return Ok(ExitCode::SUCCESS);
     };
-    let Some(branch) = unpushed.branch else {
+    let Some(branch) = unpushed.base.branch.clone() else {
         let message =
             format!("push {shown}: the mount is of {}, which is no branch", unpushed.shown);
         let hint = "say where it is to go: dvcfs umount, then mount with --branch NAME as well";
@@ -87,7 +89,7 @@ pub(super) fn run(settings: Settings, args: &PushArgs) -> Result<ExitCode, Failu
         trust_remote: args.trust_remote,
         remote: args.remote.clone(),
     };
-    let pushing = Pushing::new(&context, (&record, &repo), (unpushed.overlay, commit, branch));
+    let pushing = Pushing::new(&context, (&record, &repo), (unpushed, commit, branch));
     let done = pushing.and_then(|mut pushing| pushing.run(args)).map_err(in_context)?;
     done.tell(args, context.settings.verbosity);
     Ok(ExitCode::SUCCESS)
@@ -115,6 +117,7 @@ struct Pushing<'a> {
     blobs: Arc<Blobs>,
     outbox: Outbox,
     overlay: String,
+    base: Base,
     commit: CommitId,
     branch: String,
     /// The remote as git calls it, and its URL without password.
@@ -145,7 +148,7 @@ impl<'a> Pushing<'a> {
     fn new(
         context: &'a Context,
         (record, repo): (&'a Record, &RepoArgs),
-        (overlay, commit, branch): (String, CommitId, String),
+        (Unpushed { overlay, base, .. }, commit, branch): (Unpushed, CommitId, String),
     ) -> Result<Self, Failure> {
         let registry = context.registry(repo, &[Some(&commit.to_string())])?;
         context.settle_trust(&registry, commit)?;
@@ -158,7 +161,18 @@ impl<'a> Pushing<'a> {
         let repository = registry.repository();
         let remote = repository.upstream_of(&branch)?;
         let upstream = (remote.clone(), repository.url_of(&remote)?);
-        Ok(Self { context, record, registry, blobs, outbox, overlay, commit, branch, upstream })
+        Ok(Self {
+            context,
+            record,
+            registry,
+            blobs,
+            outbox,
+            overlay,
+            base,
+            commit,
+            branch,
+            upstream,
+        })
     }
 
     fn run(&mut self, args: &PushArgs) -> Result<Done, Failure> {
@@ -182,8 +196,9 @@ impl<'a> Pushing<'a> {
                 }
                 Upstream::Ahead(tip) => {
                     self.go_on_from(tip)?;
-                    let merged = Unpushed::of(self.record)?.newest();
-                    self.commit = merged.unwrap_or(self.commit);
+                    let merged = Unpushed::of(self.record)?;
+                    self.commit = merged.newest().unwrap_or(self.commit);
+                    self.base = merged.base;
                 }
             }
         }
@@ -195,7 +210,8 @@ impl<'a> Pushing<'a> {
     /// Brings the remotes what the commits need and they lack.
     fn bring_data(&self, args: &PushArgs) -> Result<(Plan, Done), Failure> {
         let verbosity = self.context.settings.verbosity;
-        let commits = self.repository().to_push(self.commit, &self.upstream.0, self.base()?)?;
+        let since = self.base.since.as_deref().and_then(GitId::parse).map(CommitId);
+        let commits = self.repository().to_push(self.commit, &self.upstream.0, since)?;
         let waiting = Waiting::new("looking what the remotes lack", verbosity);
         let looked = self.context.runtime.block_on(async {
             let plan = plan(self.ground(), &commits).await?;
@@ -230,7 +246,8 @@ impl<'a> Pushing<'a> {
 
     /// Has the mount go on from what others have pushed.
     fn go_on_from(&self, tip: CommitId) -> Result<(), Failure> {
-        refresh::go_on(self.record, &Request::Merge { commit: tip.to_string() }).map(drop)
+        let request = Request::Merge { commit: tip.to_string(), reference: self.upstream_ref() };
+        refresh::go_on(self.record, &request).map(drop)
     }
 
     fn ground(&self) -> PushGround<'_> {
@@ -241,9 +258,8 @@ impl<'a> Pushing<'a> {
         self.registry.repository()
     }
 
-    /// The commit that the first of the snapshots was made above.
-    fn base(&self) -> Result<Option<CommitId>, GitError> {
-        self.repository().own_ref(&base_ref_of(&self.overlay))
+    fn upstream_ref(&self) -> String {
+        self.repository().upstream_ref(&self.upstream.0, &self.branch)
     }
 
     fn transport(&self) -> TransportOptions {
@@ -260,37 +276,26 @@ impl<'a> Pushing<'a> {
     fn look_upstream(&self) -> Result<Upstream, Failure> {
         let (repository, remote, branch) = (self.repository(), &self.upstream.0, &self.branch);
         let seen = repository.last_seen(remote, branch)?;
-        match repository.upstream_tip(remote, branch, &self.transport())? {
-            None => return seen.map_or(Ok(Upstream::Fits), |seen| Err(self.deleted(seen))),
-            Some(tip) if repository.builds_on(self.commit, tip)? => return Ok(Upstream::Fits),
-            Some(_) => {}
-        }
-        let base = match (self.base()?, seen) {
-            (Some(base), Some(seen)) => {
-                let was_there = repository.is_mirror() || repository.builds_on(seen, base)?;
-                Some(base).filter(|_| was_there)
-            }
-            _ => None,
+        let Some(tip) = repository.upstream_tip(remote, branch, &self.transport())? else {
+            return seen.map_or(Ok(Upstream::Fits), |seen| Err(self.deleted(seen)));
         };
-        let tip = repository.fetch_branch(remote, branch, &self.transport())?;
-        let tip = tip.ok_or_else(|| self.gone())?;
-        match base {
-            Some(base) if !repository.builds_on(tip, base)? => Err(self.rewritten(base)),
-            _ if repository.builds_on(tip, self.commit)? => Ok(Upstream::HasIt(tip)),
-            _ => Ok(Upstream::Ahead(tip)),
+        let tip = if repository.builds_on(self.commit, tip)? {
+            tip
+        } else {
+            let tip = repository.fetch_branch(remote, branch, &self.transport())?;
+            tip.ok_or_else(|| self.gone())?
+        };
+        let dropped = unpushed::dropped(repository, &self.base, (&self.upstream_ref(), tip))?;
+        if let Some(dropped) = dropped {
+            return Err(unpushed::rewritten(&self.base, dropped, &self.upstream.1));
         }
-    }
-
-    fn rewritten(&self, base: CommitId) -> Failure {
-        let (branch, url) = (&self.branch, &self.upstream.1);
-        let message = format!(
-            "{branch} at {url} does not have {base}, which the snapshot builds on: its history was \
-             written anew, or is another one"
-        );
-        Failure::new(Code::Conflict, message).hint(format!(
-            "nothing is lost; to push it as a branch of its own, mount with --rev {base} --branch \
-             NAME"
-        ))
+        Ok(if repository.builds_on(self.commit, tip)? {
+            Upstream::Fits
+        } else if repository.builds_on(tip, self.commit)? {
+            Upstream::HasIt(tip)
+        } else {
+            Upstream::Ahead(tip)
+        })
     }
 
     fn gone(&self) -> Failure {
@@ -353,13 +358,15 @@ impl<'a> Pushing<'a> {
         self.outbox.hand_over(&self.overlay, keys, is_newest, cache).map_err(|error| {
             Failure::new(Code::Failed, format!("pushed, and then: empty the outbox: {error}"))
         })?;
-        let base = self.base()?;
-        if repository.remove_ref_at(&ref_of_name(&self.overlay), self.commit)?
-            && let Some(base) = base
-        {
-            repository.remove_ref_at(&base_ref_of(&self.overlay), base)?;
-        }
-        Ok(())
+        self.tell_pushed(true)
+    }
+
+    /// Has the mount know what was pushed, and let go of it where that is over.
+    fn tell_pushed(&self, is_over: bool) -> Result<(), Failure> {
+        let failed = |why: String| Failure::new(Code::Failed, format!("pushed, and then: {why}"));
+        let request = Request::Pushed { commit: self.commit.to_string(), is_over };
+        let answer = ask(&self.record.socket, &request, DEADLINE);
+        answer.map_err(|error| failed(error.to_string()))?.map(drop).map_err(failed)
     }
 }
 

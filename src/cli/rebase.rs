@@ -5,16 +5,18 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     discard::still_open,
-    exit::chain,
+    exit::{Code, Failure, chain},
+    mounts::short_name,
     refresh::{Refreshed, told},
-    snapshot::{Snapshots, ref_of},
+    snapshot::Snapshots,
+    unpushed,
 };
 use crate::{
     git::{CommitId, GitError, GitTreeId},
     id::BlobId,
     overlay::{Base, Overlay, OverlayError},
     path::RepoPath,
-    publish::{self, Conflict, MergeGround, Merged, Rebase, RebaseError, Tracked},
+    publish::{self, Conflict, MergeError, MergeGround, Merged, Rebase, RebaseError, Tracked},
     steps,
     tree::Tree,
     vfs::{Rebased, VfsError},
@@ -35,13 +37,17 @@ enum Stop {
     Vfs(VfsError),
     #[error("the overlay notes no base")]
     NoBase,
+    #[error("the mount shows no single revision")]
+    NoRevision,
+    #[error("the snapshot {0} was made meanwhile; run it again")]
+    Newer(CommitId),
     #[error("{0}")]
-    Outbox(String),
+    Other(String),
 }
 
 impl Snapshots {
     /// Merges a commit of ours with one of upstream's.
-    pub(super) fn merge(&self, ours: CommitId, theirs: CommitId) -> Result<Merged, String> {
+    pub(super) fn merge(&self, ours: CommitId, theirs: CommitId) -> Result<Merged, Failure> {
         let manifest = |tracked: &Tracked<'_>| {
             let read = self.vfs.manifest_of(tracked.project, tracked.output);
             self.runtime.block_on(read).map_err(std::io::Error::other)
@@ -51,64 +57,74 @@ impl Snapshots {
         };
         let ground = MergeGround {
             repository: self.registry.repository(),
-            outbox: self.outbox.as_ref().map_err(Clone::clone)?,
+            outbox: self.outbox.as_ref().map_err(|why| Failure::new(Code::Failed, why))?,
             manifest: &manifest,
             size: &size,
         };
-        publish::merge(&ground, ours, theirs).map_err(|error| chain(&error))
+        Ok(publish::merge(&ground, ours, theirs)?)
     }
 
-    /// Has the changes of this mount lie above `commit`, which is to be pushed in the place of `ours`
-    /// if there is such.
-    pub(super) fn move_to(
-        &self,
-        commit: CommitId,
-        ours: Option<CommitId>,
-    ) -> Result<Refreshed, String> {
-        let old = self.vfs.root_tree().ok_or("the mount shows no single revision")?;
-        let new = self.runtime.block_on(self.vfs.tree(commit)).map_err(|error| chain(&error))?;
-        loop {
-            let moved = self.try_to_move(&old, &new, ours);
+    /// Has the changes of this mount lie above `commit`, in which its commits that are not pushed
+    /// are, if it has such.
+    pub(super) fn move_to(&self, commit: CommitId) -> Result<Refreshed, Failure> {
+        let old = self.vfs.root_tree().ok_or(Stop::NoRevision)?;
+        let new = self.runtime.block_on(self.vfs.tree(commit))?;
+        let moved = loop {
+            let moved = self.try_to_move(&old, &new);
             let (tree, needs) = match moved {
                 Err(Stop::Plan(RebaseError::NeedsOld(needs))) => (&old, needs),
                 Err(Stop::Plan(RebaseError::NeedsNew(needs))) => (&new, needs),
                 Err(Stop::Conflicts(conflicts)) => {
-                    let paths = told(&conflicts);
-                    return Ok(Refreshed::Conflicts { paths, commit: None });
+                    break Ok(Refreshed::Conflicts { paths: told(&conflicts), commit: None });
                 }
-                moved => return moved.map_err(|error| chain(&error)),
+                moved => break moved,
             };
-            let manifest = self.runtime.block_on(self.vfs.manifest(tree, needs.0));
-            manifest.map_err(|error| chain(&error))?;
+            self.runtime.block_on(self.vfs.manifest(tree, needs.0))?;
+        };
+        if !matches!(moved, Ok(Refreshed::Done { .. })) {
+            self.registry.keep(old.commit);
         }
+        Ok(moved?)
     }
 
-    fn try_to_move(
-        &self,
-        old: &Arc<Tree>,
-        new: &Arc<Tree>,
-        ours: Option<CommitId>,
-    ) -> Result<Refreshed, Stop> {
+    fn try_to_move(&self, old: &Arc<Tree>, new: &Arc<Tree>) -> Result<Refreshed, Stop> {
         if let Some(overlay) = self.vfs.overlay() {
             check(overlay, old, new)?;
         }
         let (registry, commit) = (Arc::clone(&self.registry), new.commit);
-        if ours.is_some() {
-            self.keep_taken().map_err(Stop::Outbox)?;
+        if self.unpushed().map_err(Stop::Other)?.is_some() {
+            self.keep_taken().map_err(Stop::Other)?;
         }
+        // Only the note of the base holds it for a moment.
+        registry.keep(commit);
+        registry.repository().sync()?;
         let trees = (Arc::clone(old), Arc::clone(new));
         let edit = move |overlay: &Overlay, _: &BTreeSet<RepoPath>| {
+            let (repository, name) = (registry.repository(), short_name(overlay.dir()));
+            let noted = overlay.base()?.ok_or(Stop::NoBase)?;
+            if let Some(ours) = unpushed::newest(repository, &name, Some(&noted))?
+                && !repository.builds_on(commit, ours)?
+            {
+                return Err(Stop::Newer(ours));
+            }
+            let mut base = Base { commit: commit.to_string(), ..noted };
+            if base.since.is_none() {
+                base.seen.clear();
+            }
+            unpushed::look(repository, &mut base)?;
             // A program may have changed something since.
             check(overlay, &trees.0, &trees.1)?.prepare(overlay).map_err(RebaseError::from)?;
-            let base = overlay.base()?.ok_or(Stop::NoBase)?;
-            let (repository, name) = (registry.repository(), ref_of(overlay.dir()));
-            if ours.is_some() {
-                repository.move_ref(&name, commit, ours)?;
-                steps::reached("merge kept");
+            steps::reached("move prepared");
+            overlay.set_base(&base)?;
+            steps::reached("move noted");
+            // It is done, and the refs are moved by whoever asks for them.
+            if let Err(error) = unpushed::newest(repository, &name, Some(&base)) {
+                tracing::warn!("{error}");
             }
-            overlay.set_base(&Base { commit: commit.to_string(), ..base })?;
+            steps::reached("move kept");
             Ok::<_, Stop>(())
         };
+        let _turn = self.below.lock();
         match self.runtime.block_on(self.vfs.rebase(commit, None, edit)) {
             Ok(Rebased::Done(done)) => {
                 done?;
@@ -129,6 +145,37 @@ impl Snapshots {
     /// Whether a commit of this tree was to be made.
     pub(super) fn is_expected_merge(&self, tree: GitTreeId) -> bool {
         self.merging.lock().take() == Some(tree)
+    }
+}
+
+impl From<Stop> for Failure {
+    fn from(stop: Stop) -> Self {
+        let code = match stop {
+            Stop::Overlay(error) => return error.into(),
+            Stop::Git(error) => return error.into(),
+            Stop::Vfs(error) => return error.into(),
+            Stop::Conflicts(_) => Code::Conflict,
+            Stop::NoRevision => Code::Usage,
+            Stop::Newer(_) => Code::Busy,
+            Stop::Plan(_) | Stop::NoBase | Stop::Other(_) => Code::Failed,
+        };
+        Self::new(code, chain(&stop))
+    }
+}
+
+impl From<MergeError> for Failure {
+    fn from(error: MergeError) -> Self {
+        let code = match error {
+            MergeError::Git(error) => return error.into(),
+            MergeError::Unrelated { .. } => Code::Conflict,
+            MergeError::Disk { ref source, .. } => {
+                let below = source.get_ref().and_then(|below| below.downcast_ref::<VfsError>());
+                below.map_or(Code::Failed, |below| Self::from(below.clone()).code)
+            }
+            MergeError::Folder { .. } => Code::Repository,
+            MergeError::Record { .. } | MergeError::Manifest { .. } => Code::Failed,
+        };
+        Self::new(code, chain(&error))
     }
 }
 

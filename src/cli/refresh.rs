@@ -12,15 +12,17 @@ use super::{
     args::RefreshArgs,
     changes::mounted,
     control::{Request, Response, ask},
-    exit::{Code, Failure, chain},
+    exit::{Code, Failure},
     mounts::Record,
     print,
     settings::{Settings, Verbosity},
     snapshot::{Snapshots, ref_of},
+    unpushed,
 };
 use crate::{
     git::{CommitId, GitId, GitTreeId, Repository, TransportOptions},
     publish::{Conflict, Merged, MergedTree, merge_message},
+    steps,
 };
 
 /// Longer than the time limit of a fetch.
@@ -43,6 +45,8 @@ pub(super) enum Refreshed {
     },
     /// Upstream has the commits that are not let go of yet.
     HasIt,
+    /// It failed.
+    Failed(Failure),
     /// Something is in use.
     Busy(String),
 }
@@ -71,6 +75,7 @@ pub(super) fn go_on(record: &Record, request: &Request) -> Result<bool, Failure>
     let mut refreshed = step(record, request)?;
     if let Refreshed::Merge(waits) = &refreshed {
         let commit = commit(waits)?.to_string();
+        steps::reached("merge committed");
         refreshed = step(record, &Request::Move { commit })?;
     }
     let dir = record.mount_point.display();
@@ -96,6 +101,7 @@ pub(super) fn go_on(record: &Record, request: &Request) -> Result<bool, Failure>
                 "dvcfs push {dir} brings the remotes what they lack, and goes on from upstream"
             )))
         }
+        Refreshed::Failed(failure) => Err(failure),
         Refreshed::Busy(why) => {
             Err(Failure::new(Code::Busy, why).hint("close what writes there and run it again"))
         }
@@ -108,11 +114,9 @@ pub(super) fn describe(paths: &[(String, String)]) -> String {
 }
 
 fn step(record: &Record, request: &Request) -> Result<Refreshed, Failure> {
-    let failed = |code, why: String| Failure::new(code, why);
-    let answer = ask(&record.socket, request, DEADLINE)
-        .map_err(|error| failed(Code::Failed, error.to_string()))?
-        .map_err(|why| failed(Code::Network, why))?;
-    serde_json::from_value(answer).map_err(|error| failed(Code::Failed, error.to_string()))
+    let answer = ask(&record.socket, request, DEADLINE);
+    let answer = answer.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
+    serde_json::from_value(answer).map_err(|error| failed(error.to_string()))
 }
 
 /// Makes the commit of a merge, by the user's own git.
@@ -129,58 +133,78 @@ fn commit(waits: &Waits) -> Result<CommitId, Failure> {
     Ok(repository.create_commit(tree, &parents, &waits.message, &options)?)
 }
 
-/// Has a mount look for new commits, and its changes lie above the newest one.
-pub(super) fn answer(snapshots: &Snapshots) -> Response {
-    let Snapshots { vfs, runtime, registry, .. } = snapshots;
-    let refreshed = runtime.block_on(vfs.refresh()).map_err(|error| chain(&error))?;
-    let Some(overlay) = vfs.overlay() else {
-        return encode(&Refreshed::Done { changed: refreshed.is_changed });
-    };
-    let branch = overlay.base().map_err(|error| chain(&error))?.and_then(|base| base.branch);
-    let branch =
-        branch.ok_or("its changes are meant for no branch: mount it with --branch NAME")?;
-    let repository = registry.repository();
-    let refs = repository.refs().map_err(|error| chain(&error))?;
-    let theirs = *refs.branches.get(&branch).ok_or("upstream has no such branch any more")?;
-    merge_with(snapshots, theirs)
+fn failed(why: impl Into<String>) -> Failure {
+    Failure::new(Code::Failed, why)
 }
 
-/// Has the changes and commits of a mount go on from a commit of upstream.
-pub(super) fn merge_with(snapshots: &Snapshots, theirs: CommitId) -> Response {
-    let Snapshots { vfs, registry, .. } = snapshots;
-    let overlay = vfs.overlay().ok_or("the mount is not writable")?;
-    let branch = overlay.base().map_err(|error| chain(&error))?.and_then(|base| base.branch);
-    let branch = branch.unwrap_or_default();
-    let repository = registry.repository();
-    let shown = vfs.commit().ok_or("the mount shows no single revision")?;
-    let Some(ours) = snapshots.unpushed() else {
-        let common = repository.merge_base(shown, theirs).map_err(|error| chain(&error))?;
-        return encode(&if common == Some(theirs) {
-            Refreshed::Done { changed: false }
-        } else {
-            snapshots.move_to(theirs, None)?
-        });
+/// Has a mount look for new commits, and its changes lie above the newest one.
+pub(super) fn answer(snapshots: &Snapshots) -> Response {
+    encode(refresh(snapshots))
+}
+
+fn refresh(snapshots: &Snapshots) -> Result<Refreshed, Failure> {
+    let Snapshots { vfs, runtime, registry, .. } = snapshots;
+    let refreshed = runtime.block_on(vfs.refresh())?;
+    let Some(overlay) = vfs.overlay() else {
+        return Ok(Refreshed::Done { changed: refreshed.is_changed });
     };
+    let branch = overlay.base()?.and_then(|base| base.branch).ok_or_else(|| {
+        let failure = Failure::new(Code::Usage, "its changes are meant for no branch");
+        failure.hint("dvcfs umount, then mount with --branch NAME as well")
+    })?;
+    let repository = registry.repository();
+    let gone = || Failure::new(Code::Conflict, format!("upstream has no branch {branch} any more"));
+    let theirs = *repository.refs()?.branches.get(&branch).ok_or_else(gone)?;
+    go_on_from(snapshots, (&repository.branch_ref(&branch), theirs))
+}
+
+/// Has the changes and commits of a mount go on from a commit of upstream, whose branch is known by
+/// a ref.
+pub(super) fn merge_with(snapshots: &Snapshots, upstream: (&str, CommitId)) -> Response {
+    encode(go_on_from(snapshots, upstream))
+}
+
+fn go_on_from(
+    snapshots: &Snapshots,
+    (reference, theirs): (&str, CommitId),
+) -> Result<Refreshed, Failure> {
+    let Snapshots { vfs, registry, .. } = snapshots;
+    let overlay = vfs.overlay().ok_or_else(|| failed("the mount is not writable"))?;
+    let ours = snapshots.unpushed().map_err(failed)?;
+    let base = overlay.base()?.ok_or_else(|| failed("the overlay notes no base"))?;
+    let shown = vfs.commit().ok_or_else(|| failed("the mount shows no single revision"))?;
+    let repository = registry.repository();
+    let dropped = unpushed::dropped(repository, &base, (reference, theirs))?;
+    let Some(ours) = ours else {
+        let is_there = dropped.is_none() && repository.builds_on(shown, theirs)?;
+        return if is_there {
+            Ok(Refreshed::Done { changed: false })
+        } else {
+            snapshots.move_to(theirs)
+        };
+    };
+    let branch = base.branch.as_deref().unwrap_or_default();
+    let upstream = repository.upstream_of(branch).and_then(|remote| repository.url_of(&remote));
+    let upstream = upstream.unwrap_or_else(|_| registry.name());
+    if let Some(dropped) = dropped {
+        return Err(unpushed::rewritten(&base, dropped, &upstream));
+    }
     match snapshots.merge(ours, theirs)? {
-        Merged::Ours if ours == shown => encode(&Refreshed::Done { changed: false }),
-        // A refresh that was cut off has merged it already.
-        Merged::Ours => encode(&snapshots.move_to(ours, Some(ours))?),
+        Merged::Ours if ours == shown => Ok(Refreshed::Done { changed: false }),
+        Merged::Ours => snapshots.move_to(ours),
         // Only a push knows that the remotes have what it needs.
-        Merged::Theirs => encode(&Refreshed::HasIt),
+        Merged::Theirs => Ok(Refreshed::HasIt),
         Merged::Conflicts(conflicts) => {
             let git_dir = repository.git_dir().display().to_string();
             let commit = Some([ref_of(overlay.dir()), git_dir]);
-            encode(&Refreshed::Conflicts { paths: told(&conflicts), commit })
+            Ok(Refreshed::Conflicts { paths: told(&conflicts), commit })
         }
         Merged::Tree(MergedTree { tree, .. }) => {
             snapshots.expect_merge(tree);
-            let upstream =
-                repository.upstream_of(&branch).and_then(|remote| repository.url_of(&remote));
-            let upstream = upstream.unwrap_or_else(|_| registry.name());
-            encode(&Refreshed::Merge(Waits {
+            Ok(Refreshed::Merge(Waits {
                 tree: tree.to_string(),
                 parents: [ours, theirs].map(|commit| commit.to_string()),
-                message: merge_message(&branch, &upstream),
+                message: merge_message(branch, &upstream),
                 git_dir: repository.git_dir().as_os_str().as_bytes().to_vec(),
             }))
         }
@@ -189,12 +213,16 @@ pub(super) fn merge_with(snapshots: &Snapshots, theirs: CommitId) -> Response {
 
 /// Takes over the commit that was made of a merge.
 pub(super) fn take_over(snapshots: &Snapshots, commit: &str) -> Response {
-    let commit = GitId::parse(commit).map(CommitId).ok_or("no commit was made")?;
-    let made = snapshots.registry.repository().commit(commit).map_err(|error| chain(&error))?;
-    if !snapshots.is_expected_merge(made.tree) {
-        return Err("the commit is not of what was merged".to_owned());
-    }
-    encode(&snapshots.move_to(commit, made.parents.first().copied())?)
+    let take_over = || {
+        let commit =
+            GitId::parse(commit).map(CommitId).ok_or_else(|| failed("no commit was made"))?;
+        let made = snapshots.registry.repository().commit(commit)?;
+        if !snapshots.is_expected_merge(made.tree) {
+            return Err(failed("the commit is not of what was merged"));
+        }
+        snapshots.move_to(commit)
+    };
+    encode(take_over())
 }
 
 /// Conflicts, safe to print.
@@ -202,6 +230,7 @@ pub(super) fn told(conflicts: &[Conflict]) -> Vec<(String, String)> {
     conflicts.iter().map(|it| (it.path.to_string(), it.why.to_string())).collect()
 }
 
-fn encode(refreshed: &Refreshed) -> Response {
+fn encode(refreshed: Result<Refreshed, Failure>) -> Response {
+    let refreshed = refreshed.unwrap_or_else(Refreshed::Failed);
     serde_json::to_value(refreshed).map_err(|error| error.to_string())
 }

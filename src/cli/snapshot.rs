@@ -29,9 +29,10 @@ use super::{
     progress::Waiting,
     push::Unpushed,
     settings::{Settings, Verbosity},
+    unpushed,
 };
 use crate::{
-    git::{CommitId, GitError, GitId, GitTreeId, Repository, TransportOptions},
+    git::{CommitId, GitId, GitTreeId, Repository, TransportOptions},
     id::BlobId,
     overlay::Overlay,
     path::{RepoPath, escape},
@@ -291,18 +292,6 @@ pub(super) fn base_ref_of(overlay: &str) -> String {
     format!("refs/dvcfs/bases/{overlay}")
 }
 
-/// The commits of an overlay that are not pushed, newest first.
-pub(super) fn since_pushed(
-    repository: &Repository,
-    overlay: &str,
-) -> Result<Vec<CommitId>, GitError> {
-    let Some(newest) = repository.own_ref(&ref_of_name(overlay))? else { return Ok(Vec::new()) };
-    let base = repository.own_ref(&base_ref_of(overlay))?;
-    // The newest one waits, whatever is known of those before it.
-    let since = base.and_then(|base| repository.between(base, newest).ok());
-    Ok(since.filter(|since| !since.is_empty()).unwrap_or_else(|| vec![newest]))
-}
-
 /// The steps of snapshots, as the mount takes them.
 pub(super) struct Snapshots {
     pub(super) vfs: Arc<Vfs>,
@@ -312,6 +301,8 @@ pub(super) struct Snapshots {
     ready: Mutex<Option<Ready>>,
     /// The tree of a merge whose commit is being made.
     pub(super) merging: Mutex<Option<GitTreeId>>,
+    /// Held by whoever changes what lies below.
+    pub(super) below: Mutex<()>,
 }
 
 /// A tree that was prepared.
@@ -336,20 +327,58 @@ impl Snapshots {
             outbox: outbox.map(Arc::new).map_err(|error| format!("open the outbox: {error}")),
             ready: Mutex::default(),
             merging: Mutex::default(),
+            below: Mutex::default(),
         }
     }
 
     /// The commit of this overlay that is not pushed yet.
-    pub(super) fn unpushed(&self) -> Option<CommitId> {
-        let name = ref_of(self.vfs.overlay()?.dir());
-        self.registry.repository().own_ref(&name).ok().flatten()
+    pub(super) fn unpushed(&self) -> Result<Option<CommitId>, String> {
+        let Some(overlay) = self.vfs.overlay() else { return Ok(None) };
+        let base = overlay.base().map_err(|error| chain(&error))?;
+        let repository = self.registry.repository();
+        let newest = unpushed::newest(repository, &short_name(overlay.dir()), base.as_ref());
+        newest.map_err(|error| chain(&error))
+    }
+
+    /// Upstream has a commit. Where the remotes have what it needs, it is let go of; a newer one stays
+    /// to be pushed.
+    pub(super) fn pushed(&self, commit: &str, is_over: bool) -> Response {
+        let commit = GitId::parse(commit).map(CommitId).ok_or("nothing was pushed")?;
+        let _turn = self.below.lock();
+        self.note_pushed(commit, is_over).map(|()| json!(null)).map_err(|failure| failure.message)
+    }
+
+    fn note_pushed(&self, commit: CommitId, is_over: bool) -> Result<(), Failure> {
+        let failed = |why: &str| Failure::new(Code::Failed, why);
+        let overlay = self.vfs.overlay().ok_or_else(|| failed("the mount is not writable"))?;
+        let newest = self.unpushed().map_err(|why| failed(&why))?;
+        let mut base = overlay.base()?.ok_or_else(|| failed("the overlay notes no base"))?;
+        let repository = self.registry.repository();
+        if let Some(branch) = &base.branch {
+            let reference = repository.upstream_ref(&repository.upstream_of(branch)?, branch);
+            base.seen.insert(reference, commit.to_string());
+        }
+        if is_over {
+            base.since = (newest != Some(commit)).then(|| commit.to_string());
+        }
+        overlay.set_base(&base)?;
+        let name = short_name(overlay.dir());
+        if is_over
+            && repository.remove_ref_at(&ref_of_name(&name), commit)?
+            && let Some(since) = repository.own_ref(&base_ref_of(&name))?
+        {
+            repository.remove_ref_at(&base_ref_of(&name), since)?;
+        }
+        Ok(())
     }
 
     /// The commits of this overlay that are not pushed, newest first.
     pub(super) fn since_pushed(&self) -> Result<Vec<CommitId>, String> {
         let overlay = self.vfs.overlay().ok_or("the mount is not writable")?;
-        let since = since_pushed(self.registry.repository(), &short_name(overlay.dir()));
-        since.map_err(|error| chain(&error))
+        let base = overlay.base().map_err(|error| chain(&error))?;
+        let repository = self.registry.repository();
+        let all = unpushed::all(repository, &short_name(overlay.dir()), base.as_ref());
+        all.map_err(|error| chain(&error))
     }
 
     /// Notes that what was taken into the outbox is needed by a commit that is not pushed.
@@ -369,12 +398,13 @@ impl Snapshots {
     /// What there is to push.
     pub(super) fn tell_unpushed(&self) -> Response {
         let overlay = self.vfs.overlay().ok_or("the mount is not writable")?;
+        let commit = self.unpushed()?.map(|commit| commit.to_string());
         let base = overlay.base().map_err(|error| chain(&error))?;
         let unpushed = Unpushed {
             overlay: short_name(overlay.dir()),
             shown: self.vfs.commit().map(|commit| commit.to_string()).unwrap_or_default(),
-            commit: self.unpushed().map(|commit| commit.to_string()),
-            branch: base.and_then(|base| base.branch),
+            commit,
+            base: base.ok_or("the overlay notes no base")?,
         };
         serde_json::to_value(unpushed).map_err(|error| error.to_string())
     }
@@ -384,7 +414,12 @@ impl Snapshots {
         let overlay = self.vfs.overlay().ok_or("the mount is not writable")?;
         let outbox = self.outbox.as_ref().map_err(Clone::clone)?;
         let repository = self.registry.repository();
-        let expected = self.unpushed();
+        let expected = self.unpushed()?;
+        if let Some(newer) = expected.filter(|newest| *newest != tree.commit) {
+            return Err(format!(
+                "it would not build on the snapshot {newer}: mount it again first"
+            ));
+        }
         let rules = typed.rules()?;
         let manifest = |output: OutputId| {
             let read = self.runtime.block_on(self.vfs.read_manifest(&tree, output));
@@ -446,16 +481,13 @@ impl Snapshots {
         }
         let outbox = self.outbox.as_ref().map_err(Clone::clone)?;
         let overlay = self.vfs.overlay().ok_or("the mount is not writable")?;
-        if expected.is_none() {
-            let (repository, name) = (self.registry.repository(), short_name(overlay.dir()));
-            let (name, parent) = (base_ref_of(&name), parent(repository, commit)?);
-            let noted = repository.own_ref(&name);
-            let noted = noted.and_then(|old| repository.move_ref(&name, parent, old));
-            noted.map_err(|error| chain(&error))?;
-        }
         for _ in 0..COPIES {
             let copied = match self.settle_now(&prepared, (commit, expected), &stillness)? {
-                Rebased::Done(Ok(())) => return encode(&Step::Done(commit.to_string())),
+                Rebased::Done(Ok(())) => {
+                    // Has the refs that keep it point at it.
+                    self.unpushed()?;
+                    return encode(&Step::Done(commit.to_string()));
+                }
                 Rebased::Open(open) => return encode(&Step::<String>::Busy(still_open(&open))),
                 Rebased::Written => {
                     let why = "files were written meanwhile".to_owned();
@@ -494,14 +526,10 @@ impl Snapshots {
             let commit = (registry.repository(), commit);
             publish::settle((overlay, &outbox), &prepared, commit, (&keeping, open))
         };
+        let _turn = self.below.lock();
         let rebased = self.runtime.block_on(self.vfs.rebase(commit, Some(stillness), settle));
         rebased.map_err(|error| chain(&error))
     }
-}
-
-fn parent(repository: &Repository, commit: CommitId) -> Result<CommitId, String> {
-    let parents = repository.commit(commit).map_err(|error| chain(&error))?.parents;
-    parents.first().copied().ok_or_else(|| "the commit has no parent".to_owned())
 }
 
 /// What is told of changes that stay, but for those that nobody asked for.

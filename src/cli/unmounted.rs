@@ -4,10 +4,7 @@ use std::{fmt::Write, path::Path};
 
 use serde_json::{Value, json};
 
-use super::{
-    exit::chain,
-    snapshot::{ref_of_name, since_pushed},
-};
+use super::{exit::chain, snapshot::ref_of_name, unpushed};
 use crate::{
     git::{CommitId, GitError, Repository},
     overlay::Base,
@@ -58,7 +55,7 @@ fn tell(name: &str, holder: &Holder, mounted: &[&str]) -> Option<Value> {
             "git_dir": git_dir.to_string_lossy(),
         },
     });
-    match commits(git_dir, name) {
+    match commits(git_dir, name, noted.as_ref()) {
         Err(error) => told["error"] = json!(chain(&error)),
         Ok(commits) => {
             let commits: Vec<_> = commits.iter().map(ToString::to_string).collect();
@@ -69,13 +66,13 @@ fn tell(name: &str, holder: &Holder, mounted: &[&str]) -> Option<Value> {
     Some(told)
 }
 
-fn commits(git_dir: &Path, name: &str) -> Result<Vec<CommitId>, GitError> {
+fn commits(git_dir: &Path, name: &str, base: Option<&Base>) -> Result<Vec<CommitId>, GitError> {
     let repository = Repository::open(git_dir)?;
     if repository.git_dir() != git_dir {
         // It lay in the folder of another one.
         return Err(GitError::NotARepository { location: git_dir.display().to_string() });
     }
-    since_pushed(&repository, name)
+    unpushed::all(&repository, name, base)
 }
 
 /// The same as people read it.

@@ -1,6 +1,6 @@
 //! The note of what lies below an overlay.
 
-use std::{fs, io, path::Path};
+use std::{collections::BTreeMap, fs, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use crate::atomic;
 const FILE: &str = "base.json";
 
 /// What lies below an overlay. It never moves by itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Base {
     /// The repository's path or URL, without passwords.
     pub repository: String,
@@ -19,6 +19,12 @@ pub struct Base {
     pub commit: String,
     /// The branch that snapshots are meant for.
     pub branch: Option<String>,
+    /// The commit above which the first snapshot was made that is not pushed; nothing if all are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// The newest commit below that a branch had when it was last looked at, by the branch's ref.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub seen: BTreeMap<String, String>,
 }
 
 impl Base {

@@ -59,7 +59,13 @@ fn one_process_has_an_overlay_at_a_time_and_the_next_finds_all_of_it() {
 fn the_base_is_noted_and_a_note_that_makes_no_sense_is_an_error() {
     let (dir, overlay) = opened();
     assert_eq!(overlay.base().unwrap(), None);
-    let base = Base { repository: "r".into(), commit: "c".into(), branch: Some("main".into()) };
+    let base = Base {
+        repository: "r".into(),
+        commit: "c".into(),
+        branch: Some("main".into()),
+        since: Some("b".into()),
+        seen: [("refs/heads/main".into(), "b".into())].into(),
+    };
     overlay.set_base(&base).unwrap();
     assert_eq!(overlay.base().unwrap(), Some(base));
     fs::write(dir.path().join("base.json"), "{").unwrap();

@@ -318,7 +318,7 @@ mod tests {
     fn holder(name: &str) -> Holder {
         let place = OsString::from_vec([name.as_bytes(), b"\xff"].concat());
         let repository = "repository".to_owned();
-        let base = Base { repository, commit: "c".repeat(40), branch: None };
+        let base = Base { repository, commit: "c".repeat(40), ..Base::default() };
         Holder { overlay: place.clone(), base, git_dir: place }
     }
 

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod crashes;
+mod pruned;
 mod story;
 mod together;
 mod unmounted;

@@ -178,7 +178,8 @@ pub fn resume(
     if commit.as_ref() == Some(&journal.commit) {
         let base = overlay.base()?;
         for base in base.into_iter().filter(|base| base.commit != journal.commit) {
-            overlay.set_base(&Base { commit: journal.commit.clone(), ..base })?;
+            let since = base.since.or(Some(base.commit));
+            overlay.set_base(&Base { commit: journal.commit.clone(), since, ..base })?;
         }
         steps::reached("rebased");
         for (path, digest) in moving {

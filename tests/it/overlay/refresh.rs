@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{SMALL, Writable, in_both_open_modes};
-use crate::support::{DATE, noise, succeed, text};
+use crate::support::{DATE, noise, output, succeed, text};
 
 in_both_open_modes! {
     changes_stay_above_the_newest_commit,
@@ -173,22 +173,160 @@ fn commits_that_are_not_pushed_are_merged_with_upstreams() {
     assert_eq!(writable.read("later.txt"), "later");
 }
 
+/// Every step of a refresh that merges; the last one is the command's.
+const STEPS: [&str; 4] = ["move prepared", "move noted", "move kept", "merge committed"];
+
+impl Writable {
+    /// Refreshes, where the daemon or the command kills itself at a step, and mounts again.
+    fn refresh_until(&mut self, step: &str) {
+        if step == "merge committed" {
+            let mut refresh = self.sandbox.dvcfs(["refresh"]);
+            refresh.env("DVCFS_TEST_END_AT", step).arg(self.mounted().dir());
+            assert_eq!(output(&mut refresh).status.code(), None, "{step}");
+            self.remount();
+        } else {
+            self.remount_until(step);
+            assert_ne!(self.run("refresh", &[]).0, Some(0), "{step}");
+            self.remount_dead();
+        }
+    }
+
+    /// Pushes, which must succeed, and gives where the branch is.
+    fn pushed(&self) -> String {
+        // Git moves no branch that is checked out.
+        succeed(
+            self.sandbox.git(self.registry.repository()).args(["checkout", "--quiet", "--detach"]),
+        );
+        let (code, said) = self.run("push", &[]);
+        assert_eq!(code, Some(0), "{said}");
+        text(self.sandbox.git(self.registry.repository()).args(["rev-parse", "main"]))
+    }
+
+    fn assert_ours(&self) {
+        assert!(fs::read(self.path("data/ours.bin")).unwrap() == noise(7, 300));
+        assert!(fs::read(self.path("ours.wav")).unwrap() == noise(8, 90_000));
+        assert_eq!(self.read("data/b.bin"), "ours");
+    }
+}
+
 #[test]
-fn a_refresh_that_is_killed_once_it_has_merged_is_brought_to_its_end() {
-    let (mut writable, [ours, theirs]) = parted();
-    writable.remount_until("merge kept");
+fn a_refresh_that_is_killed_at_any_step_loses_no_commit() {
+    for step in STEPS {
+        let (mut writable, [ours, theirs]) = parted();
+        fs::write(writable.path("later.txt"), "later").unwrap();
+        writable.refresh_until(step);
+        writable.assert_ours();
+        assert_eq!(writable.read("later.txt"), "later", "{step}");
+        let (shown, kept) = (writable.shown_commit(), writable.snapshot_ref());
+        let (_, said) = writable.run("status", &[]);
+        assert!(said.contains(&format!("snapshot    {kept} (not pushed)")), "{step}: {said}");
+        assert_eq!(shown, kept, "{step}");
+        let is_late = ["move noted", "move kept"].contains(&step);
+        assert_eq!(shown != ours, is_late, "{step}");
+        let news = if is_late { "nothing new\n" } else { "there are new commits\n" };
+        assert_eq!(writable.refresh(), news, "{step}");
+        let merged = writable.shown_commit();
+        let git = || writable.sandbox.git(writable.registry.repository());
+        let parents = text(git().args(["log", "-1", "--format=%P", &merged]));
+        assert_eq!(parents, format!("{ours} {theirs}"), "{step}");
+        assert!(fs::read(writable.path("theirs.wav")).unwrap() == noise(12, 80_000), "{step}");
+        writable.assert_ours();
+        assert_eq!(writable.pushed(), merged, "{step}");
+        assert_eq!(writable.changes(), ["added later.txt git"], "{step}");
+    }
+}
+
+#[test]
+fn a_push_that_merges_and_is_killed_at_any_step_loses_no_commit() {
+    for step in STEPS {
+        let (mut writable, [ours, theirs]) = parted();
+        succeed(
+            writable
+                .sandbox
+                .git(writable.registry.repository())
+                .args(["checkout", "--quiet", "--detach"]),
+        );
+        if step == "merge committed" {
+            let mut push = writable.sandbox.dvcfs(["push"]);
+            push.env("DVCFS_TEST_END_AT", step).arg(writable.mounted().dir());
+            assert_eq!(output(&mut push).status.code(), None, "{step}");
+            writable.remount();
+        } else {
+            writable.remount_until(step);
+            assert_ne!(writable.run("push", &[]).0, Some(0), "{step}");
+            writable.remount_dead();
+        }
+        writable.assert_ours();
+        assert_eq!(writable.shown_commit(), writable.snapshot_ref(), "{step}");
+        let pushed = writable.pushed();
+        assert_eq!(pushed, writable.shown_commit(), "{step}");
+        let git = || writable.sandbox.git(writable.registry.repository());
+        let parents = text(git().args(["log", "-1", "--format=%P", "main"]));
+        assert_eq!(parents, format!("{ours} {theirs}"), "{step}");
+        writable.assert_ours();
+        assert_eq!(writable.run("push", &[]).1.lines().next(), Some(NOTHING), "{step}");
+    }
+}
+
+const NOTHING: &str = "nothing to push: dvcfs snapshot records what was changed";
+
+#[test]
+fn a_base_that_cannot_be_noted_moves_nothing() {
+    let (writable, [ours, _]) = parted();
+    let noted = writable.upper.join("base.json");
+    let before = fs::read(&noted).unwrap();
+    fs::remove_file(&noted).unwrap();
+    fs::create_dir_all(noted.join("in the way")).unwrap();
     assert_ne!(writable.run("refresh", &[]).0, Some(0));
-    writable.remount_dead();
-    let merged = writable.snapshot_ref();
-    let git = || writable.sandbox.git(writable.registry.repository());
-    let parents = text(git().args(["log", "-1", "--format=%P", &merged]));
-    assert_eq!((parents, writable.shown_commit()), (format!("{ours} {theirs}"), ours));
-    let (_, said) = writable.run("status", &[]);
-    assert!(said.contains(&format!("snapshot    {merged} (not pushed)")), "{said}");
+    fs::remove_dir_all(&noted).unwrap();
+    fs::write(&noted, before).unwrap();
+    assert_eq!((writable.snapshot_ref(), writable.shown_commit()), (ours.clone(), ours));
+    writable.assert_ours();
     assert_eq!(writable.refresh(), "there are new commits\n");
-    assert_eq!((writable.shown_commit(), writable.snapshot_ref()), (merged.clone(), merged));
-    assert!(fs::read(writable.path("data/ours.bin")).unwrap() == noise(7, 300));
-    assert!(fs::read(writable.path("theirs.wav")).unwrap() == noise(12, 80_000));
+    writable.assert_ours();
+}
+
+#[test]
+fn commits_that_upstream_has_dropped_do_not_come_back() {
+    let writable = Writable::new();
+    let git = |args: &[&str]| text(writable.sandbox.git(writable.registry.repository()).args(args));
+    let first = writable.shown_commit();
+    let secret = writable.upstream(21, &[("secret.txt", "secret")]);
+    assert_eq!(writable.refresh(), "there are new commits\n");
+    fs::write(writable.path("data/ours.bin"), "ours").unwrap();
+    let ours = writable.snapshot(&[]);
+    let anew = git(&["commit-tree", &format!("{first}^{{tree}}"), "-p", &first, "-m", "Anew"]);
+    for tip in [&anew, &first] {
+        git(&["update-ref", "refs/heads/main", tip]);
+        for command in ["refresh", "push", "refresh"] {
+            let (code, said) = writable.run(command, &[]);
+            assert_eq!(code, Some(8), "{said}");
+            assert!(said.contains("written anew") && said.contains(&secret), "{said}");
+            assert!(said.contains(&format!("hint: nothing is lost; to push it as a branch of its own, mount with --rev {secret}")), "{said}");
+        }
+        assert_eq!((&git(&["rev-parse", "main"]), writable.shown_commit()), (tip, ours.clone()));
+        assert_eq!(
+            (writable.read("data/ours.bin"), writable.snapshot_ref()),
+            ("ours".into(), ours.clone())
+        );
+    }
+}
+
+#[test]
+fn changes_without_commits_go_along_with_a_history_that_was_written_anew() {
+    let writable = Writable::new();
+    let git = |args: &[&str]| text(writable.sandbox.git(writable.registry.repository()).args(args));
+    let first = writable.shown_commit();
+    writable.upstream(1, &[("secret.txt", "secret")]);
+    writable.refresh();
+    fs::write(writable.path("data/ours.bin"), "ours").unwrap();
+    git(&["update-ref", "refs/heads/main", &first]);
+    assert_eq!(writable.refresh(), "there are new commits\n");
+    assert_eq!(writable.shown_commit(), first);
+    assert!(!writable.path("secret.txt").exists());
+    writable.snapshot(&[]);
+    writable.pushed();
+    assert_eq!(git(&["rev-parse", "main^"]), first);
 }
 
 fn commits_that_cannot_be_merged_are_kept() {
@@ -213,7 +351,7 @@ fn commits_that_cannot_be_merged_are_kept() {
 }
 
 #[test]
-fn history_that_was_written_anew_is_refused_where_nothing_is_in_common() {
+fn history_with_nothing_in_common_is_refused() {
     let writable = Writable::new();
     fs::write(writable.path("data/ours.bin"), "ours").unwrap();
     let ours = writable.snapshot(&[]);
@@ -222,8 +360,8 @@ fn history_that_was_written_anew_is_refused_where_nothing_is_in_common() {
     let commit = writable.upstream(21, &[]);
     succeed(git().args(["branch", "--force", "main", &commit]));
     let (code, said) = writable.run("refresh", &[]);
-    assert_ne!(code, Some(0), "{said}");
-    assert!(said.contains("have no commit in common"), "{said}");
+    assert_eq!(code, Some(8), "{said}");
+    assert!(said.contains("written anew"), "{said}");
     assert_eq!((writable.shown_commit(), writable.read("data/ours.bin")), (ours, "ours".into()));
 }
 

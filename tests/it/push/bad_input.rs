@@ -178,6 +178,22 @@ fn a_branch_that_was_deleted_upstream() {
 }
 
 #[test]
+fn a_branch_that_was_deleted_is_brought_back_by_the_command_of_the_hint() {
+    let mut lab = Lab::unmounted(Sandbox::new(), |_| {});
+    let origin = lab.origin();
+    succeed(lab.sandbox.git(&origin).args(["branch", "work", "main"]));
+    lab.mount(&lab.url(), &["--rev", "work"]);
+    let commit = lab.change();
+    succeed(lab.sandbox.git(&origin).args(["branch", "-D", "work"]));
+    let said = lab.push_fails(8, &[]);
+    let command = said.split("git -C ").nth(1).unwrap().split(';').next().unwrap();
+    succeed(lab.sandbox.tool("git").arg("-C").args(command.split_whitespace()));
+    assert_eq!(lab.tip("work"), lab.tip("main"));
+    lab.push(&[]);
+    assert_eq!((lab.tip("work"), lab.waiting()), (commit, 0));
+}
+
+#[test]
 fn a_commit_that_is_no_branch() {
     let mut lab = Lab::unmounted(Sandbox::new(), |_| {});
     let base = lab.tip("main");

@@ -167,3 +167,32 @@ fn a_history_that_was_written_anew_is_not_merged() {
     assert_eq!(lab.tip("rescued"), commit);
     lab.colleague_pulls("rescued", "clone");
 }
+
+#[test]
+fn commits_that_upstream_has_dropped_are_not_pushed_again() {
+    let by_url = Lab::new();
+    let mut by_clone = Lab::unmounted(Sandbox::new(), |_| {});
+    let clone = by_clone.sandbox.path("work");
+    let mut git = by_clone.sandbox.git(by_clone.sandbox.folder("dvc").as_path());
+    succeed(git.args(["clone", "--quiet"]).arg(by_clone.origin()).arg(&clone));
+    by_clone.mount(clone.to_str().unwrap(), &["--rev", "main"]);
+    for lab in [by_url, by_clone] {
+        let first = lab.tip("main");
+        let pushed = lab.change();
+        lab.push(&[]);
+        fs::write(lab.path("data/next.bin"), "next").unwrap();
+        let next = lab.snapshot();
+        let origin = lab.origin();
+        let git = |args: &[&str]| text(lab.sandbox.git(&origin).args(args));
+        let tree = format!("{first}^{{tree}}");
+        let anew = git(&["commit-tree", &tree, "-p", &first, "-m", "Without that"]);
+        for tip in [&first, &anew] {
+            git(&["update-ref", "refs/heads/main", tip]);
+            for _ in 0..2 {
+                let said = lab.push_fails(8, &[]);
+                assert!(said.contains("written anew") && said.contains(&pushed), "{said}");
+            }
+            assert_eq!((&lab.tip("main"), lab.unpushed()), (tip, Some(next.clone())));
+        }
+    }
+}
