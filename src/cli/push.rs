@@ -4,7 +4,7 @@
 //! tells what there is to push.
 
 use std::{
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write as _},
     num::NonZeroUsize,
     process::ExitCode,
     sync::{
@@ -142,6 +142,8 @@ struct Done {
     sent: usize,
     bytes: u64,
     present: usize,
+    /// Where clones look, and what they need was not brought.
+    elsewhere: Vec<String>,
 }
 
 impl<'a> Pushing<'a> {
@@ -191,7 +193,9 @@ impl<'a> Pushing<'a> {
                 }
                 Upstream::HasIt(tip) => {
                     self.let_go(&plan)?;
-                    self.go_on_from(tip)?;
+                    if plan.elsewhere.is_empty() {
+                        self.go_on_from(tip)?;
+                    }
                     return Ok(done);
                 }
                 Upstream::Ahead(tip) => {
@@ -227,6 +231,7 @@ impl<'a> Pushing<'a> {
             sent: lacking.len(),
             bytes: lacking.iter().map(|lacking| lacking.size).sum(),
             present: plan.objects.len() - lacking.len(),
+            elsewhere: plan.elsewhere.iter().cloned().collect(),
         };
         if !args.dry_run {
             self.send(&plan, &lacking, args.jobs, done.bytes)?;
@@ -349,8 +354,12 @@ impl<'a> Pushing<'a> {
         Ok(sent?)
     }
 
-    /// The snapshot is where everybody has it: the cache gets its blobs, and its refs go.
+    /// The snapshot is where everybody has it: the cache gets its blobs, and its refs go. It stays
+    /// where clones look for its data elsewhere.
     fn let_go(&self, plan: &Plan) -> Result<(), Failure> {
+        if !plan.elsewhere.is_empty() {
+            return self.tell_pushed(false);
+        }
         let repository = self.repository();
         let is_newest = repository.own_ref(&ref_of_name(&self.overlay))? == Some(self.commit);
         let keys = plan.objects.iter().map(|object| object.key);
@@ -372,7 +381,7 @@ impl<'a> Pushing<'a> {
 
 impl Done {
     fn tell(&self, args: &PushArgs, verbosity: Verbosity) {
-        let Self { commit, branch, upstream, sent, bytes, present } = self;
+        let Self { commit, branch, upstream, sent, bytes, present, elsewhere } = self;
         if args.json {
             let done = json!({
                 "commit": commit.to_string(),
@@ -381,6 +390,7 @@ impl Done {
                 "sent": sent,
                 "bytes": bytes,
                 "present": present,
+                "elsewhere": elsewhere,
                 "is_done": !args.dry_run,
             });
             print(&(serde_json::to_string_pretty(&done).unwrap_or_default() + "\n"));
@@ -392,6 +402,15 @@ impl Done {
                 "{files} {would}pushed ({size}), {present} there before\n\
                  {branch} of {upstream} {goes} at {commit}\n"
             ));
+        }
+        if !elsewhere.is_empty() && !args.dry_run {
+            let (places, dir) = (elsewhere.join(" and "), args.dir.display());
+            let warning = format!(
+                "warning: clones look for it on {places}, which it was not pushed to; it waits here \
+                 until dvcfs push {dir}, without --remote, brings it there"
+            );
+            // A closed stderr is no reason to fail.
+            _ = writeln!(io::stderr(), "{}", escape(warning.as_bytes()));
         }
     }
 }

@@ -78,6 +78,15 @@ impl Connector<'_> {
         Some(Arc::new(UnusableRemote { url, cause, reason, hint }))
     }
 
+    /// The URL of the configured default, if there is one and a remote has another URL.
+    pub(super) fn default_if_other_than(&self, name: &str) -> Option<String> {
+        let url_of = |name: &str| Some(self.config.remote(name).ok()?.url.value);
+        let default = url_of(&self.config.core_remote()?.value)?;
+        let is_same = url_of(name)
+            .is_some_and(|url| url.trim_end_matches('/') == default.trim_end_matches('/'));
+        (!is_same).then(|| without_user(&default))
+    }
+
     /// What the default remote would need consent for.
     pub(super) fn untrusted_default(&self) -> Vec<Untrusted> {
         self.settings(None).map_or_else(|_| Vec::new(), |settings| self.untrusted(&settings))

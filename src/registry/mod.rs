@@ -300,6 +300,12 @@ impl Registry {
         refused.unwrap_or_else(|| self.remote_of(project, output))
     }
 
+    /// The URL where clones look for an output, if the remote that was named for this is another one.
+    pub fn elsewhere(&self, project: Project<'_>, output: &Output) -> Option<String> {
+        let named = self.options.remote.as_deref().filter(|_| output.remote.is_none())?;
+        self.connector(&self.config(project)).default_if_other_than(named)
+    }
+
     /// What the user would have to agree to before the default remote of a commit can be used.
     pub fn untrusted(&self, commit: CommitId) -> Result<Vec<Untrusted>, RegistryError> {
         if self.dot_dvc(commit)?.is_none() {

@@ -360,15 +360,56 @@ fn each_output_goes_to_its_own_remote() {
 }
 
 #[test]
-fn another_remote_can_be_named() {
+fn another_remote_can_be_named_and_what_clones_look_for_goes_on_waiting() {
     let lab = Lab::new();
     let other = lab.sandbox.folder("other");
     fs::create_dir(other.join("files")).unwrap();
     let user = fs::read_to_string(lab.sandbox.path("dvc/global/config")).unwrap();
     let own = format!("{user}['remote \"other\"']\n    url = {}\n", other.display());
     lab.sandbox.user_config(&own);
-    lab.change();
+    let commit = lab.change();
     let before = lab.objects();
-    assert!(lab.push(&["--remote", "other"]).contains("4 files pushed"));
+    let said = lab.push(&["--remote", "other"]);
+    assert!(said.contains("4 files pushed"), "{said}");
+    let warning = format!("warning: clones look for it on s3://{PREFIX}, which");
+    let hint = format!("dvcfs push {}", lab.sandbox.path("mnt").display());
+    assert!(said.contains(&warning) && said.contains(&hint), "{said}");
     assert_eq!((files_below(&other), lab.objects()), (4, before));
+    assert_eq!(
+        (lab.tip("main"), lab.waiting(), lab.unpushed()),
+        (commit.clone(), 4, Some(commit.clone()))
+    );
+
+    assert!(lab.push(&["--remote", "other"]).contains("0 files pushed"));
+    assert_eq!((lab.waiting(), lab.unpushed()), (4, Some(commit.clone())));
+    let said = lab.push(&[]);
+    assert!(said.contains("4 files pushed") && !said.contains("warning"), "{said}");
+    assert_eq!(
+        (lab.objects(), lab.tip("main"), lab.waiting(), lab.unpushed()),
+        (before + 4, commit, 0, None)
+    );
+    lab.colleague_pulls("main", "clone");
+}
+
+#[test]
+fn a_remote_that_is_named_as_clones_know_it_is_where_they_look() {
+    let lab = Lab::new();
+    lab.change();
+    let said = lab.push(&["--remote", "s3"]);
+    assert!(said.contains("4 files pushed") && !said.contains("warning"), "{said}");
+    assert_eq!((lab.waiting(), lab.unpushed()), (0, None));
+}
+
+#[test]
+fn a_remote_that_is_named_is_where_it_goes_if_clones_know_none() {
+    let mut lab = Lab::unmounted(Sandbox::new(), |registry| {
+        let config = fs::read_to_string(registry.repository().join(".dvc/config")).unwrap();
+        let without = config.lines().filter(|line| !line.contains("remote = "));
+        registry.text(".dvc/config", &without.collect::<Vec<_>>().join("\n")).unwrap();
+    });
+    lab.mount(&lab.url(), &["--rev", "main", "--remote", "s3"]);
+    lab.change();
+    let said = lab.push(&["--remote", "s3"]);
+    assert!(said.contains("4 files pushed") && !said.contains("warning"), "{said}");
+    assert_eq!((lab.waiting(), lab.unpushed()), (0, None));
 }

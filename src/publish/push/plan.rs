@@ -1,7 +1,7 @@
 //! What commits have that their parents have not.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -40,6 +40,8 @@ pub struct Plan {
     pub remotes: Vec<Arc<dyn Remote>>,
     /// The objects, each once for a remote.
     pub objects: Vec<Object>,
+    /// The URLs where clones look for some of them, though they go to a remote that was named.
+    pub elsewhere: BTreeSet<String>,
 }
 
 /// Works out what commits, which are newest first, have that their parents have not.
@@ -92,13 +94,17 @@ impl Planning<'_> {
             let is_new = |key: &Key| !before.contains(&(remote, *key));
             if let Content::Tree(id) = output.content {
                 if is_new(&id.into()) {
+                    self.look_elsewhere(new, tracked);
                     let old = folders.get(&(remote, output.path.clone())).copied();
                     self.folder(remote, output, id, old).await?;
                 }
                 continue;
             }
-            let new: Vec<_> = keys(&output.content).filter(is_new).collect();
-            for key in new {
+            let keys: Vec<_> = keys(&output.content).filter(is_new).collect();
+            if !keys.is_empty() {
+                self.look_elsewhere(new, tracked);
+            }
+            for key in keys {
                 self.add(key, &output.path, remote);
             }
         }
@@ -122,6 +128,13 @@ impl Planning<'_> {
                 (tracked, self.place_of(remote))
             })
             .collect()
+    }
+
+    /// Notes where clones look for an output, if it does not go there.
+    fn look_elsewhere(&mut self, tree: &Tree, tracked: &Tracked) {
+        let project = &tree.projects[tracked.project];
+        let project = (&project.root, project.config);
+        self.plan.elsewhere.extend(self.ground.registry.elsewhere(project, &tracked.output));
     }
 
     fn place_of(&mut self, remote: Arc<dyn Remote>) -> usize {
