@@ -27,12 +27,33 @@ pub fn write_with(
     mode: u32,
     fill: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {
-    let folder = folder_of(path)?;
-    let temporary = filled(folder, mode, fill)?;
-    temporary.as_file().sync_all()?;
-    temporary.persist(path).map_err(|failed| failed.error)?;
-    // The rename itself lasts only once the folder is on disk too.
-    File::open(folder)?.sync_all()
+    Draft::new(path, mode, fill)?.place()
+}
+
+/// A file that waits for its name; without it, it goes again.
+pub struct Draft<'a> {
+    path: &'a Path,
+    temporary: NamedTempFile,
+}
+
+impl<'a> Draft<'a> {
+    /// What is to be at `path`, with the contents written by `fill`; synced when this returns.
+    pub fn new(
+        path: &'a Path,
+        mode: u32,
+        fill: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        let temporary = filled(folder_of(path)?, mode, fill)?;
+        temporary.as_file().sync_all()?;
+        Ok(Self { path, temporary })
+    }
+
+    /// Gives it its name.
+    pub fn place(self) -> io::Result<()> {
+        self.temporary.persist(self.path).map_err(|failed| failed.error)?;
+        // The rename itself lasts only once the folder is on disk too.
+        File::open(folder_of(self.path)?)?.sync_all()
+    }
 }
 
 /// Like [`write_with`], but nothing waits for the disk: for files that can be made again, and whose

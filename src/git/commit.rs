@@ -62,15 +62,13 @@ impl Repository {
     ) -> Result<(), GitError> {
         check_own(name)?;
         self.sync()?;
-        if self.own_ref(name)? != expected {
+        self.write_ref(name, commit, || {
+            if self.own_ref(name)? == expected {
+                return Ok(());
+            }
             let reason = "somebody else has moved it".to_owned();
-            return Err(GitError::Reference {
-                action: "write",
-                reference: name.to_owned(),
-                reason,
-            });
-        }
-        self.write_ref(name, commit)?;
+            Err(GitError::Reference { action: "write", reference: name.to_owned(), reason })
+        })?;
         self.sync()
     }
 
@@ -269,6 +267,27 @@ mod tests {
             let error = repository.move_ref(foreign, first, Some(second)).unwrap_err();
             assert!(matches!(error, GitError::Reference { .. }), "{error}");
         }
+    }
+
+    #[test]
+    fn a_ref_that_git_has_locked_is_not_moved() {
+        let (fixture, repository) = with_identity();
+        let first = fixture.id("HEAD");
+        let second = fixture.commit("b", "two");
+        let name = "refs/dvcfs/snapshots/x";
+        repository.move_ref(name, first, None).unwrap();
+        let lock = fixture.path().join(".git").join(name).with_extension("lock");
+        std::fs::write(&lock, "").unwrap();
+        let error = repository.move_ref(name, second, Some(first)).unwrap_err();
+        assert!(error.to_string().contains("x.lock is there"), "{error}");
+        assert_eq!(repository.own_ref(name).unwrap(), Some(first));
+        std::fs::remove_file(&lock).unwrap();
+        repository.move_ref(name, second, Some(first)).unwrap();
+        let folder = std::fs::read_dir(lock.parent().unwrap()).unwrap();
+        assert_eq!(folder.count(), 1, "neither the lock nor a draft is left");
+        fixture.git(&["pack-refs", "--all"]);
+        assert_eq!(repository.own_ref(name).unwrap(), Some(second));
+        repository.move_ref(name, first, Some(second)).unwrap();
     }
 
     #[test]

@@ -1,6 +1,13 @@
 //! Branches and tags, and the refs that keep commits from git's collection.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
 
 use git2::{ErrorCode, Reference};
 
@@ -9,7 +16,7 @@ use super::{
     id::{CommitId, GitId},
     repository::Repository,
 };
-use crate::atomic;
+use crate::atomic::Draft;
 
 /// Where a repository has its branches and tags; each ends in a slash.
 #[derive(Debug, Clone, Copy)]
@@ -106,12 +113,18 @@ impl Repository {
     /// that the user may not write to.
     pub(super) fn keep(&self, commit: CommitId, holder: &str) -> Result<(), GitError> {
         let name = keeper(commit, holder);
-        self.write_ref(&name, commit)
+        self.write_ref(&name, commit, || Ok(()))
     }
 
-    /// Points a ref of ours at a commit. It has its content before it has its name, also after a
-    /// loss of power: git takes a repository with an empty ref for damaged.
-    pub(super) fn write_ref(&self, name: &str, commit: CommitId) -> Result<(), GitError> {
+    /// Points a ref of ours at a commit, if `check` agrees once nobody else can change it. It has its
+    /// content before it has its name, also after a loss of power: git takes a repository with an
+    /// empty ref for damaged.
+    pub(super) fn write_ref(
+        &self,
+        name: &str,
+        commit: CommitId,
+        check: impl FnOnce() -> Result<(), GitError>,
+    ) -> Result<(), GitError> {
         if !Reference::is_valid_name(name) {
             let reason = "git takes no such name".to_owned();
             return Err(GitError::Reference {
@@ -121,8 +134,11 @@ impl Repository {
             });
         }
         let place = self.with(|repo| Ok(repo.commondir().join(name)))?;
-        let written = atomic::write(&place, format!("{commit}\n").as_bytes(), 0o644);
-        written.map_err(GitError::io("write", &place))
+        let draft = Draft::new(&place, 0o644, |file| writeln!(file, "{commit}"));
+        let draft = draft.map_err(GitError::io("write", &place))?;
+        let _lock = Lock::of(name, &place)?;
+        check()?;
+        draft.place().map_err(GitError::io("write", &place))
     }
 
     /// What is kept, and by whom, in the order of names.
@@ -153,6 +169,40 @@ impl Repository {
         })
     }
 }
+
+/// Git's own lock of a ref, without which it would pack or delete the ref while it is written.
+struct Lock(PathBuf);
+
+impl Lock {
+    fn of(name: &str, place: &Path) -> Result<Self, GitError> {
+        let mut lock = place.as_os_str().to_owned();
+        lock.push(".lock");
+        let lock = PathBuf::from(lock);
+        for _ in 0..LOCK_TRIES {
+            match File::options().write(true).create_new(true).open(&lock) {
+                Ok(_) => return Ok(Self(lock)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    thread::sleep(LOCK_PAUSE);
+                }
+                Err(error) => return Err(GitError::io("lock", &lock)(error)),
+            }
+        }
+        let reason = format!("{} is there; remove it if no git is at work", lock.display());
+        Err(GitError::Reference { action: "lock", reference: name.to_owned(), reason })
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Whoever finds it is told where it is.
+        _ = fs::remove_file(&self.0);
+    }
+}
+
+/// How often a ref is looked at that git has locked, with a pause after each; together as long as
+/// git itself waits.
+const LOCK_TRIES: usize = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
 /// Where keepers have their refs.
 const KEEP: &str = "refs/dvcfs/keep/";
