@@ -320,6 +320,10 @@ impl Snapshots {
         state_dir: &std::path::Path,
     ) -> Self {
         let outbox = Outbox::open(state_dir);
+        let outbox = outbox.map(|outbox| match vfs.overlay() {
+            Some(overlay) => outbox.takes_for(&short_name(overlay.dir())),
+            None => outbox,
+        });
         Self {
             vfs: Arc::clone(vfs),
             registry: Arc::clone(registry),

@@ -16,7 +16,7 @@ use std::{
 
 use parking_lot::Mutex;
 use rustix::{
-    fs::{fchown, ioctl_ficlone, syncfs},
+    fs::{FlockOperation, fchown, flock, ioctl_ficlone, syncfs},
     process::{getegid, geteuid},
 };
 use serde::{Deserialize, Serialize};
@@ -38,7 +38,9 @@ use crate::{
 #[derive(Debug)]
 pub struct Outbox {
     dir: PathBuf,
-    /// What was taken and is on no list yet.
+    /// The snapshot that things are taken for, if they are listed as they come.
+    takes_for: Option<String>,
+    /// What was taken since the last note.
     taken: Mutex<BTreeSet<Key>>,
 }
 
@@ -71,7 +73,14 @@ impl Outbox {
         fs::create_dir_all(dir.join("files/md5"))?;
         fs::create_dir_all(dir.join("tmp"))?;
         fs::create_dir_all(dir.join("needed"))?;
-        Ok(Self { dir, taken: Mutex::default() })
+        Ok(Self { dir, takes_for: None, taken: Mutex::default() })
+    }
+
+    /// Lists what is taken for a snapshot of this name before it comes, so that nobody hands it over
+    /// until that is over.
+    #[must_use]
+    pub fn takes_for(self, snapshot: &str) -> Self {
+        Self { takes_for: Some(snapshot.to_owned()), ..self }
     }
 
     /// The file of a blob or manifest, if it is here.
@@ -108,8 +117,12 @@ impl Outbox {
     pub fn keep_for(&self, snapshot: &str, holder: &Holder) -> io::Result<()> {
         atomic::write(&self.holder_of(snapshot), &serde_json::to_vec(holder)?, 0o600)?;
         let taken = std::mem::take(&mut *self.taken.lock());
+        self.list(snapshot, &taken)
+    }
+
+    fn list<'a>(&self, snapshot: &str, keys: impl IntoIterator<Item = &'a Key>) -> io::Result<()> {
         let mut lines = String::new();
-        for key in &taken {
+        for key in keys {
             lines.push_str(&key.path());
             lines.push('\n');
         }
@@ -117,6 +130,22 @@ impl Outbox {
         fs::create_dir_all(self.dir.join("needed"))?;
         let mut list = OpenOptions::new().create(true).append(true).open(self.list_of(snapshot))?;
         list.write_all(lines.as_bytes())
+    }
+
+    /// Counts something as taken; nobody hands anything over until what is given is dropped.
+    fn take(&self, keys: &[Key]) -> io::Result<File> {
+        let turn = self.lock(FlockOperation::LockShared)?;
+        if let Some(snapshot) = self.takes_for.as_ref().filter(|_| !keys.is_empty()) {
+            self.list(snapshot, keys)?;
+        }
+        self.taken.lock().extend(keys);
+        Ok(turn)
+    }
+
+    fn lock(&self, how: FlockOperation) -> io::Result<File> {
+        let dir = File::open(&self.dir)?;
+        flock(&dir, how)?;
+        Ok(dir)
     }
 
     /// Gives what a snapshot needed, and a remote has by now, to the cache, or lets go of it; what
@@ -128,6 +157,7 @@ impl Outbox {
         is_over: bool,
         cache: &BlobCache,
     ) -> io::Result<()> {
+        let _turn = self.lock(FlockOperation::LockExclusive)?;
         let list = self.list_of(snapshot);
         let mut needed = BTreeSet::new();
         for other in fs::read_dir(self.dir.join("needed"))? {
@@ -190,9 +220,10 @@ impl Outbox {
         Ok(fs::metadata(&self.dir)?.dev() == device)
     }
 
-    /// Counts a blob as taken that is to come here as it is.
-    pub fn expect(&self, digest: Digest) {
-        self.taken.lock().insert(blob(digest).into());
+    /// Counts blobs as taken that are to come here as they are.
+    pub fn expect(&self, digests: impl IntoIterator<Item = Digest>) -> io::Result<()> {
+        let keys: Vec<_> = digests.into_iter().map(|digest| blob(digest).into()).collect();
+        self.take(&keys).map(drop)
     }
 
     /// Gives a file of an overlay a second name here, that of its hash; to be
@@ -272,8 +303,8 @@ impl Outbox {
         let path = self.place_of(key)?;
         // DVC trusts what nobody may write.
         draft.as_file().set_permissions(Permissions::from_mode(0o444))?;
+        let _turn = self.take(&[key])?;
         draft.persist(path)?;
-        self.taken.lock().insert(key);
         Ok(())
     }
 }
@@ -389,6 +420,32 @@ mod tests {
         assert_eq!(blob(&shared), 6);
         assert_eq!(fs::read_dir(dir.path().join("outbox/needed")).unwrap().count(), 0);
         assert!(Outbox::holders(dir.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_taken_for_a_snapshot_stays_before_that_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (Outbox::open(dir.path()).unwrap(), Outbox::open(dir.path()).unwrap());
+        let two = two.takes_for("two");
+        let (digest, _) = one.add(&b"shared"[..]).unwrap();
+        let key = Key { digest, scheme: Scheme::Md5, is_manifest: false };
+        one.keep_for("one", &holder("one")).unwrap();
+        two.add(&b"shared"[..]).unwrap();
+        let cache = BlobCache::open(
+            crate::cache::Options {
+                dir: dir.path().join("cache"),
+                neighbours: Vec::new(),
+                seen: dir.path().join("seen"),
+                max_bytes: 1 << 20,
+                min_free_bytes: 0,
+            },
+            std::sync::Arc::default(),
+        );
+        one.hand_over("one", [key], true, &cache).unwrap();
+        assert!(one.find(&key).is_some());
+        two.expect([digest]).unwrap();
+        one.hand_over("two", [key], true, &cache).unwrap();
+        assert!(one.find(&key).is_none());
     }
 
     #[test]

@@ -230,9 +230,8 @@ fn hash_files(
         }
     });
     let hashed: Vec<_> = hashed.collect();
-    for hashed in hashed.iter().filter(|hashed| hashed.stays) {
-        ground.outbox.expect(hashed.digest);
-    }
+    let staying = hashed.iter().filter(|hashed| hashed.stays).map(|hashed| hashed.digest);
+    ground.outbox.expect(staying).map_err(disk(&RepoPath::root()))?;
     Ok(hashed)
 }
 
