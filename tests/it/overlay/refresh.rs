@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{Read, Write},
+    process::Command,
 };
 
 use super::{SMALL, Writable, in_both_open_modes};
@@ -274,12 +275,12 @@ const NOTHING: &str = "nothing to push: dvcfs snapshot records what was changed"
 fn a_base_that_cannot_be_noted_moves_nothing() {
     let (writable, [ours, _]) = parted();
     let noted = writable.upper.join("base.json");
-    let before = fs::read(&noted).unwrap();
-    fs::remove_file(&noted).unwrap();
-    fs::create_dir_all(noted.join("in the way")).unwrap();
-    assert_ne!(writable.run("refresh", &[]).0, Some(0));
-    fs::remove_dir_all(&noted).unwrap();
-    fs::write(&noted, before).unwrap();
+    // Nothing takes the name of what is mounted on.
+    succeed(Command::new("mount").arg("--bind").args([&noted, &noted]));
+    let (code, said) = writable.run("refresh", &[]);
+    succeed(Command::new("umount").arg(&noted));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("note the base of"), "{said}");
     assert_eq!((writable.snapshot_ref(), writable.shown_commit()), (ours.clone(), ours));
     writable.assert_ours();
     assert_eq!(writable.refresh(), "there are new commits\n");
@@ -348,6 +349,44 @@ fn commits_that_cannot_be_merged_are_kept() {
     assert_eq!((kept, writable.shown_commit()), (ours.clone(), ours));
     assert_eq!(text(git().args(["rev-parse", "main"])), theirs);
     assert_eq!(writable.read("data/a.bin"), "ours");
+}
+
+#[test]
+fn a_refresh_that_cannot_be_done_says_why_by_its_code() {
+    let mut writable = Writable::new();
+    let head = writable.shown_commit();
+    let git = |args: &[&str]| text(writable.sandbox.git(writable.registry.repository()).args(args));
+    git(&["branch", "passing"]);
+    let origin = writable.sandbox.path("origin.git");
+    succeed(
+        writable
+            .sandbox
+            .git(writable.registry.repository())
+            .args(["clone", "--quiet", "--bare", "."])
+            .arg(&origin),
+    );
+    git(&["branch", "-D", "passing"]);
+    let url = format!("file://{}", origin.display());
+    let (dir, overlay) = (writable.sandbox.folder("mnt"), writable.sandbox.path("other"));
+    let overlay = format!("--overlay={}", overlay.display());
+    for (args, code, why) in [
+        (["--rev", &head], 2, "hint: dvcfs umount, then mount with --branch NAME"),
+        (["--rev", "passing"], 8, "upstream has no branch passing any more"),
+        (["--rev", "main"], 3, "not a git repository"),
+    ] {
+        writable.mount = None;
+        writable.mount =
+            Some(writable.sandbox.mount_at(&dir, &url, &[&args[..], &[&overlay]].concat()));
+        let git = || writable.sandbox.git(&origin);
+        if args[1] == "passing" {
+            succeed(git().args(["branch", "-D", "passing"]));
+        } else if args[1] == "main" {
+            fs::rename(&origin, writable.sandbox.path("moved.git")).unwrap();
+        }
+        let (found, said) = writable.run("refresh", &[]);
+        assert_eq!(found, Some(code), "{said}");
+        assert!(said.contains(why), "{said}");
+    }
 }
 
 #[test]
