@@ -42,6 +42,7 @@ use crate::{
     publish::{Hears, Lacking, Outbox, Plan, PushError, PushGround, plan, send},
     registry::Registry,
     remote::{Cause, RemoteError},
+    steps,
 };
 
 /// What the mount answers by then.
@@ -367,6 +368,7 @@ impl<'a> Pushing<'a> {
         self.outbox.hand_over(&self.overlay, keys, is_newest, cache).map_err(|error| {
             Failure::new(Code::Failed, format!("pushed, and then: empty the outbox: {error}"))
         })?;
+        steps::reached("outbox emptied");
         self.tell_pushed(true)
     }
 

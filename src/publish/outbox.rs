@@ -29,6 +29,7 @@ use crate::{
     id::{BlobId, Digest, Key, Scheme, TreeId, hex},
     overlay::{Base, Overlay},
     path::RepoPath,
+    steps,
 };
 
 /// The blobs that no remote has yet.
@@ -173,6 +174,7 @@ impl Outbox {
                 tracing::debug!("{error}");
                 remove(&path)?;
             }
+            steps::reached("handed over");
         }
         if is_over {
             remove(&list)?;

@@ -3,10 +3,10 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use super::{Lab, hook};
+use super::{Lab, hook, is_manifest};
 use crate::{
     s3server::Fault,
     support::{PREFIX, Sandbox, noise, output, succeed, text},
@@ -131,6 +131,34 @@ fn an_object_that_is_there_with_other_content() {
     assert_eq!(fs::read(&object).unwrap(), b"something else");
     fs::remove_file(&object).unwrap();
     lab.completes(&commit);
+}
+
+#[test]
+fn a_server_that_loses_what_it_has_taken() {
+    let lab = Lab::new();
+    let (commit, before) = (lab.change(), lab.tip("main"));
+    let key = fs::read_to_string(lab.path("sound.wav.dvc")).unwrap();
+    let key = key.lines().find_map(|line| line.split_once("md5: ")).unwrap().1.to_owned();
+    let object = lab.sandbox.path("s3").join(PREFIX).join("files/md5");
+    let object = object.join(&key[..2]).join(&key[2..]);
+    let lost = object.clone();
+    let is_sent = AtomicBool::new(false);
+    lab.server.set_rule(move |request| {
+        // The manifest comes last.
+        is_sent.fetch_or(request.method == "PUT" && is_manifest(request), Ordering::Relaxed);
+        if request.method != "PUT" && is_sent.load(Ordering::Relaxed) {
+            // It is asked for more than once.
+            _ = fs::remove_file(&lost);
+        }
+        None
+    });
+    let said = lab.push_fails(1, &[]);
+    assert!(said.contains("has taken what it does not have now: sound.wav"), "{said}");
+    assert_eq!((lab.tip("main"), lab.waiting(), object.exists()), (before, 4, false));
+    lab.server.heal();
+    lab.server.reset();
+    lab.completes(&commit);
+    assert_eq!(lab.server.requests("PUT"), 1);
 }
 
 #[test]

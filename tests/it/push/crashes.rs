@@ -16,7 +16,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use super::{Lab, files_below, hook, is_manifest};
 use crate::{
     s3server::{Fault, Gate, Request},
-    support::{eventually, noise, succeed, text},
+    support::{eventually, noise, output, succeed, text},
 };
 
 impl Lab {
@@ -208,4 +208,44 @@ fn before_the_snapshot_is_let_go_of() {
     lab.server.reset();
     lab.recovers(&commit);
     assert_eq!(lab.server.requests("PUT"), 0);
+}
+
+#[test]
+fn while_blobs_are_handed_over_to_the_cache() {
+    for step in ["handed over", "handed over#3", "handed over#4", "outbox emptied"] {
+        let lab = Lab::new();
+        let commit = lab.change();
+        let mut push = lab.sandbox.dvcfs(["push"]);
+        push.env("DVCFS_TEST_END_AT", step).arg(lab.sandbox.path("mnt"));
+        assert_eq!(output(&mut push).status.code(), None, "{step}");
+        assert_eq!(lab.tip("main"), commit, "{step}");
+        assert!(lab.waiting() < 4, "{step}");
+        lab.server.reset();
+        lab.recovers(&commit);
+        assert_eq!(lab.server.requests("PUT"), 0, "{step}");
+        assert_eq!(files_below(&lab.sandbox.path("state/outbox")), 0, "{step}");
+    }
+}
+
+#[test]
+fn while_a_large_file_is_sent_in_parts() {
+    let lab = Lab::new();
+    let large = noise(9, (64 << 20) + 5);
+    fs::write(lab.path("large.wav"), &large).unwrap();
+    let commit = lab.snapshot();
+    lab.kill_at(|request| request.query.contains("partNumber=3"));
+    assert_eq!(files_below(&lab.sandbox.path("state/outbox/uploads")), 1);
+    lab.server.reset();
+    lab.push(&["--jobs", "1"]);
+    let log = lab.server.log();
+    let part = |request: &Request| {
+        let number = request.query.split('&').find_map(|word| word.strip_prefix("partNumber="));
+        number.map(|number| number.parse::<u32>().unwrap())
+    };
+    let parts: Vec<_> = log.iter().filter_map(part).collect();
+    assert_eq!(parts, [3, 4, 5], "what was sent is not sent again");
+    assert_eq!((lab.tip("main"), lab.unpushed()), (commit, None));
+    assert_eq!(files_below(&lab.sandbox.path("state/outbox")), 0);
+    let clone = lab.colleague_pulls("main", "clone");
+    assert!(fs::read(clone.join("large.wav")).unwrap() == large);
 }

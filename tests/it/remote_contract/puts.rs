@@ -222,6 +222,27 @@ async fn s3_takes_objects_and_checks_them() {
 }
 
 #[tokio::test]
+async fn s3_refuses_bytes_that_were_damaged_on_the_way_by_each_checksum() {
+    for (scheme, has_md5) in [(Scheme::Md5, true), (Scheme::Dos2Unix, false)] {
+        let (server, _root, remote) = server();
+        server.set_rule(|request| (request.method == "PUT").then_some(Fault::FlipUpload(3)));
+        let local = Local::new(b"some bytes", false, scheme);
+        let error = local.put(&remote).await.unwrap_err();
+        assert!(error.to_string().contains("BadDigest"), "{error}");
+        let log = server.log();
+        let puts: Vec<_> = log.iter().filter(|request| request.method == "PUT").collect();
+        for request in &puts {
+            let has = |name: &str| request.headers.contains(&name.to_owned());
+            assert_eq!((has("content-md5"), has("x-amz-checksum-crc32")), (has_md5, true));
+        }
+        assert!(!puts.is_empty());
+        assert_eq!(remote.size(local.key).await.unwrap_err().cause, Cause::Missing);
+        server.heal();
+        assert_eq!(local.put(&remote).await.unwrap(), Put::Stored);
+    }
+}
+
+#[tokio::test]
 async fn s3_by_other_makers_takes_objects() {
     let moto = Moto::start();
     moto.fill(BUCKET, "dvc/store", &Objects::new()).await;

@@ -50,6 +50,8 @@ pub enum Fault {
     CutUpload(u64),
     /// The lowest bit of one byte of the body is wrong.
     Flip(u64),
+    /// The lowest bit of one byte that was sent here is wrong.
+    FlipUpload(usize),
     /// So many bytes too many come, and the length says so.
     Longer(u64),
     /// So many bytes too few come, and the length says so.

@@ -156,7 +156,17 @@ impl Service {
         if let Some(response) = self.elsewhere(&request, is_head) {
             return Ok(response);
         }
-        let response = self.store.call(request.map(s3s::Body::from)).await;
+        let request = match fault {
+            Some(Fault::FlipUpload(at)) => {
+                let (head, body) = request.into_parts();
+                let mut bytes =
+                    Vec::from(body.collect().await.map_err(io::Error::other)?.to_bytes());
+                bytes[at] ^= 1;
+                http::Request::from_parts(head, bytes.into())
+            }
+            _ => request.map(s3s::Body::from),
+        };
+        let response = self.store.call(request).await;
         let response = response.map_err(|error| io::Error::other(format!("{error:?}")))?;
         let response = response.map(|body| body_of(BodyDataStream::new(body)));
         let response = match fault {
