@@ -99,9 +99,14 @@ pub(super) fn open(
         Some(noted) if has_changes || is_unpushed(&noted) => settle(&dir, args, noted, &wanted)?,
         _ => wanted,
     };
-    if base.since.is_none() && unpushed.is_some() && unpushed == unpushed::commit_of(&base) {
-        let since = repository.own_ref(&base_ref_of(&name))?;
-        base.since = since.map(|since| since.to_string());
+    if let Some(newest) = unpushed.filter(|_| base.since.is_none()) {
+        // Of an overlay that was removed its commits are left, and a new one goes on from them.
+        let goes_on = !has_changes && base.branch.is_some() && is_unpushed(&base);
+        if goes_on || Some(newest) == unpushed::commit_of(&base) {
+            let since = repository.own_ref(&base_ref_of(&name))?;
+            base.since = Some(since.map_or(base.commit, |since| since.to_string()));
+            base.commit = newest.to_string();
+        }
     }
     unpushed::look(repository, &mut base)?;
     overlay.set_base(&base)?;

@@ -102,14 +102,13 @@ impl Snapshots {
         let edit = move |overlay: &Overlay, _: &BTreeSet<RepoPath>| {
             let (repository, name) = (registry.repository(), short_name(overlay.dir()));
             let noted = overlay.base()?.ok_or(Stop::NoBase)?;
-            if let Some(ours) = unpushed::newest(repository, &name, Some(&noted))?
-                && !repository.builds_on(commit, ours)?
-            {
-                return Err(Stop::Newer(ours));
-            }
-            let mut base = Base { commit: commit.to_string(), ..noted };
-            if base.since.is_none() {
-                base.seen.clear();
+            let mut base = Base { commit: commit.to_string(), ..noted.clone() };
+            match unpushed::newest(repository, &name, Some(&noted))? {
+                Some(ours) if !repository.builds_on(commit, ours)? => {
+                    return Err(Stop::Newer(ours));
+                }
+                Some(_) => base.since = base.since.or(Some(noted.commit)),
+                None => base.seen.clear(),
             }
             unpushed::look(repository, &mut base)?;
             // A program may have changed something since.

@@ -421,7 +421,7 @@ impl Snapshots {
         let expected = self.unpushed()?;
         if let Some(newer) = expected.filter(|newest| *newest != tree.commit) {
             return Err(format!(
-                "it would not build on the snapshot {newer}: mount it again first"
+                "the snapshot {newer} does not lie below yet: dvcfs refresh brings it there"
             ));
         }
         let rules = typed.rules()?;
@@ -488,8 +488,10 @@ impl Snapshots {
         for _ in 0..COPIES {
             let copied = match self.settle_now(&prepared, (commit, expected), &stillness)? {
                 Rebased::Done(Ok(())) => {
-                    // Has the refs that keep it point at it.
-                    self.unpushed()?;
+                    // Has the refs be where they should.
+                    if let Err(why) = self.unpushed() {
+                        tracing::warn!("{why}");
+                    }
                     return encode(&Step::Done(commit.to_string()));
                 }
                 Rebased::Open(open) => return encode(&Step::<String>::Busy(still_open(&open))),

@@ -272,6 +272,29 @@ fn a_push_that_merges_and_is_killed_at_any_step_loses_no_commit() {
 const NOTHING: &str = "nothing to push: dvcfs snapshot records what was changed";
 
 #[test]
+fn commits_of_an_overlay_that_is_gone_are_merged_into_the_next_one() {
+    let (mut writable, [ours, theirs]) = parted();
+    writable.mount = None;
+    fs::remove_dir_all(&writable.upper).unwrap();
+    writable.mount();
+    assert_eq!((writable.shown_commit(), writable.snapshot_ref()), (theirs.clone(), ours.clone()));
+    fs::write(writable.path("later.txt"), "later").unwrap();
+    let (code, said) = writable.run("snapshot", &["-m", "Too early"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(&format!("the snapshot {ours} does not lie below yet")), "{said}");
+    assert_eq!(writable.refresh(), "there are new commits\n");
+    writable.assert_ours();
+    let merged = writable.shown_commit();
+    assert_eq!(writable.snapshot_ref(), merged);
+    let git = || writable.sandbox.git(writable.registry.repository());
+    let parents = text(git().args(["log", "-1", "--format=%P", &merged]));
+    assert_eq!(parents, format!("{ours} {theirs}"));
+    let last = writable.snapshot(&[]);
+    assert_eq!(writable.pushed(), last);
+    writable.assert_ours();
+}
+
+#[test]
 fn a_base_that_cannot_be_noted_moves_nothing() {
     let (writable, [ours, _]) = parted();
     let noted = writable.upper.join("base.json");

@@ -100,11 +100,17 @@ fn what_is_gone_or_damaged_is_told_beside_the_others() {
     let gone = format!("error       not a git repository: {}", clone.join(".git").display());
     assert!(told.contains(&gone), "{told}");
 
-    // The commit does not need its overlay.
+    // The commit does not need its overlay, and a new one goes on from it.
     lab.mount(&lab.url(), &["--rev", "main"]);
     assert_eq!(lab.unpushed(), Some(kept.clone()));
+    assert!(lab.path("data/left.bin").exists());
+    fs::write(lab.path("data/next.bin"), "next").unwrap();
+    let next = lab.snapshot();
+    let (_, told) = lab.run("status", &[]);
+    assert_eq!(told.matches("(not pushed)").count(), 2, "{told}");
     lab.push(&[]);
-    assert_eq!(lab.tip("main"), kept);
+    assert_eq!(lab.tip("main"), next);
+    assert_eq!(text(lab.sandbox.git(&lab.origin()).args(["rev-parse", "main^"])), kept);
     assert!(!lab.told().contains(&kept));
 }
 
