@@ -175,6 +175,11 @@ impl Fetch {
         }
     }
 
+    /// Whether it is cached and somebody has had to do with that file since.
+    pub fn is_spoilt(&self) -> bool {
+        self.cached().is_some_and(|blob| !blob.fate().is_right())
+    }
+
     /// The size in bytes, as far as it is known by now.
     pub fn known_size(&self) -> Option<u64> {
         self.state.lock().size

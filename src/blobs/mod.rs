@@ -386,9 +386,13 @@ impl Blobs {
     }
 
     fn fetch(&self, key: Key, sources: &Sources, urgency: Urgency) -> Arc<Fetch> {
+        let what = (key, sources.scope());
+        let spoilt = self.flights.find(&what).filter(|fetch| fetch.is_spoilt());
+        let is_spoilt =
+            |fetch| spoilt.as_ref().is_some_and(|spoilt| std::ptr::eq(Arc::as_ptr(spoilt), fetch));
         let (fetch, is_new) = self.flights.join(
-            (key, sources.scope()),
-            |fetch| !fetch.has_failed(),
+            what,
+            |fetch| !fetch.has_failed() && !is_spoilt(fetch),
             || Fetch::new(Target::new(self.context.clone(), key, sources.clone()), urgency),
         );
         if is_new {

@@ -12,7 +12,8 @@ use rustix::fs::{Advice, fadvise};
 
 use super::{
     BlobCache, CachedBlob, Item, Key, Layout, RECENCY, Shared,
-    layout::{Standing, stamp_secs, standing},
+    fate::Looks,
+    layout::{Standing, standing},
     now_secs, open_regular, read_full_at,
     seen::Fingerprint,
     set_times,
@@ -106,8 +107,7 @@ impl BlobCache {
         CachedBlob {
             file: Arc::new(file),
             size: found.size(),
-            written: (found.mtime(), found.mtime_nsec()),
-            stamp: stamp_secs(&key.digest),
+            looks: Some(Looks::of(key, found)),
             pin,
         }
     }

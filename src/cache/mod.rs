@@ -43,6 +43,7 @@ mod blocks;
 mod care;
 mod error;
 mod evict;
+mod fate;
 mod layout;
 mod lookup;
 mod partial;
@@ -56,10 +57,12 @@ pub use blocks::{BLOCK, BlockSet, blocks_of, bytes_of};
 pub use care::{CheckReport, GcTarget, Info};
 pub use error::CacheError;
 pub use evict::Room;
+pub use fate::{Fate, Seal};
 pub use layout::stamp_secs;
 pub use lookup::{Lookup, Unchecked};
 pub use partial::Partial;
 
+use fate::Looks;
 use layout::{Layout, mark_secs, standing};
 use scan::Scans;
 use seen::Seen;
@@ -115,30 +118,16 @@ struct Shared {
 pub struct CachedBlob {
     file: Arc<File>,
     size: u64,
-    /// When it was last written to, in seconds and nanoseconds, as its check has found it.
-    written: (i64, i64),
-    /// When it will seem to have been, once it is stamped.
-    stamp: i64,
+    /// As its check has found it, if the disk told.
+    looks: Option<Looks>,
     pin: Option<Pin>,
-}
-
-/// What has become of a cached blob since it was opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// It is as it was checked.
-    Sound,
-    /// It has no name any more. Its bytes are right, and take room on the disk.
-    Removed,
-    /// Somebody has written to it.
-    Changed,
 }
 
 impl CachedBlob {
     /// Of a file that was just written here and checked.
     fn new(key: &Key, file: Arc<File>, size: u64, pin: Option<Pin>) -> Self {
-        let written = file.metadata().map_or((0, 0), |now| (now.mtime(), now.mtime_nsec()));
-        let stamp = stamp_secs(&key.digest);
-        Self { file: reopened(file), size, written, stamp, pin }
+        let looks = file.metadata().ok().map(|now| Looks::of(key, &now));
+        Self { file: reopened(file), size, looks, pin }
     }
 
     /// The size in bytes.
@@ -153,24 +142,28 @@ impl CachedBlob {
 
     /// Looks whether the file is still what was opened, in one question to the disk.
     pub fn fate(&self) -> Fate {
-        let Ok(now) = self.file.metadata() else { return Fate::Changed };
-        let written = (now.mtime(), now.mtime_nsec());
-        let is_as_checked = written == self.written || written == (self.stamp, 0);
-        match (is_as_checked && now.len() == self.size, now.nlink()) {
-            (false, _) => Fate::Changed,
-            (true, 0) => Fate::Removed,
-            (true, _) => Fate::Sound,
+        match (&self.looks, self.file.metadata()) {
+            (Some(looks), Ok(now)) => looks.fate(&now),
+            _ => Fate::Changed,
         }
     }
 
-    /// Keeps the blob from being evicted, without an open file.
-    pub fn pin(&self) -> Option<Pin> {
-        self.pin.as_ref().map(Pin::again)
+    /// Lets go of the open file, and keeps the blob from being evicted all the same.
+    pub fn seal(&self) -> Option<Seal> {
+        Seal::new(&self.file, self.looks.clone()?, self.pin.as_ref().map(Pin::again))
     }
 
-    /// Fills `buffer` from `offset` on, and returns how much there was before the end.
+    /// Fills `buffer` from `offset` on, and returns how much there was before the end. Fails if
+    /// the bytes may be other ones than those that were checked.
+    ///
+    /// That is asked after they were read: whoever writes to a file changes its time first.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        read_full_at(&self.file, buffer, offset)
+        let count = read_full_at(&self.file, buffer, offset)?;
+        if self.fate().is_right() {
+            Ok(count)
+        } else {
+            Err(io::Error::other("somebody has changed the cached file"))
+        }
     }
 }
 

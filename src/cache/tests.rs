@@ -644,3 +644,32 @@ fn gc_spares_what_is_kept_whatever_its_age() {
     assert_eq!(cache.gc(GcTarget::Everything, &kept[..1]), 100);
     assert_eq!(cache.info().blobs, 1);
 }
+
+#[test]
+fn what_others_do_to_a_cached_file_is_told_by_its_looks() {
+    let dir = Dir::new();
+    let cache = dir.cache();
+    let admit = |content: &[u8]| {
+        let key = key_of(content);
+        (cache.admit(&key, content, Room::Wanted).unwrap(), dir.path(&key))
+    };
+    let fates = |blob: &CachedBlob, seal: &Seal| (blob.fate(), seal.fate());
+    let is_readable = |blob: &CachedBlob| blob.read_at(&mut [0; 3], 0).is_ok();
+    let (blob, path) = admit(b"one");
+    let seal = blob.seal().unwrap();
+    cache.flush();
+    fs::hard_link(&path, dir.root().join("link")).unwrap();
+    assert_eq!(fates(&blob, &seal), (Fate::Sound, Fate::Sound), "stamped and linked");
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(fates(&blob, &seal), (Fate::Doubtful, Fate::Doubtful));
+    assert!(!is_readable(&blob));
+    fs::write(&path, "two").unwrap();
+    assert_eq!(fates(&blob, &seal), (Fate::Changed, Fate::Changed));
+    assert!(!is_readable(&blob));
+    let (blob, path) = admit(b"three");
+    let seal = blob.seal().unwrap();
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "another").unwrap();
+    assert_eq!(fates(&blob, &seal), (Fate::Removed, Fate::Removed));
+    assert!(is_readable(&blob));
+}

@@ -160,7 +160,7 @@ impl Lately {
     }
 }
 
-/// All of the buffer, or nothing: a cache file that somebody cut is no short file.
+/// All of the buffer, or nothing where somebody has cut the cached file or written to it.
 fn read_whole(blob: &CachedBlob, buffer: &mut [u8], offset: u64) -> Option<usize> {
     let mut filled = 0;
     while filled < buffer.len() {

@@ -126,7 +126,8 @@ impl Vfs {
         if let Some(bytes) = read_file(file, offset, length).await? {
             return Ok(bytes);
         }
-        // Its cached file was damaged meanwhile: look again.
+        // Somebody had to do with its cached file: look again, and drop what was shown of it.
+        self.tell(Event::File { ino, with_data: true });
         let file = Arc::new(self.open_file(ino).wait().await?);
         self.keep_file(ino, handle, Arc::clone(&file));
         match read_file(&file, offset, length).await? {
@@ -216,6 +217,7 @@ impl Keeper for Vfs {
 async fn read_file(file: &OpenFile, offset: u64, length: usize) -> Result<Option<Bytes>, VfsError> {
     match &file.content {
         Content::Failed(error) => Err(error.clone()),
+        Content::Streamed(reader) if reader.fetch().is_spoilt() => Ok(None),
         Content::Streamed(reader) => {
             let bytes = reader.read_at(offset, length).await?;
             let actual = reader.fetch().size().await?;

@@ -33,12 +33,22 @@ impl Opened {
         let blob = registry.put(&noise(1, SIZE)).unwrap();
         registry.track_file("file", &blob).unwrap();
         registry.commit("Add a file", DATE).unwrap();
-        let mount =
-            sandbox.mount_with(registry.repository(), &["--rev", "main", "--open-mode", open_mode]);
+        let mount = sandbox.mount_with(registry.repository(), &args(open_mode));
         assert!(fs::read(mount.path("file")).unwrap() == noise(1, SIZE));
         let file = File::open(mount.path("file")).unwrap();
         let cached = sandbox.cache().join(blob.path());
-        fs::set_permissions(&cached, Permissions::from_mode(0o644)).unwrap();
+        make_writable(&cached);
+        Self { file, mount, cached, registry, sandbox }
+    }
+
+    /// The same by another daemon, which finds the file in the cache, on the disk and stamped.
+    fn again(self, open_mode: &str) -> Self {
+        let Self { file, mount, cached, registry, sandbox } = self;
+        drop((file, mount));
+        let mount = sandbox.mount_with(registry.repository(), &args(open_mode));
+        assert!(fs::read(mount.path("file")).unwrap() == noise(1, SIZE));
+        let file = File::open(mount.path("file")).unwrap();
+        make_writable(&cached);
         Self { file, mount, cached, registry, sandbox }
     }
 
@@ -58,6 +68,14 @@ impl Opened {
         file.read_exact_at(&mut bytes, 0).unwrap();
         bytes
     }
+}
+
+fn args(open_mode: &str) -> [&str; 4] {
+    ["--rev", "main", "--open-mode", open_mode]
+}
+
+fn make_writable(path: &Path) {
+    fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();
 }
 
 const SERVED: [&str; 2] = ["served", "no-open"];
@@ -105,6 +123,19 @@ fn overwrite(path: &Path) {
     fs::write(path, noise(2, SIZE)).unwrap();
 }
 
+/// Changes some bytes.
+fn damage(path: &Path) {
+    let file = File::options().write(true).open(path).unwrap();
+    file.write_all_at(&[7; 100], 5_000_000).unwrap();
+}
+
+/// The same, and sets the time back.
+fn damage_in_secret(path: &Path) {
+    let time = path.metadata().unwrap().modified().unwrap();
+    damage(path);
+    File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+}
+
 #[test]
 fn a_cached_file_that_is_removed() {
     is_survived(&ALL, |path| fs::remove_file(path).unwrap());
@@ -129,12 +160,55 @@ fn a_cached_file_that_is_replaced() {
     });
 }
 
+/// Asserts that nobody is shown a byte of a cached file that somebody wrote to, whatever has it open
+/// and whichever pages the kernel keeps, and that the cache has it whole again.
+fn is_never_shown(opened: &Opened, open_mode: &str, happens: fn(&Path)) {
+    happens(&opened.cached);
+    let is_whole = |what: &str, bytes: &[u8]| {
+        assert!(bytes == noise(1, SIZE), "{open_mode}: {what}");
+    };
+    is_whole("the open file", &opened.read().unwrap());
+    is_whole("from pages", &fs::read(opened.mount.path("file")).unwrap());
+    is_whole("a new open", &opened.read_anew());
+    is_whole("from pages again", &fs::read(opened.mount.path("file")).unwrap());
+    is_whole("later, the open file", &opened.read().unwrap());
+    assert_eq!(opened.mount.counter("verification_failures"), 1, "{open_mode}");
+    eventually("the cache has it whole again", || {
+        fs::read(&opened.cached).is_ok_and(|bytes| bytes == noise(1, SIZE))
+    });
+}
+
 #[test]
-fn a_cached_file_that_is_overwritten_in_place_is_fetched_again_for_whoever_opens_it() {
-    let opened = Opened::new("served");
-    overwrite(&opened.cached);
-    assert!(opened.read_anew() == noise(1, SIZE));
+fn a_cached_file_that_is_overwritten_in_place_is_shown_to_nobody_and_fetched_again() {
+    for open_mode in SERVED {
+        for happens in [overwrite, damage] {
+            let opened = Opened::new(open_mode);
+            is_never_shown(&opened, open_mode, happens);
+            // By now it may be another kind of file to the daemon; and a second damage is one more.
+            make_writable(&opened.cached);
+            happens(&opened.cached);
+            assert!(opened.read().unwrap() == noise(1, SIZE), "{open_mode}: a second time");
+            is_never_shown(&opened.again(open_mode), open_mode, happens);
+        }
+    }
     fails_until_it_is_closed(overwrite);
+    fails_until_it_is_closed(damage);
+}
+
+#[test]
+fn a_cached_file_that_is_overwritten_and_has_its_time_set_back_is_fetched_again() {
+    for open_mode in SERVED {
+        let opened = Opened::new(open_mode).again(open_mode);
+        is_never_shown(&opened, open_mode, damage_in_secret);
+    }
+    // What the kernel reads by itself is found out once nobody has it open.
+    let Opened { file, mount, cached, registry: _registry, sandbox: _sandbox } =
+        Opened::new("passthrough").again("passthrough");
+    damage_in_secret(&cached);
+    drop(file);
+    eventually("the file is whole again", || {
+        fs::read(mount.path("file")).unwrap() == noise(1, SIZE)
+    });
 }
 
 #[test]
