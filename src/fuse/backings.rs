@@ -6,14 +6,14 @@
 //! open are kept for the next open, a bounded number and for a short time only, since one of them
 //! also keeps the room that a removed blob takes.
 
-use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
+use std::{collections::HashMap, io, num::NonZeroUsize, sync::Arc};
 
 use fuser::{BackingId, ReplyOpen};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use crate::{
-    cache::{CachedBlob, Fate, Pin},
+    cache::{CachedBlob, Fate, Seal},
     recent::Recent,
     stats::Stats,
     vfs::{Ino, Keeper, Rounds},
@@ -39,7 +39,7 @@ enum Open {
     PassedOn {
         id: Arc<BackingId>,
         count: u64,
-        _pin: Option<Pin>,
+        seal: Option<Arc<Seal>>,
     },
     Served(u64),
 }
@@ -51,6 +51,7 @@ impl Open {
         }
     }
 
+    /// What is passed, if anything is.
     fn id(&self) -> Option<Arc<BackingId>> {
         match self {
             Self::Passed(backing, _) => Some(Arc::clone(&backing.id)),
@@ -64,7 +65,8 @@ impl Open {
 enum Known {
     Not,
     Served,
-    Passed(Option<Arc<CachedBlob>>),
+    Passed(Arc<CachedBlob>),
+    PassedOn(Option<Arc<Seal>>),
 }
 
 /// What becomes of an open that an inode's earlier ones decide.
@@ -110,19 +112,22 @@ impl Backings {
 
     /// Opens an inode once more with the backing file that it has, if it has one.
     pub(super) fn open_again(&self, ino: Ino) -> Again {
-        match self.known(ino) {
+        let fate = match self.known(ino) {
             Known::Not => return self.wake(ino),
             Known::Served => return Again::Ask,
-            Known::Passed(Some(blob)) if blob.fate() == Fate::Changed => return Again::Damaged,
-            Known::Passed(_) => {}
+            Known::Passed(blob) => Some(blob.fate()),
+            Known::PassedOn(seal) => seal.map(|seal| seal.fate()),
+        };
+        if fate == Some(Fate::Changed) {
+            return Again::Damaged;
         }
-        self.count(ino, None).map_or(Again::Ask, Again::Passed)
+        self.pass(ino, None).map_or(Again::Ask, Again::Passed)
     }
 
     fn known(&self, ino: Ino) -> Known {
         match self.open.lock().get(&ino) {
-            Some(Open::Passed(backing, _)) => Known::Passed(Some(Arc::clone(&backing.blob))),
-            Some(Open::PassedOn { .. }) => Known::Passed(None),
+            Some(Open::Passed(backing, _)) => Known::Passed(Arc::clone(&backing.blob)),
+            Some(Open::PassedOn { seal, .. }) => Known::PassedOn(seal.clone()),
             Some(Open::Served(_)) => Known::Served,
             None => Known::Not,
         }
@@ -134,7 +139,7 @@ impl Backings {
         let sound = idle.filter(|backing| backing.blob.fate() == Fate::Sound);
         let Some(backing) = sound else { return Again::Ask };
         self.stats.hits.add(1);
-        self.count(ino, Some(backing)).map_or(Again::Ask, Again::Passed)
+        self.pass(ino, Some(backing)).map_or(Again::Ask, Again::Passed)
     }
 
     /// Decides how an open is answered and counts it: with the id of a backing file, or not.
@@ -147,19 +152,36 @@ impl Backings {
         let is_first = !self.open.lock().contains_key(&ino);
         let backing = whole.filter(|_| is_first).and_then(|blob| {
             let id = reply.open_backing(blob.file());
-            let id = id.inspect_err(|error| self.note_refusal(error)).ok()?;
+            let id = id.inspect_err(|error| note_refusal(&self.stats, error)).ok()?;
             Some(Backing { id: Arc::new(id), blob: Arc::clone(blob) })
         });
-        self.count(ino, backing)
+        self.count(&mut self.open.lock(), ino, backing)
+    }
+
+    /// Counts an open if it is passed: as the inode's earlier ones are, or by `backing`. Any other
+    /// is counted by [`Self::open`].
+    fn pass(&self, ino: Ino, backing: Option<Backing>) -> Option<Arc<BackingId>> {
+        let mut open = self.open.lock();
+        let is_passed = match open.get(&ino) {
+            Some(known) => known.id().is_some(),
+            None => backing.is_some(),
+        };
+        if is_passed { self.count(&mut open, ino, backing) } else { None }
     }
 
     /// Counts an open as what the inode's earlier ones are, or as what `backing` makes of it.
-    fn count(&self, ino: Ino, backing: Option<Backing>) -> Option<Arc<BackingId>> {
-        let mut open = self.open.lock();
+    fn count(
+        &self,
+        open: &mut HashMap<Ino, Open>,
+        ino: Ino,
+        backing: Option<Backing>,
+    ) -> Option<Arc<BackingId>> {
         let may_hold = open.len() < self.most_held;
         let entry = open.entry(ino).or_insert_with(|| match backing {
             Some(backing) if may_hold => Open::Passed(backing, 0),
-            Some(Backing { id, blob }) => Open::PassedOn { id, count: 0, _pin: blob.pin() },
+            Some(Backing { id, blob }) => {
+                Open::PassedOn { id, count: 0, seal: blob.seal().map(Arc::new) }
+            }
             None => Open::Served(0),
         });
         *entry.count() += 1;
@@ -181,13 +203,14 @@ impl Backings {
             Rounds::begin(self, &self.runtime);
         }
     }
+}
 
-    fn note_refusal(&self, error: &std::io::Error) {
-        if self.stats.passthrough_refusals.value() == 0 {
-            tracing::warn!("files are served, since the kernel does not take one: {error}");
-        }
-        self.stats.passthrough_refusals.add(1);
+/// Counts a file that the kernel does not take, and logs the first.
+pub(super) fn note_refusal(stats: &Stats, error: &io::Error) {
+    if stats.passthrough_refusals.value() == 0 {
+        tracing::warn!("files are served, since the kernel does not take one: {error}");
     }
+    stats.passthrough_refusals.add(1);
 }
 
 impl Keeper for Backings {
@@ -202,5 +225,21 @@ impl Keeper for Backings {
         };
         drop(gone);
         is_left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_open_that_another_made_served_meanwhile_counts_once() {
+        let (ino, one) = (Ino(5), NonZeroUsize::MIN);
+        let backings = Backings::new((9, one), 1 << 30, Handle::current(), Arc::default());
+        let backings = Arc::new(backings);
+        assert!(backings.count(&mut backings.open.lock(), ino, None).is_none());
+        assert!(backings.pass(ino, None).is_none(), "it is served");
+        backings.release(ino);
+        assert!(backings.open.lock().is_empty());
     }
 }
