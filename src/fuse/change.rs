@@ -3,18 +3,20 @@
 use std::{
     ffi::OsStr,
     fs::File,
+    io,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     sync::Arc,
 };
 
 use fuser::{
-    Errno, FileHandle, FopenFlags, Generation, INodeNo, OpenAccMode, OpenFlags, RenameFlags,
-    ReplyAttr, ReplyCreate, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
-    Request, TimeOrNow,
+    BackingId, Errno, FileHandle, FopenFlags, Generation, INodeNo, OpenAccMode, OpenFlags,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, Request, TimeOrNow,
 };
 
 use super::{
     FuseFs, Timing, UNHELD,
+    backings::note_refusal,
     convert::{file_attr, since_epoch, ttl},
     errno::errno,
     open_mode::OpenMode,
@@ -22,6 +24,7 @@ use super::{
 use crate::{
     overlay::{Owner, Time, Times, Totals},
     path::{NAME_MAX, Name},
+    stats::Stats,
     vfs::{Answer, Before, Change, Ino, Moved, New, Opened, Opening, Sought, Ttl, VfsError},
 };
 
@@ -46,12 +49,12 @@ impl FuseFs {
             takes_set_id: loses_set_id(request),
         };
         let (vfs, uppers) = (Arc::clone(&self.vfs), Arc::clone(&self.uppers));
-        let mode = self.kernel.mode();
+        let (stats, mode) = (Arc::clone(&self.stats), self.kernel.mode());
         self.timed(timing, self.vfs.open_merged(ino, how), move |opened| match opened {
             Err(error) => reply.error(errno(&error)),
             Ok(Opened::Upper(file)) => {
                 let may_pass = passes(mode) && !has_set_id(&file);
-                let register = || may_pass.then(|| reply.open_backing(&*file));
+                let register = || taken(&stats, may_pass.then(|| reply.open_backing(&*file))?);
                 match uppers.open(ino, register) {
                     Some(id) => reply.opened_passthrough(UNHELD, FopenFlags::FOPEN_NOFLUSH, &id),
                     None => reply.opened(UNHELD, served(mode)),
@@ -85,6 +88,7 @@ impl FuseFs {
             Err(error) => return reply.error(error),
         };
         let (uppers, how) = (Arc::clone(&self.uppers), self.kernel.mode());
+        let stats = Arc::clone(&self.stats);
         let with = (permissions(mode), owner(request));
         let created = self.vfs.create_open(Ino(folder.0), name, with, may_write(flags));
         self.answer(created, move |created| {
@@ -92,7 +96,7 @@ impl FuseFs {
                 Ok(created) => created,
                 Err(error) => return reply.error(errno(&error)),
             };
-            let register = || passes(how).then(|| reply.open_backing(&*file));
+            let register = || taken(&stats, passes(how).then(|| reply.open_backing(&*file))?);
             // Nothing but what the kernel sees can change an empty file.
             let (ttl, shown) = (ttl(Ttl::Forever), file_attr(&attr));
             match uppers.open(attr.ino, register) {
@@ -251,6 +255,11 @@ fn checked(name: &OsStr) -> Result<Name, Errno> {
 
 fn owner(request: &Request) -> Owner {
     Owner { uid: request.uid(), gid: request.gid() }
+}
+
+/// The id of a backing file, if the kernel took the file.
+fn taken(stats: &Stats, id: io::Result<BackingId>) -> Option<BackingId> {
+    id.inspect_err(|error| note_refusal(stats, error)).ok()
 }
 
 /// The permission bits of a mode, with those for set-id and sticky.

@@ -5,7 +5,7 @@
 //! overlay is passed if nobody has it open yet; one that was opened before it was copied up is
 //! served until its last release.
 
-use std::{collections::HashMap, io, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use fuser::BackingId;
 use parking_lot::Mutex;
@@ -28,12 +28,10 @@ impl Uppers {
     pub(super) fn open(
         &self,
         ino: Ino,
-        register: impl FnOnce() -> Option<io::Result<BackingId>>,
+        register: impl FnOnce() -> Option<BackingId>,
     ) -> Option<Arc<BackingId>> {
         let is_first = !self.0.lock().contains_key(&ino);
-        let registered = if is_first { register() } else { None };
-        let refused = |error: &io::Error| tracing::debug!("a file is served: {error}");
-        let passed = registered.and_then(|id| id.inspect_err(refused).ok()).map(Arc::new);
+        let passed = if is_first { register().map(Arc::new) } else { None };
         let mut opens = self.0.lock();
         let open = opens.entry(ino).or_insert(Open { passed, count: 0 });
         open.count += 1;
