@@ -27,7 +27,8 @@ pub(super) struct Listings {
 }
 
 struct Kept {
-    listings: LruCache<u64, Arc<Listed>>,
+    /// By number, each with its folder.
+    listings: LruCache<u64, (Ino, Arc<Listed>)>,
     next: u64,
 }
 
@@ -45,17 +46,17 @@ impl Default for Listings {
 }
 
 impl Listings {
-    /// The listing that an offset belongs to; one that is not known any more goes on as it is now.
+    /// The listing that an offset belongs to. One that is not known any more goes on as it is now, and
+    /// so does a folder at an offset of another one's.
     pub(super) fn listing(self: &Arc<Self>, vfs: &Vfs, ino: Ino, offset: u64) -> Answer<Listing> {
         let (number, position) = (offset >> NUMBER_SHIFT, offset & ((1 << NUMBER_SHIFT) - 1));
-        if let Some(listed) = self.kept.lock().listings.get(&number) {
-            let listed = Arc::clone(listed);
+        if let Some(listed) = self.find(ino, number) {
             return Answer::Now(Ok(Listing { listed, position, number }));
         }
         let listings = Arc::clone(self);
         vfs.list(ino, position).map(move |listed| {
             let listed = Arc::new(listed);
-            let number = if listed.is_fixed { 0 } else { listings.keep(&listed) };
+            let number = if listed.is_fixed { 0 } else { listings.keep(ino, &listed) };
             Listing { listed, position, number }
         })
     }
@@ -66,11 +67,17 @@ impl Listings {
         drop(ended);
     }
 
-    fn keep(&self, listed: &Arc<Listed>) -> u64 {
+    fn find(&self, ino: Ino, number: u64) -> Option<Arc<Listed>> {
+        let mut kept = self.kept.lock();
+        let (of, listed) = kept.listings.get(&number)?;
+        (*of == ino).then(|| Arc::clone(listed))
+    }
+
+    fn keep(&self, ino: Ino, listed: &Arc<Listed>) -> u64 {
         let mut kept = self.kept.lock();
         let number = kept.next;
         kept.next = if number + 1 < NUMBERS { number + 1 } else { 1 };
-        kept.listings.put(number, Arc::clone(listed));
+        kept.listings.put(number, (ino, Arc::clone(listed)));
         number
     }
 }
