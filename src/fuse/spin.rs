@@ -34,6 +34,7 @@ const BUSY: Duration = Duration::from_millis(20);
 pub(super) struct Spin {
     device: OwnedFd,
     requests: AtomicU64,
+    /// Whether the descriptor is non-blocking. Both change together, under the lock of `last`.
     is_on: AtomicBool,
     is_over: AtomicBool,
     /// When the last request came that found the reader asleep, and until when it stays so.
@@ -81,21 +82,19 @@ impl Spin {
     }
 
     fn consider(&self, now: Instant) {
-        {
-            let mut last = self.last.lock();
-            let (before, not_until) = *last;
-            last.0 = now;
-            if now.duration_since(before) > CLOSE || now < not_until {
-                return;
-            }
-            // Whoever asked waits for the answer, and will run beside this thread.
-            if !self.has_room_beside(1) {
-                last.1 = now + BUSY;
-                return;
-            }
+        let mut last = self.last.lock();
+        let (before, not_until) = *last;
+        last.0 = now;
+        if now.duration_since(before) > CLOSE || now < not_until {
+            return;
         }
-        if !self.is_on.swap(true, Ordering::AcqRel) {
-            self.set_blocking(false);
+        // Whoever asked waits for the answer, and will run beside this thread.
+        if !self.has_room_beside(1) {
+            last.1 = now + BUSY;
+            return;
+        }
+        if !self.is_on.load(Ordering::Relaxed) {
+            self.set_on(true);
             self.wake();
         }
     }
@@ -114,7 +113,8 @@ impl Spin {
                 thread::park();
             }
         }
-        self.set_blocking(true);
+        let _last = self.last.lock();
+        self.set_on(false);
     }
 
     /// Ends the spinning as soon as no requests come or somebody else has use for the processor.
@@ -125,12 +125,12 @@ impl Spin {
             let requests = self.requests.load(Ordering::Relaxed);
             // Whoever asks runs by now, beside the reader and this thread, which is gone at once.
             let is_idle = self.has_room_beside(3);
-            if !is_idle {
-                self.last.lock().1 = Instant::now() + BUSY;
-            }
             if requests == seen || !is_idle || self.is_over.load(Ordering::Acquire) {
-                self.set_blocking(true);
-                self.is_on.store(false, Ordering::Release);
+                let mut last = self.last.lock();
+                if !is_idle {
+                    last.1 = Instant::now() + BUSY;
+                }
+                self.set_on(false);
                 return;
             }
             seen = requests;
@@ -144,15 +144,16 @@ impl Spin {
         wanting.is_some_and(|wanting| wanting.saturating_sub(ours) + 2 <= self.processors)
     }
 
-    fn set_blocking(&self, is_blocking: bool) {
-        let set = fcntl_getfl(&self.device).and_then(|flags| {
-            let flags =
-                if is_blocking { flags - OFlags::NONBLOCK } else { flags | OFlags::NONBLOCK };
+    /// Has the reader spin or not. Whoever calls has `last` locked.
+    fn set_on(&self, is_on: bool) {
+        let set = fcntl_getfl(&self.device).and_then(|mut flags| {
+            flags.set(OFlags::NONBLOCK, is_on);
             fcntl_setfl(&self.device, flags)
         });
         if let Err(error) = set {
             tracing::debug!("the FUSE descriptor stays as it is: {error}");
         }
+        self.is_on.store(is_on, Ordering::Release);
     }
 }
 
@@ -205,6 +206,28 @@ mod tests {
         assert!(!is_blocking(&spin.device) && spin.is_on.load(Ordering::Relaxed));
         spin.watch_burst();
         assert!(is_blocking(&spin.device) && !spin.is_on.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_descriptor_never_spins_unwatched_however_begin_and_end_meet() {
+        let spin = spin(1 << 20);
+        let begin = || {
+            let now = Instant::now();
+            spin.last.lock().0 = now;
+            spin.consider(now);
+        };
+        for _ in 0..200 {
+            begin();
+            thread::scope(|scope| {
+                let ends = scope.spawn(|| spin.watch_burst());
+                // Until the end is over, requests come as if the reader had been asleep.
+                while !ends.is_finished() {
+                    begin();
+                }
+            });
+            let _last = spin.last.lock();
+            assert_eq!(!is_blocking(&spin.device), spin.is_on.load(Ordering::Relaxed));
+        }
     }
 
     #[test]
