@@ -10,7 +10,7 @@ pub(super) fn ttl(ttl: Ttl) -> Duration {
     match ttl {
         Ttl::Forever => Duration::from_secs(u32::MAX.into()),
         Ttl::Second => Duration::from_secs(1),
-        Ttl::None => Duration::ZERO,
+        Ttl::None | Ttl::UntilRead => Duration::ZERO,
     }
 }
 

@@ -277,11 +277,16 @@ impl Filesystem for FuseFs {
         &self,
         _request: &Request,
         ino: INodeNo,
-        _handle: Option<FileHandle>,
+        handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
         let timing = self.came(|latencies| &latencies.getattr);
-        self.timed(timing, self.vfs.getattr(Ino(ino.0)), move |result| match result {
+        // Only a read at the end of a file asks with a handle.
+        let answer = match handle {
+            Some(_) => self.vfs.getattr_at_end(Ino(ino.0)),
+            None => self.vfs.getattr(Ino(ino.0)),
+        };
+        self.timed(timing, answer, move |result| match result {
             Ok((attr, lifetime)) => reply.attr(&ttl(lifetime), &file_attr(&attr)),
             Err(error) => reply.error(errno(&error)),
         });

@@ -69,6 +69,8 @@ pub enum Ttl {
     Second,
     /// Not at all.
     None,
+    /// Not at all, so that whoever comes to the end of the file asks ([`Vfs::getattr_at_end`]).
+    UntilRead,
 }
 
 /// What is known of a file's size.
@@ -107,6 +109,17 @@ impl Vfs {
                 Err(error) => Answer::Now(Err(error)),
             },
         }
+    }
+
+    /// The same for somebody who reads on at the end of a file. Where nobody knows its bytes nor
+    /// how many they are, that is an error: it seems to be empty, and is not.
+    pub fn getattr_at_end(&self, ino: Ino) -> Answer<(Attr, Ttl)> {
+        if let Ok(Place::Node(epoch, index)) = self.place(ino)
+            && let Ok((_, Ttl::UntilRead)) = self.node_attr(&epoch, index)
+        {
+            return self.open_node(epoch, index).and_then(|_| Answer::Now(Err(VfsError::Stale)));
+        }
+        self.getattr(ino)
     }
 
     /// The root of a mount that shows one revision has a number of its own, and where that revision
@@ -170,6 +183,7 @@ impl Vfs {
             Node::Blob { id, output, claim, is_exec } => {
                 let mtime = id.map_or(TIME_BASE, |id| time_of(&id.digest));
                 let (size, ttl) = match self.size(tree, output, id, claim) {
+                    Size::Known(0) if id.is_none() => (0, Ttl::UntilRead),
                     Size::Known(size) => (size, Ttl::Forever),
                     Size::Unknown => (0, Ttl::None),
                 };

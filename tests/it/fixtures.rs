@@ -1,4 +1,5 @@
-//! Every revision of every fixture, mounted and compared with what DVC made of it.
+//! Every revision of every fixture, mounted and compared with what DVC made of it, in every open mode
+//! from a cold cache.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -6,7 +7,7 @@ use crate::{
     s3server::{Options, S3Server},
     support::{
         Content, EIO, Entry, FIXTURES, Fixture, Listing, Mount, Place, Revision, Sandbox,
-        assert_same, differences, list,
+        assert_same, differences, in_each_open_mode, list,
     },
 };
 
@@ -46,17 +47,6 @@ fn equals_its_manifest(name: &'static str) {
         let commit = mounted.mount.path("commits").join(&revision.commit);
         assert_same(&format!("commits of {tag}"), &found, &list(&commit));
     }
-    drop(mounted.mount);
-    for open_mode in ["no-open", "served"] {
-        let args = ["--open-mode", open_mode];
-        let mount = mounted.sandbox.mount_with(mounted.place.work_tree(), &args);
-        for (tag, revision) in &mounted.fixture.manifest.revisions {
-            let found = list(&mount.path("tags").join(tag));
-            if revision.is_whole() {
-                assert_same(&format!("tags/{tag}, {open_mode}"), &revision.tree(), &found);
-            }
-        }
-    }
     let (tag, revision) = mounted.fixture.manifest.revisions.last_key_value().unwrap();
     let single = mounted.sandbox.mount_with(mounted.place.work_tree(), &["--rev", tag]);
     if revision.is_whole() {
@@ -66,10 +56,16 @@ fn equals_its_manifest(name: &'static str) {
 
 macro_rules! whole_fixtures {
     ($($test:ident: $name:literal,)*) => {
-        $(#[test]
-        fn $test() {
+        $(fn $test() {
             equals_its_manifest($name);
         })*
+
+        in_each_open_mode! {
+            $($test,)*
+            imports_are_listed_and_unreadable_but_for_what_the_own_remote_holds,
+            what_only_the_versions_of_a_bucket_hold_is_listed_with_sizes_and_unreadable,
+            of_hostile_revisions_all_that_is_sound_is_there_and_nothing_outside_is_touched,
+        }
 
         const WHOLE: &[&str] = &[$($name),*];
     };
@@ -119,7 +115,6 @@ fn part(tree: &Listing, other: &Listing) -> Listing {
     common.map(|(path, entry)| (path.clone(), entry.clone())).collect()
 }
 
-#[test]
 fn imports_are_listed_and_unreadable_but_for_what_the_own_remote_holds() {
     const OWN: [&[u8]; 3] = [b"plain.bin", b"url_dir", b"url_one.txt"];
     let mounted = Mounted::new("imports");
@@ -137,7 +132,6 @@ fn imports_are_listed_and_unreadable_but_for_what_the_own_remote_holds() {
     assert!(mounted.mount.log().contains("import"), "{}", mounted.mount.log());
 }
 
-#[test]
 fn what_only_the_versions_of_a_bucket_hold_is_listed_with_sizes_and_unreadable() {
     let sandbox = Sandbox::new();
     let fixture = Fixture::read("cloud-versioned");
@@ -196,7 +190,6 @@ fn tolerant_tree(tag: &str, base: &Revision, revision: &Revision) -> Listing {
     tree
 }
 
-#[test]
 fn of_hostile_revisions_all_that_is_sound_is_there_and_nothing_outside_is_touched() {
     let mounted = Mounted::new("hostile");
     let before = list(&mounted.place.top);
