@@ -305,3 +305,15 @@ pub(super) fn reply_disk(disk: &Totals, reply: ReplyStatfs) {
         block,
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_the_kernel_does_not_take_is_counted() {
+        let stats = Stats::default();
+        assert!(taken(&stats, Err(io::Error::other("no"))).is_none());
+        assert_eq!(stats.passthrough_refusals.value(), 1);
+    }
+}
