@@ -1,9 +1,9 @@
 //! What every way to answer opens must stand, and which one is chosen.
 
 use std::{
-    fs::{self, File},
-    os::unix::fs::{FileExt, OpenOptionsExt},
-    path::Path,
+    fs::{self, File, Permissions},
+    os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
     process::Command,
     thread,
 };
@@ -14,9 +14,10 @@ use rustix::{
 };
 
 use crate::{
+    registry_builder::RegistryBuilder,
     s3server::S3Server,
     support::{
-        DATE, Mount, Sandbox, eventually, in_each_open_mode, noise, output, registry_on_disk,
+        DATE, EIO, Mount, Sandbox, eventually, in_each_open_mode, noise, output, registry_on_disk,
         registry_on_s3, succeed, text,
     },
 };
@@ -309,6 +310,156 @@ fn a_cached_file_that_the_kernel_does_not_take_is_served() {
     drop(overlay);
 }
 
+/// A mount by a daemon that may have 64 descriptors: 16 for files that are open, 8 for those of
+/// passthrough that are not.
+fn mounted_with_descriptors(sandbox: &Sandbox, registry: &RegistryBuilder, mode: &str) -> Mount {
+    let dir = sandbox.folder("mnt");
+    let mut mount = sandbox.dvcfs(["mount", "--foreground", "--rev", "main", "--open-mode", mode]);
+    mount.arg(registry.repository()).arg(&dir);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -n 64 && exec \"$@\"", "sh"]);
+    limited.arg(mount.get_program()).args(mount.get_args()).env_clear();
+    for (name, value) in mount.get_envs() {
+        limited.env(name, value.unwrap());
+    }
+    Mount::start(limited, &dir, &sandbox.path("run"))
+}
+
+/// Files of a folder, all of them cached, mounted by root with few descriptors; and where they lie in
+/// the cache.
+fn many_cached(sandbox: &Sandbox, count: u64) -> (Mount, Vec<PathBuf>) {
+    let registry = registry_on_disk(sandbox);
+    let files: Vec<_> =
+        (0..count).map(|n| (n.to_string(), registry.put(&noise(n, 3000)).unwrap())).collect();
+    let files: Vec<_> = files.iter().map(|(name, blob)| (&name[..], *blob)).collect();
+    registry.track_folder("data", &files).unwrap();
+    registry.commit("Add files", DATE).unwrap();
+    let mount = sandbox.mount_with(registry.repository(), &["--rev", "main"]);
+    for n in 0..count {
+        fs::read(mount.path(format!("data/{n}"))).unwrap();
+    }
+    drop(mount);
+    let cached = files.iter().map(|(_, blob)| sandbox.cache().join(blob.path())).collect();
+    (mounted_with_descriptors(sandbox, &registry, "passthrough"), cached)
+}
+
+#[test]
+fn a_cached_file_without_a_descriptor_that_somebody_wrote_to_is_refused_until_it_is_closed() {
+    const FILES: u64 = 40;
+    if !is_root() {
+        return println!("only root can have the kernel read cached files");
+    }
+    let sandbox = Sandbox::new();
+    let (mount, cached) = many_cached(&sandbox, FILES);
+    let path = |n: u64| mount.path(format!("data/{n}"));
+    let mut open: Vec<_> = (0..FILES).map(|n| File::open(path(n)).unwrap()).collect();
+    assert!(mount.open_below(&sandbox.cache().join("files")).len() < FILES as usize);
+    for n in [FILES - 1, 0] {
+        let cached = &cached[n as usize];
+        fs::set_permissions(cached, Permissions::from_mode(0o644)).unwrap();
+        fs::write(cached, noise(100, 3000)).unwrap();
+        assert_eq!(File::open(path(n)).unwrap_err().raw_os_error(), Some(EIO), "{n}");
+    }
+    // One that is removed is passed on as it is.
+    let removed = FILES - 2;
+    fs::remove_file(&cached[removed as usize]).unwrap();
+    assert!(fs::read(path(removed)).unwrap() == noise(removed, 3000));
+    open.clear();
+    for n in 0..FILES {
+        eventually("it can be opened again", || {
+            fs::read(path(n)).is_ok_and(|bytes| bytes == noise(n, 3000))
+        });
+    }
+}
+
+#[test]
+fn no_more_files_that_nobody_has_open_are_kept_than_descriptors_are_meant_for_them() {
+    const FILES: u64 = 40;
+    // Those of which the kernel has yet to tell that they were closed.
+    const UNTOLD: usize = 4;
+    if !is_root() {
+        return println!("only root can have the kernel read cached files");
+    }
+    let sandbox = Sandbox::new();
+    let (mount, _cached) = many_cached(&sandbox, FILES);
+    let blobs = sandbox.cache().join("files");
+    let mut most = 0;
+    for n in 0..FILES {
+        assert!(fs::read(mount.path(format!("data/{n}"))).unwrap() == noise(n, 3000));
+        most = most.max(mount.open_below(&blobs).len());
+    }
+    assert!((2..=8 + UNTOLD).contains(&most), "{most} were kept");
+}
+
+/// A disk of its own in memory. It ends with its value.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn new(dir: PathBuf) -> Self {
+        mount("tmpfs", &dir, "tmpfs", MountFlags::empty(), None).unwrap();
+        Self(dir)
+    }
+
+    fn used(&self) -> u64 {
+        let told = rustix::fs::statvfs(&self.0).unwrap();
+        (told.f_blocks - told.f_bfree) * told.f_frsize
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        unmount(&self.0, UnmountFlags::DETACH).unwrap();
+    }
+}
+
+#[test]
+fn the_room_of_a_removed_file_that_nobody_has_open_is_given_back_after_a_while() {
+    if !is_root() {
+        return println!("only root can have the kernel read cached files");
+    }
+    let sandbox = Sandbox::new();
+    let disk = Disk::new(sandbox.folder("disk"));
+    let cache = disk.0.join("cache");
+    let sandbox = sandbox.with("DVCFS_CACHE_DIR", cache.to_str().unwrap());
+    let sandbox = sandbox.with("DVCFS_MIN_FREE", "0");
+    let (_server, mount) = one_large_file(&sandbox);
+    assert!(fs::read(mount.path("large")).unwrap() == noise(1, LARGE));
+    drop(eventually_whole(&mount));
+    succeed(&mut sandbox.dvcfs(["cache", "gc", "--all"]));
+    assert!(disk.used() > LARGE as u64, "what was open a moment ago keeps its room");
+    eventually("its room is free again", || disk.used() < 1 << 20);
+    assert_eq!(mount.open_below(&cache.join("files")), Vec::<PathBuf>::new());
+    assert!(fs::read(mount.path("large")).unwrap() == noise(1, LARGE));
+    drop(mount);
+    drop(disk);
+}
+
+#[test]
+fn a_cache_on_file_systems_stacked_too_high_is_served_from_the_start() {
+    if !is_root() {
+        return println!("only root can mount an overlay");
+    }
+    let sandbox = Sandbox::new();
+    let lower = Overlay::new(&sandbox, "lower", &sandbox.folder("bottom"));
+    let upper = Overlay::new(&sandbox, "upper", &lower.0);
+    let sandbox = sandbox.with("DVCFS_CACHE_DIR", upper.0.to_str().unwrap());
+    let (_server, mount) = one_large_file(&sandbox);
+    let (mode, why) = open_mode(&sandbox, &mount);
+    assert_eq!(mode, "no-open");
+    assert!(why.contains("stacked too high"), "{why}");
+    for _ in 0..2 {
+        assert!(fs::read(mount.path("large")).unwrap() == noise(1, LARGE));
+    }
+    assert_eq!(mount.counter("passthrough_refusals"), 0, "nothing is tried in vain");
+    drop(mount);
+    let dir = sandbox.folder("refused");
+    let mut asked = sandbox.dvcfs(["mount", "--open-mode", "passthrough"]);
+    let refused = output(asked.arg(sandbox.path("registry")).arg(&dir));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.contains("stacked too high"), "{said}");
+    drop((upper, lower));
+}
+
 #[test]
 fn a_daemon_with_sixty_four_descriptors_reads_everything() {
     const FILES: u64 = 300;
@@ -321,21 +472,11 @@ fn a_daemon_with_sixty_four_descriptors_reads_everything() {
         registry.track_folder("data", &files).unwrap();
         registry.track_file("large", &registry.put(&noise(1, LARGE)).unwrap()).unwrap();
         registry.commit("Add files", DATE).unwrap();
-        let dir = sandbox.folder("mnt");
-        let mut limited = Command::new("sh");
-        limited.args(["-c", "ulimit -n 64 && exec \"$@\"", "sh"]);
-        let mut mount = sandbox.dvcfs(["mount", "--rev", "main", "--open-mode", mode]);
-        mount.arg(registry.repository()).arg(&dir);
-        limited.arg(mount.get_program()).args(mount.get_args());
-        limited.env_clear();
-        for (name, value) in mount.get_envs() {
-            limited.env(name, value.unwrap());
-        }
-        succeed(&mut limited);
+        let mount = mounted_with_descriptors(&sandbox, &registry, mode);
+        let dir = mount.dir();
         let checked = thread::scope(|scope| {
             let readers: Vec<_> = (0..16)
                 .map(|reader| {
-                    let dir = &dir;
                     scope.spawn(move || {
                         let mut held = Vec::new();
                         for n in (reader..FILES).step_by(16) {
@@ -353,7 +494,7 @@ fn a_daemon_with_sixty_four_descriptors_reads_everything() {
             assert!(large == noise(1, LARGE), "{mode}: large");
             readers.into_iter().map(|reader| reader.join().unwrap()).sum::<usize>()
         });
-        succeed(sandbox.dvcfs(["umount"]).arg(&dir));
         assert_eq!(checked, FILES as usize);
+        assert_eq!(mount.counter("passthrough_refusals"), 0, "a backing file takes no descriptor");
     }
 }

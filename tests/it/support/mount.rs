@@ -88,12 +88,25 @@ impl Mount {
         stats[name].as_u64().unwrap_or_else(|| panic!("no counter {name} in {stats}"))
     }
 
-    /// Bytes of memory that the daemon has occupied at most.
-    pub(crate) fn peak_memory(&self) -> u64 {
+    /// The folder in which the kernel tells of the daemon.
+    pub(crate) fn process(&self) -> PathBuf {
         let told = format!("/proc/self/fdinfo/{}", self.daemon.as_raw_fd());
         let pid = number_after("Pid:", &fs::read_to_string(told).unwrap());
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        format!("/proc/{pid}").into()
+    }
+
+    /// Bytes of memory that the daemon has occupied at most.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(self.process().join("status")).unwrap();
         number_after("VmHWM:", &status) * 1024
+    }
+
+    /// What the daemon has open below a folder; what was removed there, too.
+    pub(crate) fn open_below(&self, folder: &Path) -> Vec<PathBuf> {
+        let open = fs::read_dir(self.process().join("fd")).unwrap();
+        // One may be closed this very moment.
+        let links = open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        links.filter(|link| link.starts_with(folder)).collect()
     }
 
     /// Kills the daemon as a crash would. The dead mount stays until what this gives is dropped.

@@ -65,10 +65,11 @@ impl Sandbox {
     pub(crate) fn tool(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        command.envs(FIXED).envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command.envs(FIXED);
         for (name, place) in PLACES {
             command.env(name, self.path(place));
         }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.current_dir(self.folder.path());
         command
     }
