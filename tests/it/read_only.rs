@@ -26,7 +26,6 @@ in_each_open_mode! {
     no_call_changes_anything,
     calls_that_make_no_sense_get_their_errno,
     the_mount_says_that_it_is_read_only,
-    mapped_bytes_are_those_that_are_read,
 }
 
 const SIZE: usize = 200_000;
@@ -146,6 +145,14 @@ fn last_errno() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap()
 }
 
+fn map_to_write(file: &OwnedFd) -> io::Result<()> {
+    let (protection, flags) = (libc::PROT_WRITE, libc::MAP_SHARED);
+    // SAFETY: a new mapping at a place of the kernel's choice.
+    let place =
+        unsafe { libc::mmap(ptr::null_mut(), SIZE, protection, flags, file.as_raw_fd(), 0) };
+    if place == libc::MAP_FAILED { Err(last_errno()) } else { Ok(()) }
+}
+
 fn bind(path: &Path) -> io::Result<()> {
     let bound = UnixListener::bind(path);
     bound.map(drop).map_err(|error| Errno::from_io_error(&error).unwrap())
@@ -171,11 +178,7 @@ fn calls_that_make_no_sense_get_their_errno() {
             rustix::fs::copy_file_range(&file, None, &file, None, 1).map(drop),
             &[Errno::BADF, Errno::INVAL],
         ),
-        (
-            "map to write",
-            mapped(&file, libc::PROT_WRITE, libc::MAP_SHARED).map(drop),
-            &[Errno::ACCESS],
-        ),
+        ("map to write", map_to_write(&file), &[Errno::ACCESS]),
         ("a name below none", opened(&mount.path("none/x"), OFlags::RDONLY), &[Errno::NOENT]),
         ("a file as folder", opened(&path.join("x"), OFlags::RDONLY), &[Errno::NOTDIR]),
         (
@@ -194,30 +197,6 @@ fn calls_that_make_no_sense_get_their_errno() {
     assert_eq!(io::pread(&file, &mut buffer, SIZE as u64 + 5), Ok(0), "past the end");
 }
 
-/// A part of memory that shows a file, [`SIZE`] bytes long.
-struct Mapping(*mut libc::c_void);
-
-fn mapped(file: &OwnedFd, protection: i32, flags: i32) -> io::Result<Mapping> {
-    // SAFETY: a new mapping at a place of the kernel's choice.
-    let place =
-        unsafe { libc::mmap(ptr::null_mut(), SIZE, protection, flags, file.as_raw_fd(), 0) };
-    if place == libc::MAP_FAILED { Err(last_errno()) } else { Ok(Mapping(place)) }
-}
-
-impl Mapping {
-    fn bytes(&self) -> &[u8] {
-        // SAFETY: it is as long, lives as long as `self`, and the file below cannot change.
-        unsafe { std::slice::from_raw_parts(self.0.cast(), SIZE) }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: it is as long, and nobody holds its bytes any more.
-        assert_eq!(unsafe { libc::munmap(self.0, SIZE) }, 0);
-    }
-}
-
 fn the_mount_says_that_it_is_read_only() {
     let sandbox = Sandbox::new();
     let mount = mounted(&sandbox);
@@ -230,13 +209,4 @@ fn the_mount_says_that_it_is_read_only() {
         let mode = rustix::fs::stat(mount.path(file)).unwrap().st_mode;
         assert_eq!(mode & 0o6222, 0, "{file}: {mode:o}");
     }
-}
-
-fn mapped_bytes_are_those_that_are_read() {
-    let sandbox = Sandbox::new();
-    let mount = mounted(&sandbox);
-    let file = for_reading(&mount.path("folder/b/c"));
-    let mapping = mapped(&file, libc::PROT_READ, libc::MAP_PRIVATE).unwrap();
-    assert!(mapping.bytes() == noise_bytes());
-    assert!(std::fs::read(mount.path("folder/b/c")).unwrap() == noise_bytes());
 }
