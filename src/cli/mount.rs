@@ -40,7 +40,7 @@ use super::{
 };
 use crate::{
     blobs::Blobs,
-    fuse::{self, ChosenMode, MountError, MountOptions, OpenMode, Session},
+    fuse::{self, ChosenMode, MountError, MountOptions, OpenMode, OwnMount, Session},
     git::{CommitId, GitId},
     id::Key,
     registry::Registry,
@@ -206,17 +206,16 @@ fn serve(
     let told =
         Told { snapshots: Arc::new(snapshots), open_mode: session.open_mode().clone(), overlay };
     let jobs = Arc::new(Jobs::new(Arc::clone(&vfs), context.runtime.handle().clone()));
-    let published = publish(&context, &records, &record, (&vfs, &blobs, &jobs), told)
-        .and_then(|()| wait_until_it_answers(dir))
-        .and_then(|()| {
-            let log = context.settings.state_dir.join(format!("log/{}.log", short_name(dir)));
-            let log = (!log::is_journal(&context.settings)).then_some(&*log);
-            readiness.announce(log).map_err(|error| {
-                Failure::new(Code::Failed, format!("go to the background: {error}"))
-            })
-        });
+    let published = publish(&context, &records, &record, (&vfs, &blobs, &jobs), told);
+    let published = published.and_then(|()| wait_until_it_answers(dir)).and_then(|()| {
+        let log = context.settings.state_dir.join(format!("log/{}.log", short_name(dir)));
+        let log = (!log::is_journal(&context.settings)).then_some(&*log);
+        readiness
+            .announce(log)
+            .map_err(|error| Failure::new(Code::Failed, format!("go to the background: {error}")))
+    });
     if let Err(failure) = published {
-        end(dir);
+        end(session.mount());
         records.remove_own(dir);
         return Err(failure);
     }
@@ -227,7 +226,7 @@ fn serve(
     if vfs.can_move() && !args.no_follow {
         context.runtime.spawn(follow(Arc::clone(&vfs), args.follow));
     }
-    let ended = wait_for_the_end(&context, session, dir, signals);
+    let ended = wait_for_the_end(&context, session, signals);
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
     blobs.cache().flush();
     records.remove_own(dir);
@@ -493,12 +492,8 @@ impl Signals {
 
 /// Waits until the mount has ended, whoever ends it. The first of these signals unmounts; files
 /// that are open then are waited for a little, and cut off.
-fn wait_for_the_end(
-    context: &Context,
-    session: Session,
-    dir: &Path,
-    mut signals: Signals,
-) -> io::Result<()> {
+fn wait_for_the_end(context: &Context, session: Session, mut signals: Signals) -> io::Result<()> {
+    let mount = session.mount().clone();
     let (end_of_session, ended) = std::sync::mpsc::channel();
     let is_asked = Arc::new(AtomicBool::new(false));
     let was_asked = Arc::clone(&is_asked);
@@ -509,12 +504,11 @@ fn wait_for_the_end(
             session.wait().or_else(|error| forgive_end(was_asked.load(Ordering::Acquire), error)),
         );
     })?;
-    let dir = dir.to_owned();
     context.runtime.spawn(async move {
         signals.first().await;
         is_asked.store(true, Ordering::Release);
         // Unmounting waits for the kernel, which may be waiting for this runtime.
-        if let Err(error) = tokio::task::spawn_blocking(move || end(&dir)).await {
+        if let Err(error) = tokio::task::spawn_blocking(move || end(&mount)).await {
             tracing::debug!("unmount: {error}");
         }
         tokio::time::sleep(PATIENCE).await;
@@ -529,10 +523,10 @@ fn forgive_end(is_asked: bool, error: io::Error) -> io::Result<()> {
     if is_asked && error.kind() == io::ErrorKind::ConnectionAborted { Ok(()) } else { Err(error) }
 }
 
-/// Unmounts; where files are still open, the mount is taken out of sight.
-fn end(dir: &Path) {
-    if let Err(error) = fuse::unmount(dir, false).or_else(|_| fuse::unmount(dir, true)) {
-        tracing::warn!("unmount {}: {error}", dir.display());
+/// Ends the mount; it may have ended by itself.
+fn end(mount: &OwnMount) {
+    if let Err(error) = mount.end() {
+        tracing::warn!("unmount: {error}");
     }
 }
 

@@ -13,6 +13,7 @@ mod listings;
 mod open_mode;
 mod session;
 mod spin;
+mod unmount;
 mod uppers;
 
 use std::{
@@ -46,7 +47,8 @@ use self::{
 };
 pub use self::{
     open_mode::{ChosenMode, OpenMode},
-    session::{MountError, MountOptions, Session, helper, unmount, users_may_share},
+    session::{MountError, MountOptions, Session, users_may_share},
+    unmount::{OwnMount, helper, unmount},
 };
 use crate::{
     stats::{Histogram, Latencies, Stats},

@@ -1,12 +1,10 @@
-//! Mounting, serving and unmounting.
+//! Mounting and serving.
 
 use std::{
-    ffi::OsStr,
-    io,
+    io, mem,
     num::NonZeroUsize,
     os::fd::AsFd,
     path::{Path, PathBuf},
-    process::Command,
     sync::Arc,
     thread,
 };
@@ -20,6 +18,7 @@ use super::{
     invalidate,
     open_mode::{self, Choice, ChosenMode, OpenMode},
     spin::Spin,
+    unmount::{OwnMount, helper},
 };
 use crate::{
     stats::Stats,
@@ -90,7 +89,7 @@ pub enum MountError {
 /// A running mount.
 pub struct Session {
     serving: thread::JoinHandle<io::Result<()>>,
-    dir: PathBuf,
+    mount: OwnMount,
     mode: ChosenMode,
 }
 
@@ -120,6 +119,7 @@ impl Session {
         let refused = |source| MountError::Refused { dir: dir.to_owned(), source };
         let session = fuser::Session::new(file_system, dir, &config(options))
             .map_err(|error| diagnose(error, dir, options))?;
+        let mount = OwnMount::at(dir).map_err(refused)?;
         let mode = choose_mode(&session, &kernel, options)?;
         if options.may_spin {
             let device = session.as_fd().try_clone_to_owned().map_err(refused)?;
@@ -128,10 +128,9 @@ impl Session {
             }
         }
         invalidate::spawn(session.notifier(), events).map_err(refused)?;
-        let serving = thread::Builder::new().name("fuse".into()).spawn(move || session.run());
-        let serving = serving.map_err(refused)?;
+        let serving = serve(session).map_err(refused)?;
         widen_read_ahead(dir);
-        Ok(Self { serving, dir: dir.to_owned(), mode })
+        Ok(Self { serving, mount, mode })
     }
 
     /// How opens are answered, and why so.
@@ -139,16 +138,29 @@ impl Session {
         &self.mode
     }
 
-    /// Waits for the end of the mount, whoever ends it.
-    pub fn wait(self) -> io::Result<()> {
-        let ended = self.serving.join();
-        ended.unwrap_or_else(|_| Err(io::Error::other("a thread that serves the kernel panicked")))
+    /// What is mounted.
+    pub const fn mount(&self) -> &OwnMount {
+        &self.mount
     }
 
-    /// Where it is mounted.
-    pub fn dir(&self) -> &Path {
-        &self.dir
+    /// Waits for the end of the mount, whoever ends it. Nothing of it is left where it was.
+    pub fn wait(self) -> io::Result<()> {
+        let ended = self.serving.join();
+        if let Err(error) = self.mount.end() {
+            tracing::warn!("unmount what ended: {error}");
+        }
+        ended.unwrap_or_else(|_| Err(io::Error::other("a thread that serves the kernel panicked")))
     }
+}
+
+/// Serves the kernel on a thread.
+fn serve(session: fuser::Session<FuseFs>) -> io::Result<thread::JoinHandle<io::Result<()>>> {
+    let mut serving = session.spawn()?;
+    let nothing = thread::Builder::new().spawn(|| Ok(()))?;
+    let guard = mem::replace(&mut serving.guard, nothing);
+    // Dropping the rest would unmount whatever is mounted in that place by then.
+    mem::forget(serving);
+    Ok(guard)
 }
 
 /// Settles how opens are answered, with a kernel that has not sent any yet.
@@ -244,31 +256,4 @@ fn diagnose(error: io::Error, dir: &Path, options: &MountOptions) -> MountError 
 pub fn users_may_share() -> bool {
     let conf = std::fs::read_to_string("/etc/fuse.conf").unwrap_or_default();
     conf.lines().any(|line| line.trim() == "user_allow_other")
-}
-
-/// The helper that mounts and unmounts for ordinary users, if it is installed.
-pub fn helper() -> Option<PathBuf> {
-    let folders = ["/usr/bin", "/bin", "/usr/local/bin"];
-    let mut helpers = folders.iter().map(|folder| Path::new(folder).join("fusermount3"));
-    helpers.find(|helper| helper.is_file())
-}
-
-/// Ends a mount from outside. `lazy` detaches it at once, even while files in it are open.
-pub fn unmount(dir: &Path, lazy: bool) -> io::Result<()> {
-    if rustix::process::geteuid().is_root() {
-        use rustix::mount::UnmountFlags;
-        let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::NOFOLLOW };
-        return Ok(rustix::mount::unmount(dir, flags | UnmountFlags::NOFOLLOW)?);
-    }
-    let helper = helper().ok_or_else(|| io::Error::other("fusermount3 is not installed"))?;
-    let mut command = Command::new(helper);
-    command.arg("-u").args(lazy.then_some(OsStr::new("-z"))).arg("--").arg(dir);
-    let output = command.output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    let kind =
-        if reason.contains("busy") { io::ErrorKind::ResourceBusy } else { io::ErrorKind::Other };
-    Err(io::Error::new(kind, reason))
 }

@@ -2,24 +2,29 @@
 
 use std::{
     fs::{self, File},
+    mem,
     os::unix::fs::{FileExt, MetadataExt},
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
 };
 
 use rustix::{
     fs::{Mode, OFlags},
     mount::{MountFlags, UnmountFlags},
-    process::Signal,
+    process::{Pid, Signal},
+    thread::gettid,
 };
 
 use crate::{
     registry_builder::RegistryBuilder,
     s3server::{Fault, Gate},
     support::{
-        DATE, Mount, Sandbox, eventually, in_each_open_mode, is_mounted, noise, registry_on_disk,
-        registry_on_s3, succeed,
+        DATE, Mount, Sandbox, eventually, in_each_open_mode, is_mounted, noise, output,
+        registry_on_disk, registry_on_s3, succeed,
     },
 };
 
@@ -27,6 +32,7 @@ in_each_open_mode! {
     a_daemon_that_is_stopped_and_goes_on_answers_what_waited,
     an_aborted_connection_is_an_error_for_everybody_and_can_be_mounted_over,
     a_mount_that_is_detached_under_load_ends_when_its_readers_do,
+    the_end_of_a_detached_mount_leaves_another_file_system_in_its_place,
     a_mount_point_that_another_namespace_removes_takes_the_mount_along,
 }
 
@@ -115,7 +121,7 @@ fn umount_of_a_busy_mount_says_so_and_detaches_it_where_that_is_wanted() {
         command.args(args).arg(mount.dir());
         command
     };
-    let output = crate::support::output(&mut umount(&[]));
+    let output = output(&mut umount(&[]));
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(9), "{said}");
     assert!(said.starts_with("error: unmount ") && said.contains("--lazy"), "{said}");
@@ -151,14 +157,31 @@ fn a_daemon_that_is_stopped_and_goes_on_answers_what_waited() {
     let (_registry, mount) = busy(&sandbox);
     let dir = mount.dir().to_owned();
     mount.signal(Signal::STOP);
-    // What the kernel has is read all the same; for the rest readers wait.
+    eventually("the daemon has stopped", || mount.is_stopped());
     thread::scope(|scope| {
-        let readers: Vec<_> =
-            (0..4).map(|_| scope.spawn(|| read_all(&dir, FILES / 2..FILES))).collect();
-        assert!(readers.iter().any(|reader| !reader.is_finished()));
+        let (sender, readers) = mpsc::channel();
+        for _ in 0..4 {
+            let (sender, dir) = (sender.clone(), &dir);
+            scope.spawn(move || {
+                sender.send(gettid()).unwrap();
+                read_all(dir, FILES / 2..FILES);
+            });
+        }
+        for reader in readers.iter().take(4) {
+            eventually("the reader waits", || waits_in_open(reader));
+        }
+        assert!(mount.is_stopped());
         mount.signal(Signal::CONT);
     });
     read_all(&dir, 0..FILES);
+}
+
+/// Whether a thread of this process waits for an open file.
+fn waits_in_open(thread: Pid) -> bool {
+    let path = format!("/proc/self/task/{}/syscall", thread.as_raw_nonzero());
+    // Once it has read everything it is gone.
+    let call = fs::read_to_string(path).unwrap_or_default();
+    call.starts_with(&format!("{} ", libc::SYS_openat))
 }
 
 fn an_aborted_connection_is_an_error_for_everybody_and_can_be_mounted_over() {
@@ -186,7 +209,7 @@ fn a_mount_that_is_detached_under_load_ends_when_its_readers_do() {
     let dir = mount.dir().to_owned();
     let folder = File::open(dir.join("data")).unwrap();
     let enough = AtomicBool::new(false);
-    thread::scope(|scope| {
+    let again = thread::scope(|scope| {
         for reader in 0..4 {
             let (folder, enough) = (&folder, &enough);
             scope.spawn(move || {
@@ -194,7 +217,9 @@ fn a_mount_that_is_detached_under_load_ends_when_its_readers_do() {
                 while !enough.load(Ordering::Relaxed) {
                     round += 1;
                     let name = (round % FILES).to_string();
-                    let file = rustix::fs::openat(folder, &*name, OFlags::RDONLY, Mode::empty());
+                    // What is started meanwhile must not keep it open.
+                    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+                    let file = rustix::fs::openat(folder, &*name, flags, Mode::empty());
                     let mut bytes = vec![0; SIZE];
                     File::from(file.unwrap()).read_exact_at(&mut bytes, 0).unwrap();
                     assert!(bytes == noise(round % FILES, SIZE));
@@ -206,9 +231,38 @@ fn a_mount_that_is_detached_under_load_ends_when_its_readers_do() {
         let again = sandbox.mount_at(&dir, registry.repository(), &["--rev", "main"]);
         read_all(again.dir(), 0..FILES);
         enough.store(true, Ordering::Relaxed);
+        again
     });
     drop(folder);
-    mount.wait();
+    mount.wait_detached();
+    // What was mounted there meanwhile is not affected by its end.
+    read_all(again.dir(), 0..FILES);
+}
+
+fn the_end_of_a_detached_mount_leaves_another_file_system_in_its_place() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("only root can mount another file system");
+    }
+    let ends: [fn(&Mount, File); 2] = [
+        |_, file| drop(file),
+        |mount, file| {
+            mount.signal(Signal::TERM);
+            // Held until the daemon's patience ends.
+            mem::forget(file);
+        },
+    ];
+    for end in ends {
+        let sandbox = Sandbox::new();
+        let (_registry, mount) = busy(&sandbox);
+        let dir = mount.dir().to_owned();
+        let file = File::open(dir.join("data/0")).unwrap();
+        succeed(sandbox.dvcfs(["umount", "--lazy"]).arg(&dir));
+        rustix::mount::mount("none", &dir, "tmpfs", MountFlags::empty(), None).unwrap();
+        end(&mount, file);
+        mount.wait_detached();
+        assert!(is_mounted(&dir));
+        rustix::mount::unmount(&dir, UnmountFlags::empty()).unwrap();
+    }
 }
 
 fn a_mount_point_that_another_namespace_removes_takes_the_mount_along() {

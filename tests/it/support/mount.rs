@@ -90,9 +90,21 @@ impl Mount {
 
     /// The folder in which the kernel tells of the daemon.
     pub(crate) fn process(&self) -> PathBuf {
+        format!("/proc/{}", self.pid()).into()
+    }
+
+    /// The daemon's process id.
+    pub(crate) fn pid(&self) -> u64 {
         let told = format!("/proc/self/fdinfo/{}", self.daemon.as_raw_fd());
-        let pid = number_after("Pid:", &fs::read_to_string(told).unwrap());
-        format!("/proc/{pid}").into()
+        number_after("Pid:", &fs::read_to_string(told).unwrap())
+    }
+
+    /// Whether each thread of the daemon is stopped.
+    pub(crate) fn is_stopped(&self) -> bool {
+        let threads = fs::read_dir(self.process().join("task")).unwrap();
+        let mut states =
+            threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("stat")).unwrap());
+        states.all(|state| state.rsplit(") ").next().unwrap().starts_with('T'))
     }
 
     /// Bytes of memory that the daemon has occupied at most.
@@ -135,12 +147,21 @@ impl Mount {
         self.wait_for_code(0);
     }
 
-    /// Waits for an end with an exit code; nothing must be mounted then.
-    pub(crate) fn wait_for_code(mut self, code: i32) {
+    /// Waits for the good end of a mount that was detached, whatever is mounted there now.
+    pub(crate) fn wait_detached(mut self) {
+        self.wait_for_status(0);
+    }
+
+    fn wait_for_status(&mut self, code: i32) {
         let status = self.ended.lock().unwrap().recv_timeout(PATIENCE).unwrap();
         self.is_over = true;
-        let _dead = DeadMount(self.dir.clone());
         assert_eq!(status.code(), Some(code), "{}", self.log());
+    }
+
+    /// Waits for an end with an exit code; nothing must be mounted then.
+    pub(crate) fn wait_for_code(mut self, code: i32) {
+        let _dead = DeadMount(self.dir.clone());
+        self.wait_for_status(code);
         assert!(!is_mounted(&self.dir), "{} is still mounted", self.dir.display());
     }
 
