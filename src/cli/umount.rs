@@ -1,10 +1,13 @@
 //! `dvcfs umount`: ends a mount of ours, and nothing else.
 
 use std::{
-    io,
+    fs, io,
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
     process::ExitCode,
 };
+
+use rustix::fs::{Mode, OFlags};
 
 use super::{
     args::UmountArgs,
@@ -39,9 +42,12 @@ pub(super) fn run(settings: &Settings, args: &UmountArgs) -> Result<ExitCode, Fa
     Ok(ExitCode::SUCCESS)
 }
 
-/// The path as the kernel writes it in its table. A dead mount cannot be asked about itself, so
-/// only the folder above it is.
+/// The path as the kernel writes it in its table, links followed. What is mounted there is not
+/// asked, since it may be dead; and it may be gone.
 pub(super) fn resolve(dir: &Path) -> io::Result<PathBuf> {
+    if let Ok(place) = rustix::fs::open(dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        return fs::read_link(format!("/proc/self/fd/{}", place.as_raw_fd()));
+    }
     let absolute = std::path::absolute(dir)?;
     match (absolute.parent(), absolute.file_name()) {
         (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),

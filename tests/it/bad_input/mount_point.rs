@@ -2,13 +2,15 @@
 
 use std::{
     fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
 
 use insta::assert_snapshot;
+use rustix::process::Signal;
 
 use super::{in_namespace, refused, three_files};
-use crate::support::{Sandbox, is_mounted, registry_on_disk};
+use crate::support::{Sandbox, is_mounted, registry_on_disk, succeed, text};
 
 /// A registry, and the path of its repository.
 fn registry(sandbox: &Sandbox) -> PathBuf {
@@ -94,6 +96,38 @@ fn a_mount_point_that_is_a_mount_already() {
     error: mount on /proc: it is a mount already
     hint: mount on another folder
     ");
+}
+
+#[test]
+fn a_mount_point_that_is_a_link_stands_for_what_it_leads_to() {
+    let sandbox = Sandbox::new();
+    let repository = registry(&sandbox);
+    let folder = sandbox.folder("folder");
+    let link = sandbox.path("link");
+    symlink("folder", &link).unwrap();
+    let mount = sandbox.mount_at(&link, &repository, &["--rev", "main"]);
+    assert!(is_mounted(&folder));
+    for place in [&link, &folder] {
+        assert!(text(sandbox.dvcfs(["status"]).arg(place)).starts_with(folder.to_str().unwrap()));
+        succeed(sandbox.dvcfs(["refresh"]).arg(place));
+    }
+    assert_snapshot!(refused_on(&sandbox, &repository, &link), @r"
+    exit 9
+    error: mount on [SANDBOX]/link: it is a mount already
+    hint: end it first: dvcfs umount [SANDBOX]/link
+    ");
+    mount.signal(Signal::TERM);
+    mount.wait();
+    assert!(!is_mounted(&folder));
+    let umount = || {
+        succeed(sandbox.dvcfs(["umount"]).arg(&link));
+        assert!(!is_mounted(&folder));
+    };
+    let mount = sandbox.mount_at(&link, &repository, &[]);
+    umount();
+    mount.wait();
+    let _dead = sandbox.mount_at(&link, &repository, &[]).kill();
+    umount();
 }
 
 #[test]
