@@ -1,7 +1,8 @@
 //! `dvcfs mount`: from a repository and a folder to a mount that answers, and on to its end.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     num::NonZeroUsize,
     os::unix::{fs::FileTypeExt, net::UnixListener},
     path::{Path, PathBuf},
@@ -64,7 +65,9 @@ const TREE_MEMORY: u64 = 256 << 20;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) fn run(settings: Settings, args: &MountArgs) -> Result<ExitCode, Failure> {
+    let lock = lock(&settings)?;
     let dir = check_dir(args)?;
+    drop(lock);
     if args.foreground {
         return serve(settings, args, &dir, Readiness::foreground());
     }
@@ -77,6 +80,15 @@ pub(super) fn run(settings: Settings, args: &MountArgs) -> Result<ExitCode, Fail
             .map_err(|error| Failure::new(Code::Failed, format!("wait for the mount: {error}"))),
         Side::Child(readiness) => serve(settings, args, &dir, readiness),
     }
+}
+
+/// Keeps others from mounting; between this and the record of a mount nobody else takes its place.
+fn lock(settings: &Settings) -> Result<File, Failure> {
+    let folder = &settings.runtime_dir;
+    private_folder(folder)?;
+    Records::new(folder)
+        .lock()
+        .map_err(|error| Failure::new(Code::Record, format!("open {}: {error}", folder.display())))
 }
 
 /// Checks that the folder can be mounted on. A dead mount of ours is cleared away first.
@@ -189,9 +201,10 @@ fn serve(
     let signals = Signals::watch(&context)?;
     context.runtime.spawn(invalidate(Arc::clone(&vfs), turned_out_wrong));
     let records = Records::new(&context.settings.runtime_dir);
-    private_folder(&context.settings.runtime_dir)?;
     let options = mount_options(args, &context.settings, &registry, descriptors);
     let serving = (context.runtime.handle().clone(), Arc::clone(blobs.stats()));
+    let lock = lock(&context.settings)?;
+    check_dir(args)?;
     let session = Session::start(Arc::clone(&vfs), received, dir, &options, serving)?;
     drop(waiting);
     let record = Record {
@@ -207,6 +220,7 @@ fn serve(
         Told { snapshots: Arc::new(snapshots), open_mode: session.open_mode().clone(), overlay };
     let jobs = Arc::new(Jobs::new(Arc::clone(&vfs), context.runtime.handle().clone()));
     let published = publish(&context, &records, &record, (&vfs, &blobs, &jobs), told);
+    drop(lock);
     let published = published.and_then(|()| wait_until_it_answers(dir)).and_then(|()| {
         let log = context.settings.state_dir.join(format!("log/{}.log", short_name(dir)));
         let log = (!log::is_journal(&context.settings)).then_some(&*log);

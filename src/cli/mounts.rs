@@ -2,7 +2,8 @@
 
 use std::{
     ffi::OsString,
-    fs, io,
+    fs::{self, File},
+    io,
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::{Path, PathBuf},
 };
@@ -94,6 +95,16 @@ impl Records {
         Self(runtime_dir.to_owned())
     }
 
+    /// Keeps other processes from mounting and from removing records, as long as the value lives.
+    /// Where the disk knows no locks, nobody waits.
+    pub(super) fn lock(&self) -> io::Result<File> {
+        let folder = File::open(&self.0)?;
+        if let Err(error) = folder.lock() {
+            tracing::debug!("{} cannot be locked: {error}", self.0.display());
+        }
+        Ok(folder)
+    }
+
     /// Where the mount's socket and record lie, by a name that its mount point decides.
     fn place(&self, mount_point: &Path, extension: &str) -> PathBuf {
         self.0.join(format!("{}.{extension}", short_name(mount_point)))
@@ -111,6 +122,7 @@ impl Records {
 
     /// Removes what this process left; a mount that came after it at the same place keeps its own.
     pub(super) fn remove_own(&self, mount_point: &Path) {
+        let _lock = self.lock();
         if self.find(mount_point).is_none_or(|record| record.pid == std::process::id()) {
             self.remove(mount_point);
         }

@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
+    process::Stdio,
 };
 
 use insta::assert_snapshot;
@@ -128,6 +129,25 @@ fn a_mount_point_that_is_a_link_stands_for_what_it_leads_to() {
     mount.wait();
     let _dead = sandbox.mount_at(&link, &repository, &[]).kill();
     umount();
+}
+
+#[test]
+fn of_two_who_mount_on_one_folder_at_once_one_does() {
+    let sandbox = Sandbox::new();
+    let repository = registry(&sandbox);
+    let dir = sandbox.folder("mnt");
+    let mount = || {
+        let mut command = sandbox.dvcfs(["mount"]);
+        command.arg(&repository).arg(&dir).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let both = [mount(), mount()].map(|process| process.wait_with_output().unwrap());
+    succeed(sandbox.dvcfs(["umount"]).arg(&dir));
+    assert!(!is_mounted(&dir), "there were two");
+    let mut codes = both.each_ref().map(|output| output.status.code());
+    codes.sort_unstable();
+    assert_eq!(codes, [Some(0), Some(9)]);
+    let said = both.map(|output| String::from_utf8(output.stderr).unwrap()).concat();
+    assert!(said.contains("it is a mount already"), "{said}");
 }
 
 #[test]
