@@ -4,7 +4,10 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io,
-    os::unix::ffi::{OsStrExt, OsStringExt},
+    os::unix::{
+        ffi::{OsStrExt, OsStringExt},
+        net::UnixStream,
+    },
     path::{Path, PathBuf},
 };
 
@@ -128,7 +131,20 @@ impl Records {
         }
     }
 
-    pub(super) fn remove(&self, mount_point: &Path) {
+    /// The record of a mount whose daemon runs; that of a dead one is removed.
+    pub(super) fn of_running(&self, mount_point: &Path) -> Option<Record> {
+        let _lock = self.lock();
+        let record = self.find(mount_point)?;
+        match UnixStream::connect(&record.socket).map_err(|error| error.kind()) {
+            Err(io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
+                self.remove(mount_point);
+                None
+            }
+            _ => Some(record),
+        }
+    }
+
+    fn remove(&self, mount_point: &Path) {
         for extension in ["json", "sock"] {
             // Gone already is as good as removed.
             _ = fs::remove_file(self.place(mount_point, extension));

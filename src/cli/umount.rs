@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use super::{
     args::UmountArgs,
     exit::{Code, Failure},
-    mounts::{self, Records},
+    mounts::{self, Record, Records},
     settings::Settings,
 };
 use crate::fuse;
@@ -21,6 +21,7 @@ pub(super) fn run(settings: &Settings, args: &UmountArgs) -> Result<ExitCode, Fa
     let shown = args.dir.display();
     let dir = resolve(&args.dir)
         .map_err(|error| Failure::new(Code::Usage, format!("unmount {shown}: {error}")))?;
+    let records = Records::new(&settings.runtime_dir);
     let mounted = mounts::find(&dir)
         .map_err(|error| Failure::new(Code::Failed, format!("read the mount table: {error}")))?;
     match mounted {
@@ -30,14 +31,14 @@ pub(super) fn run(settings: &Settings, args: &UmountArgs) -> Result<ExitCode, Fa
             return Err(Failure::new(Code::Usage, message));
         }
         None => {
+            records.of_running(&dir);
             let message = format!("unmount {shown}: nothing is mounted there");
             return Err(Failure::new(Code::Usage, message).hint("dvcfs status lists your mounts"));
         }
     }
-    let records = Records::new(&settings.runtime_dir);
     fuse::unmount(&dir, args.lazy).map_err(|error| refused(&dir, &error))?;
-    if !args.lazy {
-        wait_for_daemon(&records, &dir);
+    if let Some(record) = records.of_running(&dir).filter(|_| !args.lazy) {
+        wait_for_daemon(&record);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -67,13 +68,11 @@ fn refused(dir: &Path, error: &io::Error) -> Failure {
     }
 }
 
-/// Waits until the daemon has ended, so that what follows finds its files closed. It removes its
-/// record as the last thing it does; a pidfd says when a process is gone.
-fn wait_for_daemon(records: &Records, dir: &Path) {
-    let Some(record) = records.find(dir) else { return };
+/// Waits until the daemon has ended, so that what follows finds its files closed. A pidfd says
+/// when a process is gone.
+fn wait_for_daemon(record: &Record) {
     let Some(pid) = rustix::process::Pid::from_raw(record.pid as i32) else { return };
     let Ok(process) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
-        records.remove(dir);
         return;
     };
     let mut ended = [rustix::event::PollFd::new(&process, rustix::event::PollFlags::IN)];

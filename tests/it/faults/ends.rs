@@ -24,7 +24,7 @@ use crate::{
     s3server::{Fault, Gate},
     support::{
         DATE, Mount, Sandbox, eventually, in_each_open_mode, is_mounted, noise, output,
-        registry_on_disk, registry_on_s3, succeed,
+        registry_on_disk, registry_on_s3, succeed, text,
     },
 };
 
@@ -106,6 +106,28 @@ fn a_daemon_killed_during_a_download_leaves_a_cache_that_is_right() {
     assert!(is_mounted(&dir));
     let again = sandbox.mount_at(&dir, registry.repository(), &[]);
     assert!(fs::read(again.path("main/file")).unwrap() == noise(1, LARGE));
+}
+
+#[test]
+fn a_dead_mount_is_forgotten_once_it_is_unmounted() {
+    let sandbox = Sandbox::new();
+    let registry = registry_on_disk(&sandbox);
+    registry.text("text", "text\n").unwrap();
+    registry.commit("Add a file", DATE).unwrap();
+    let status = || text(&mut sandbox.dvcfs(["status"]));
+    for options in [&["umount", "--lazy"][..], &["umount"]] {
+        let mount = sandbox.mount(registry.repository());
+        let dir = mount.dir().to_owned();
+        let _dead = mount.kill();
+        succeed(sandbox.dvcfs(options).arg(&dir));
+        assert_eq!(status(), "nothing is mounted");
+    }
+    // Also where something else has unmounted it.
+    let mount = sandbox.mount(registry.repository());
+    let dir = mount.dir().to_owned();
+    drop(mount.kill());
+    assert!(!output(sandbox.dvcfs(["umount", "--lazy"]).arg(&dir)).status.success());
+    assert_eq!(status(), "nothing is mounted");
 }
 
 #[test]
