@@ -34,8 +34,9 @@ pub(super) struct Readiness {
 
 const READY: &[u8] = b"ready";
 
-/// Forks. Must be called while the process has a single thread.
+/// Forks. Must be called while the process has a single thread, and no file open that it needs.
 pub(super) fn split() -> io::Result<Side> {
+    close_inherited();
     let (reader, writer) = io::pipe()?;
     // SAFETY: the process has a single thread here, so the child may go on as an ordinary process.
     match unsafe { libc::fork() } {
@@ -47,6 +48,14 @@ pub(super) fn split() -> io::Result<Side> {
             Ok(Side::Parent(Waiting { pipe: reader, child }))
         }
     }
+}
+
+/// Closes what the caller has left open, such as a lock that would be held as long as the mount
+/// lives. Kernels before Linux 5.9 cannot.
+fn close_inherited() {
+    const FIRST: libc::c_uint = 3;
+    // SAFETY: nothing in this process owns a descriptor yet but the three standard ones.
+    unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, 0) };
 }
 
 impl Waiting {

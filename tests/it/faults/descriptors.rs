@@ -1,18 +1,8 @@
-//! What failing files cost the daemon.
+//! What the daemon has open: what failing files cost, and nothing of its caller's.
 
 use std::fs;
 
-use crate::support::{
-    DATE, EIO, Mount, Sandbox, eventually, md5_of, noise, registry_on_disk, text,
-};
-
-/// The daemon's process id.
-fn pid(sandbox: &Sandbox, mount: &Mount) -> u64 {
-    let mut status = sandbox.dvcfs(["status", "--json"]);
-    let status = text(status.arg(mount.dir()));
-    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-    status[0]["pid"].as_u64().unwrap()
-}
+use crate::support::{DATE, EIO, Sandbox, eventually, md5_of, noise, registry_on_disk, succeed};
 
 fn descriptors(pid: u64) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
@@ -38,7 +28,7 @@ fn a_thousand_opens_of_failing_files_leave_no_descriptor_behind() {
     registry.text("good", "good\n").unwrap();
     registry.commit("Add files", DATE).unwrap();
     let mount = sandbox.mount_with(registry.repository(), &["--rev", "main"]);
-    let pid = pid(&sandbox, &mount);
+    let pid = mount.pid();
     let round = || {
         for number in 0..FILES {
             let failed = md5_of(&mount.path(format!("f{number}"))).unwrap_err();
@@ -53,4 +43,25 @@ fn a_thousand_opens_of_failing_files_leave_no_descriptor_behind() {
     eventually("the descriptors are as few as before", || descriptors(pid) <= before + 3);
     assert_eq!(fs::read(mount.path("good")).unwrap(), b"good\n");
     assert!(mount.log().len() < 1 << 20, "the log has {} bytes", mount.log().len());
+}
+
+#[test]
+fn a_mount_in_the_background_holds_no_lock_of_its_caller() {
+    const SCRIPT: &str = r#"
+        exec 9> lock
+        flock 9
+        "$PROGRAM" mount registry mnt
+        exec 9>&-
+        code=0
+        flock --nonblock lock true || code=$?
+        "$PROGRAM" umount mnt
+        exit $code
+    "#;
+    let sandbox = Sandbox::new();
+    let registry = registry_on_disk(&sandbox);
+    registry.text("text", "text\n").unwrap();
+    registry.commit("Add a file", DATE).unwrap();
+    sandbox.folder("mnt");
+    let mut shell = sandbox.tool("sh");
+    succeed(shell.args(["-euc", SCRIPT]).env("PROGRAM", env!("CARGO_BIN_EXE_dvcfs")));
 }
