@@ -69,8 +69,10 @@ impl Waiting {
         // The child has said why on the terminal both share.
         let status =
             rustix::process::waitpid(Some(self.child), rustix::process::WaitOptions::empty())?;
-        let code = status.and_then(|(_, status)| status.exit_status()).unwrap_or(1);
-        Ok(ExitCode::from(code as u8))
+        match status.and_then(|(_, status)| status.exit_status()) {
+            Some(code) => Ok(ExitCode::from(code as u8)),
+            None => Err(io::Error::other("its process was killed")),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 use insta::assert_snapshot;
 use rustix::{
     mount::{UnmountFlags, unmount},
-    process::{Pid, Signal, kill_process_group},
+    process::{Pid, Signal, kill_process, kill_process_group},
 };
 
 use crate::{
@@ -292,6 +292,25 @@ fn a_user_who_gives_up_while_the_server_is_silent() {
     kill_process_group(Pid::from_child(&child), Signal::INT).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(8));
     assert!(!is_mounted(&dir));
+    drop(silent);
+}
+
+#[test]
+fn a_helper_whose_process_is_killed_could_not_mount() {
+    let sandbox = Sandbox::new();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/registry.git", server.local_addr().unwrap());
+    let dir = sandbox.folder("mnt");
+    let mut helper = helper(&sandbox, &[&url]);
+    let helper = helper.arg(&dir).stderr(Stdio::piped()).spawn().unwrap();
+    let (silent, _) = server.accept().unwrap();
+    let children = format!("/proc/{0}/task/{0}/children", helper.id());
+    let child = fs::read_to_string(children).unwrap().trim().parse().unwrap();
+    kill_process(Pid::from_raw(child).unwrap(), Signal::KILL).unwrap();
+    let Output { status, stderr, .. } = helper.wait_with_output().unwrap();
+    assert_eq!(status.code(), Some(32));
+    let said = String::from_utf8(stderr).unwrap();
+    assert_eq!(said, "error: wait for the mount: its process was killed\n");
     drop(silent);
 }
 
