@@ -240,6 +240,11 @@ pub(super) struct MountArgs {
     /// Let nobody run programs that lie in the mount
     #[arg(long)]
     pub(super) noexec: bool,
+    /// Have the kernel follow no symbolic links in the mount; for root
+    #[arg(long)]
+    pub(super) nosymfollow: bool,
+    #[command(flatten)]
+    pub(super) labels: Labels,
     /// Let other users see the mount
     #[arg(long)]
     pub(super) allow_other: bool,
@@ -264,6 +269,37 @@ pub(super) struct MountArgs {
     /// Whether to wait for quick requests without going to sleep
     #[arg(long, value_enum, default_value_t = SpinArg::Auto)]
     pub(super) spin: SpinArg,
+}
+
+/// Labels of `SELinux`, as mount(8) calls them; their meaning is the kernel's.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Labels {
+    /// The label of everything in the mount
+    #[arg(long, value_name = "LABEL", hide = true)]
+    context: Option<String>,
+    /// The label of the file system itself
+    #[arg(long, value_name = "LABEL", hide = true)]
+    fscontext: Option<String>,
+    /// The label of files that have none
+    #[arg(long, value_name = "LABEL", hide = true)]
+    defcontext: Option<String>,
+    /// The label of the mount's root
+    #[arg(long, value_name = "LABEL", hide = true)]
+    rootcontext: Option<String>,
+}
+
+impl Labels {
+    /// As the kernel takes them; quotes hold the commas of a label together.
+    pub(super) fn options(&self) -> Vec<String> {
+        let named = [
+            ("context", &self.context),
+            ("fscontext", &self.fscontext),
+            ("defcontext", &self.defcontext),
+            ("rootcontext", &self.rootcontext),
+        ];
+        let given = named.into_iter().filter_map(|(name, label)| Some((name, label.as_ref()?)));
+        given.map(|(name, label)| format!("{name}=\"{label}\"")).collect()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -319,6 +319,8 @@ fn mount_options(
     MountOptions {
         source: registry.name(),
         may_execute: !args.noexec,
+        follows_links: !args.nosymfollow,
+        labels: args.labels.options(),
         allow_other: args.allow_other || uid == 0,
         owner: (args.uid.unwrap_or(uid), args.gid.unwrap_or(gid)),
         may_spin: args.spin == SpinArg::Auto,

@@ -10,6 +10,7 @@ use std::{
 };
 
 use fuser::{Config, InitFlags, MountOption, SessionACL};
+use rustix::mount::{MountFlags, mount_remount};
 use tokio::{runtime::Handle, sync::mpsc};
 
 use super::{
@@ -37,6 +38,10 @@ pub struct MountOptions {
     pub source: String,
     /// Let programs in it be run.
     pub may_execute: bool,
+    /// Have the kernel follow symbolic links in it, which only root can forbid.
+    pub follows_links: bool,
+    /// Options that give it labels of `SELinux`, as the kernel reads them.
+    pub labels: Vec<String>,
     /// Let every user in, with permissions checked by the kernel.
     pub allow_other: bool,
     /// Owner and group of what is shown.
@@ -119,6 +124,9 @@ impl Session {
         let refused = |source| MountError::Refused { dir: dir.to_owned(), source };
         let session = fuser::Session::new(file_system, dir, &config(options))
             .map_err(|error| diagnose(error, dir, options))?;
+        if !options.follows_links {
+            forbid_links(dir, options).map_err(refused)?;
+        }
         let mount = OwnMount::at(dir).map_err(refused)?;
         let mode = choose_mode(&session, &kernel, options)?;
         if options.may_spin {
@@ -185,6 +193,15 @@ fn choose_mode(
     Ok(chosen)
 }
 
+/// Has the kernel follow no links in what was mounted, an option that the library does not know.
+fn forbid_links(dir: &Path, options: &MountOptions) -> io::Result<()> {
+    let mut flags =
+        MountFlags::BIND | MountFlags::NOSYMFOLLOW | MountFlags::NOSUID | MountFlags::NODEV;
+    flags.set(MountFlags::RDONLY, !options.is_writable);
+    flags.set(MountFlags::NOEXEC, !options.may_execute);
+    Ok(mount_remount(dir, flags, c"")?)
+}
+
 /// Lets the kernel ask for larger pieces, which only root may do.
 fn widen_read_ahead(dir: &Path) {
     let widen = || {
@@ -212,6 +229,7 @@ fn config(options: &MountOptions) -> Config {
     if !options.may_execute {
         config.mount_options.push(MountOption::NoExec);
     }
+    config.mount_options.extend(options.labels.iter().cloned().map(MountOption::CUSTOM));
     if options.allow_other || options.is_writable {
         config.mount_options.push(MountOption::DefaultPermissions);
     }

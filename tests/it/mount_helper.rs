@@ -100,6 +100,38 @@ fn mount_8_mounts_with_options_and_the_tree_answers_when_it_returns() {
 }
 
 #[test]
+fn options_that_are_the_kernels_reach_it() {
+    let sandbox = Sandbox::new();
+    registry(&sandbox);
+    let script = r#"
+        ln -s text "$TOP/registry/link"
+        git -C "$TOP/registry" add link
+        git -C "$TOP/registry" commit --quiet --message "Add a link"
+        mount -t dvcfs -o rev=main,nosymfollow "$TOP/registry" "$TOP/mnt"
+        readlink "$TOP/mnt/link"
+        cat "$TOP/mnt/text"
+        if cat "$TOP/mnt/link" 2> /dev/null; then exit 1; fi
+        "$PROGRAM" umount "$TOP/mnt"
+        mount -t dvcfs -o 'rev=v1,context="system_u:object_r:var_t:s0:c1,c2"' \
+            "$TOP/registry" "$TOP/mnt"
+        cat "$TOP/mnt/text"
+        umount "$TOP/mnt"
+    "#;
+    assert_snapshot!(with_mount(&sandbox, script), @r"
+    text
+    two
+    one
+    ");
+    // Without mount(8), which leaves labels out where the kernel has none, the kernel decides.
+    let has_labels = Path::new("/sys/fs/selinux/enforce").exists();
+    let dir = sandbox.folder("mnt");
+    let _mounted = Mounted(dir.clone());
+    let mut labelled = helper(&sandbox, &["-o", "context=system_u:object_r:tmp_t:s0"]);
+    let labelled = output(labelled.arg(sandbox.path("registry")).arg(&dir));
+    assert_eq!(labelled.status.success(), has_labels);
+}
+
+#[test]
 fn a_line_of_fstab_is_mounted_once() {
     let sandbox = Sandbox::new();
     registry(&sandbox);

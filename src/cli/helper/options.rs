@@ -14,7 +14,7 @@ use crate::{
 
 /// What mount(8), systemd and fstab say to everybody, and what every mount of ours is anyway:
 /// without devices, set-user-id programs and times of access; read-only unless it has an overlay.
-pub(super) const TAKEN: [&str; 41] = [
+pub(super) const TAKEN: [&str; 42] = [
     "_netdev",
     "async",
     "atime",
@@ -53,6 +53,7 @@ pub(super) const TAKEN: [&str; 41] = [
     "silent",
     "strictatime",
     "suid",
+    "symfollow",
     "sync",
     "user",
     "users",
@@ -189,6 +190,9 @@ mod tests {
         assert_eq!(translated("rev=a,rev=b").unwrap(), ["--rev=b"]);
         assert_eq!(translated("cache-dir=\"/a,b\",,").unwrap(), ["--cache-dir=/a,b"]);
         assert_eq!(translated("follow").unwrap(), ["--follow"]);
+        let label = "context=\"system_u:object_r:var_t:s0:c1,c2\",nosymfollow";
+        let expected = ["--context=system_u:object_r:var_t:s0:c1,c2", "--nosymfollow"];
+        assert_eq!(translated(label).unwrap(), expected);
     }
 
     #[test]
