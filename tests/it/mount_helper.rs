@@ -31,7 +31,7 @@ fn registry(sandbox: &Sandbox) -> PathBuf {
 }
 
 /// The program by the name that mount(8) calls, in a sandbox.
-fn helper(sandbox: &Sandbox, args: &[&str]) -> Command {
+pub(crate) fn helper(sandbox: &Sandbox, args: &[&str]) -> Command {
     let program = sandbox.path("mount.dvcfs");
     if !program.exists() {
         symlink(env!("CARGO_BIN_EXE_dvcfs"), &program).unwrap();

@@ -5,7 +5,13 @@ use std::{collections::BTreeSet, fs, path::Path};
 use insta::assert_snapshot;
 
 use super::{commands, help};
-use crate::support::Sandbox;
+use crate::{
+    mount_helper::helper,
+    support::{Sandbox, text},
+};
+
+/// What is not a command but has a help text, too.
+const HELPER: &str = "mount.dvcfs";
 
 /// The name of a command's help text.
 fn name(command: &[String]) -> String {
@@ -19,6 +25,7 @@ fn every_help_text_is_as_it_was_read_over() {
     for command in commands(&sandbox) {
         assert_snapshot!(name(&command), help(&sandbox, &command));
     }
+    assert_snapshot!(name(&[HELPER.into()]), text(&mut helper(&sandbox, &["--help"])));
 }
 
 #[test]
@@ -31,6 +38,7 @@ fn no_help_text_is_kept_of_a_command_that_is_gone() {
         .filter(|name| name.ends_with(".snap"))
         .collect();
     let file = |command: Vec<String>| format!("it__cli__help__{}.snap", name(&command));
-    let expected: BTreeSet<_> = commands(&Sandbox::new()).into_iter().map(file).collect();
+    let commands = commands(&Sandbox::new()).into_iter();
+    let expected: BTreeSet<_> = commands.chain([vec![HELPER.into()]]).map(file).collect();
     assert_eq!(kept, expected);
 }
