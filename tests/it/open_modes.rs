@@ -35,11 +35,13 @@ const LARGE: usize = 20 << 20;
 
 /// How a mount answers opens, and why so.
 fn open_mode(sandbox: &Sandbox, mount: &Mount) -> (String, String) {
-    let mut status = sandbox.dvcfs(["status", "--json"]);
-    let status = text(status.arg(mount.dir()));
-    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-    let word = |name: &str| status[0]["open_mode"][name].as_str().unwrap().to_owned();
-    (word("mode"), word("why"))
+    let status = |args: &[&str]| text(sandbox.dvcfs(["status"]).args(args).arg(mount.dir()));
+    let told: serde_json::Value = serde_json::from_str(&status(&["--json"])).unwrap();
+    let word = |name: &str| told[0]["open_mode"][name].as_str().unwrap().to_owned();
+    let (mode, why) = (word("mode"), word("why"));
+    let line = format!("  open mode   {mode} ({why})");
+    assert!(status(&[]).lines().any(|shown| shown == line), "no {line}");
+    (mode, why)
 }
 
 fn is_root() -> bool {
@@ -196,7 +198,8 @@ fn root_reads_cached_files_without_the_daemon() {
     }
     let sandbox = Sandbox::new();
     let (_server, mount) = one_large_file(&sandbox);
-    assert_eq!(open_mode(&sandbox, &mount).0, "passthrough");
+    let chosen = ("passthrough".into(), "the kernel takes cached files".into());
+    assert_eq!(open_mode(&sandbox, &mount), chosen);
     assert!(fs::read(mount.path("large")).unwrap() == noise(1, LARGE));
     let file = eventually_whole(&mount);
     let before = mount.counter("hits");

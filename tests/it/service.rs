@@ -52,19 +52,25 @@ fn systemd_finds_nothing_wrong_with_the_units() {
 }
 
 /// Settings that give a service a mount namespace of its own, which would hide its mount.
-const HIDING: [&str; 22] = [
+const HIDING: [&str; 29] = [
     "BindPaths",
     "BindReadOnlyPaths",
     "DynamicUser",
     "ExecPaths",
+    "ExtensionDirectories",
+    "ExtensionImages",
+    "IPCNamespacePath",
     "InaccessiblePaths",
     "LogNamespace",
     "MountFlags",
     "MountImages",
+    "NetworkNamespacePath",
     "NoExecPaths",
     "PrivateDevices",
     "PrivateIPC",
     "PrivateMounts",
+    "PrivateNetwork",
+    "PrivatePIDs",
     "PrivateTmp",
     "ProcSubset",
     "ProtectControlGroups",
@@ -74,6 +80,7 @@ const HIDING: [&str; 22] = [
     "ProtectKernelTunables",
     "ProtectProc",
     "ProtectSystem",
+    "RootImage",
     "TemporaryFileSystem",
 ];
 
