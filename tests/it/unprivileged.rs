@@ -82,6 +82,36 @@ fn an_ordinary_user_has_a_writable_mount() {
     assert!(fs::read(sandbox.path("a.bin")).unwrap() == bytes);
 }
 
+/// What the user does with two mounts in one place: the first ends by itself, the second is told to.
+const ENDING: &str = r#"
+    m="$TOP/mnt"
+    pid() {
+        "$PROGRAM" status "$m" | sed -n "s/^  pid *//p"
+    }
+    "$PROGRAM" mount --rev main "$REPOSITORY" "$m"
+    first=$(pid)
+    exec 9< "$m/text"
+    "$PROGRAM" umount --lazy "$m"
+    "$PROGRAM" mount --rev main "$REPOSITORY" "$m"
+    trap "fusermount3 -u -z \"$m\" 2> /dev/null || true" EXIT
+    exec 9<&-
+    tail --pid="$first" -s 0.1 -f /dev/null
+    cat "$m/text"
+    second=$(pid)
+    kill "$second"
+    tail --pid="$second" -s 0.1 -f /dev/null
+    if mountpoint -q "$m"; then exit 1; fi
+"#;
+
+#[test]
+fn an_ordinary_users_mount_unmounts_itself_and_no_other() {
+    let sandbox = Sandbox::new();
+    let registry = registry_on_disk(&sandbox);
+    registry.text("text", "text\n").unwrap();
+    registry.commit("Add a file", DATE).unwrap();
+    in_the_name_of_the_user(&sandbox, ENDING, registry.repository());
+}
+
 /// Runs a script in a mount namespace of its own, in a sandbox that is the user's.
 fn in_the_name_of_the_user(sandbox: &Sandbox, script: &str, repository: &Path) {
     let program = reachable_program(sandbox);
