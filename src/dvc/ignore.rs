@@ -1,8 +1,7 @@
-//! `.dvcignore`: which paths DVC does not see.
+//! `.dvcignore`: which paths DVC does not see; and `.gitignore`, which has the same patterns.
 //!
-//! The patterns are those of `.gitignore`, relative to the folder of their file; a deeper file
-//! overrides a higher one, and nothing below an ignored folder comes back. DVC's own defaults
-//! stand first.
+//! They are relative to the folder of their file; a deeper file overrides a higher one, and nothing
+//! below an ignored folder comes back. DVC's own defaults stand first, git has none.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -19,27 +18,41 @@ const DEFAULTS: &[u8] = b".hg/\n.git/\n.git\n.dvc/\n";
 /// Longer files are cut off here, at the end of a line.
 const TEXT_MAX: usize = 1 << 20;
 
-/// The rules of one project.
+/// The rules of one project of DVC, or those of git.
 #[derive(Debug)]
 pub struct Ignore {
     root: RepoPath,
+    reader: Reader,
     defaults: Gitignore,
     by_folder: BTreeMap<RepoPath, Gitignore>,
+}
+
+/// Who reads the rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    Dvc,
+    Git,
 }
 
 impl Ignore {
     /// The defaults, for the DVC project at `root`.
     pub fn new(root: RepoPath) -> Self {
-        let (defaults, _) = rules(DEFAULTS);
-        Self { root, defaults, by_folder: BTreeMap::new() }
+        let (defaults, _) = rules(DEFAULTS, Reader::Dvc);
+        Self { root, reader: Reader::Dvc, defaults, by_folder: BTreeMap::new() }
     }
 
-    /// Adds the `.dvcignore` that lies in `folder`, and returns a warning for each pattern that
+    /// None yet, for `.gitignore` files.
+    pub fn of_git() -> Self {
+        let (root, by_folder) = Default::default();
+        Self { root, reader: Reader::Git, defaults: Gitignore::empty(), by_folder }
+    }
+
+    /// Adds the file of rules that lies in `folder`, and returns a warning for each pattern that
     /// cannot be used.
     ///
     /// To be called from the root down, and not for a file that is itself ignored.
     pub fn add(&mut self, folder: &RepoPath, text: &[u8]) -> Vec<String> {
-        let (rules, warnings) = rules(text);
+        let (rules, warnings) = rules(text, self.reader);
         // `dvc init` leaves a file of comments in every project.
         if !rules.is_empty() {
             self.by_folder.insert(folder.clone(), rules);
@@ -47,13 +60,13 @@ impl Ignore {
         warnings
     }
 
-    /// Whether DVC does not see `path`, by itself or because a folder above it is ignored.
+    /// Whether the rules hide `path`, by itself or because a folder above it is ignored.
     pub fn is_ignored(&self, path: &RepoPath, is_dir: bool) -> bool {
         let Some(inside) = path.strip_prefix(&self.root).filter(|inside| !inside.is_empty()) else {
             return false;
         };
         if self.by_folder.is_empty() {
-            return is_ignored_by_default(inside, is_dir);
+            return self.reader == Reader::Dvc && is_ignored_by_default(inside, is_dir);
         }
         let mut folders = vec![self.root.clone()];
         let mut names = inside.split(|byte| *byte == b'/').peekable();
@@ -87,16 +100,16 @@ impl Ignore {
 }
 
 /// Compiles the lines of a file, with a warning for each that cannot be used.
-fn rules(text: &[u8]) -> (Gitignore, Vec<String>) {
+fn rules(text: &[u8], reader: Reader) -> (Gitignore, Vec<String>) {
     let mut builder = GitignoreBuilder::new("");
     let mut warnings = Vec::new();
     let text = &text[..text.len().min(TEXT_MAX)];
+    let text = text.strip_prefix(b"\xef\xbb\xbf").filter(|_| reader == Reader::Git).unwrap_or(text);
     for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
         let added = match std::str::from_utf8(line) {
-            Ok(line) => builder
-                .add_line(None, &literal_braces(line.trim()))
-                .map(drop)
-                .map_err(|e| e.to_string()),
+            Ok(line) => {
+                builder.add_line(None, &pattern(line, reader)).map(drop).map_err(|e| e.to_string())
+            }
             Err(error) => Err(error.to_string()),
         };
         if let Err(reason) = added {
@@ -108,6 +121,74 @@ fn rules(text: &[u8]) -> (Gitignore, Vec<String>) {
         Gitignore::empty()
     });
     (rules, warnings)
+}
+
+/// A line in the words of the pattern engine.
+fn pattern(line: &str, reader: Reader) -> String {
+    match reader {
+        Reader::Dvc => literal_braces(line.trim()),
+        Reader::Git => {
+            let line = line.trim_end_matches('\r');
+            let (not, pattern) = line.split_at(usize::from(line.starts_with('!')));
+            // A slash in a class is none that ties a pattern to its folder.
+            let anywhere = if pattern.trim_end_matches('/').contains('/') { "" } else { "**/" };
+            match classes(pattern) {
+                spelled if spelled == pattern => literal_braces(line),
+                spelled => literal_braces(&[not, anywhere, &spelled].concat()),
+            }
+        }
+    }
+}
+
+/// Spells out the classes of characters that the engine reads in another way than git: some have
+/// names, and none that is given by what it lacks has a slash.
+fn classes(line: &str) -> String {
+    let mut spelled = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(c) = rest.chars().next() {
+        let escaped = rest.chars().nth(1).filter(|_| c == '\\');
+        let (piece, len) = class(rest).unwrap_or_else(|| {
+            let len = c.len_utf8() + escaped.map_or(0, char::len_utf8);
+            (rest[..len].to_owned(), len)
+        });
+        spelled.push_str(&piece);
+        rest = &rest[len..];
+    }
+    spelled
+}
+
+/// The class that a text begins with, spelled out, and how long it was.
+fn class(text: &str) -> Option<(String, usize)> {
+    const NAMED: [(&str, &str); 8] = [
+        ("[:alnum:]", "0-9A-Za-z"),
+        ("[:alpha:]", "A-Za-z"),
+        ("[:blank:]", " \t"),
+        ("[:digit:]", "0-9"),
+        ("[:lower:]", "a-z"),
+        ("[:space:]", " \t\r"),
+        ("[:upper:]", "A-Z"),
+        ("[:xdigit:]", "0-9A-Fa-f"),
+    ];
+    let inside = text.strip_prefix('[')?;
+    let lacking = inside.strip_prefix(['!', '^']);
+    let mut rest = lacking.unwrap_or(inside);
+    let mut spelled = String::new();
+    // A bracket that comes first is one of the characters.
+    while spelled.is_empty() || !rest.starts_with(']') {
+        let named = NAMED.iter().find(|(name, _)| rest.starts_with(name));
+        let next = rest.chars().next()?.len_utf8();
+        let (ranges, len) =
+            named.map_or((&rest[..next], next), |(name, ranges)| (*ranges, name.len()));
+        spelled.push_str(ranges);
+        rest = &rest[len..];
+    }
+    if lacking.is_some() {
+        // Where it is no end of a range.
+        let place = spelled.find(|c| !matches!(c, ']' | '-')).unwrap_or(spelled.len());
+        spelled.insert(place, '/');
+    }
+    let head = if lacking.is_some() { "[!" } else { "[" };
+    Some((format!("{head}{spelled}]"), text.len() - rest.len() + 1))
 }
 
 /// Escapes braces, which are ordinary characters for git but a choice for the pattern engine.

@@ -28,6 +28,7 @@ mod faults;
 mod fixtures;
 mod follow;
 mod fuzz_corpus;
+mod ignored;
 mod kernel;
 mod layers;
 mod list;
