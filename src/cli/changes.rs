@@ -13,7 +13,7 @@ use super::{
     umount::resolve,
 };
 use crate::{
-    path::{RepoPath, escape},
+    path::escape,
     publish::{self, Change, Changes, ChangesError, Happened, Left, Route},
     tree::Tree,
     vfs::Vfs,
@@ -21,9 +21,6 @@ use crate::{
 
 /// A large overlay is walked within this time, and a manifest or two fetched.
 const DEADLINE: Duration = Duration::from_mins(10);
-
-/// Why a snapshot leaves out what it is meant to leave out.
-pub(super) const IGNORED: &str = "a .dvcignore keeps it out";
 
 /// One path, as the mount tells of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,7 +87,6 @@ fn tell(tree: &Tree, change: &Change, route: Route) -> Told {
         Happened::Deleted => "deleted",
         Happened::Renamed => "renamed",
     };
-    let dotfile_of = |path: &RepoPath| format!("{path}.dvc");
     let (into, file, refused) = match route {
         Route::Git => (Some("git"), None, None),
         Route::Uncached(output) => {
@@ -102,9 +98,9 @@ fn tell(tree: &Tree, change: &Change, route: Route) -> Told {
         Route::Manifest(output) => {
             (Some("manifest"), Some(tree.tracked(output).declared_in.to_string()), None)
         }
-        Route::NewFile => (Some("dvc"), Some(dotfile_of(&change.path)), None),
-        Route::NewFolder(folder) => (Some("manifest"), Some(dotfile_of(&folder)), None),
-        Route::Ignored => (None, None, Some(IGNORED.to_owned())),
+        Route::NewFile(record) => (Some("dvc"), Some(record.to_string()), None),
+        Route::NewFolder { record, .. } => (Some("manifest"), Some(record.to_string()), None),
+        Route::Ignored(by) => (None, None, Some(by.to_string())),
         Route::Refused(why) => (None, None, Some(why)),
     };
     Told {

@@ -224,8 +224,14 @@ fn nothing(left: &[Leaving]) -> String {
     if left.is_empty() {
         return "nothing has changed".to_owned();
     }
+    let is_meant = left.iter().all(|left| left.ignored);
+    let head = if is_meant {
+        "nothing has changed but what is kept out"
+    } else {
+        "nothing can be recorded"
+    };
     let lines = left.iter().map(|left| format!("\n    {}: {}", left.path, left.why));
-    lines.fold("nothing can be recorded".to_owned(), |text, line| text + &line)
+    lines.fold(head.to_owned(), |text, line| text + &line)
 }
 
 /// Makes the commit, by the user's own git.
@@ -451,6 +457,13 @@ impl Snapshots {
             Err(SnapshotError::Nothing(left)) => {
                 return encode(&Step::<Waits>::Nothing(leaving(&left)));
             }
+            Err(SnapshotError::Bare(paths)) => {
+                for path in &paths {
+                    let given = self.runtime.block_on(self.vfs.give_bytes(path));
+                    given.map_err(|error| format!("{path}: {}", chain(&error)))?;
+                }
+                return self.prepare(typed);
+            }
             prepared => prepared.map_err(|error| chain(&error))?,
         };
         let left = leaving(&prepared.left);
@@ -543,7 +556,7 @@ fn leaving(left: &[(RepoPath, Left)]) -> Vec<Leaving> {
     let told = left.iter().filter_map(|(path, left)| {
         let (why, ignored) = match left {
             Left::Refused(why) => (why.clone(), false),
-            Left::Ignored => (changes::IGNORED.to_owned(), true),
+            Left::Ignored(by) => (by.to_string(), true),
             Left::NotChosen => return None,
         };
         Some(Leaving { path: path.to_string(), why, ignored })

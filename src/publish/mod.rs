@@ -26,7 +26,7 @@ pub use self::{
     outbox::{Holder, Outbox},
     push::{Hears, Lacking, Object, Plan, PushError, PushGround, plan, send},
     rebase::{Rebase, RebaseError},
-    route::{Route, Rules},
+    route::{KeptOut, Route, Rules},
     snapshot::{
         Ground, Keeping, Left, Mark, Prepared, Routed, SnapshotError, prepare, resume, routed,
         settle,

@@ -31,7 +31,7 @@ pub(in crate::cli) struct SnapshotArgs {
     /// New files that DVC tracks, each by itself, whatever they look like
     #[arg(long, value_name = "GLOB")]
     pub(in crate::cli) dvc: Vec<String>,
-    /// New files that git keeps, whatever they look like
+    /// New files that git keeps, whatever they look like; by name, ignored ones too
     #[arg(long, value_name = "GLOB")]
     pub(in crate::cli) git: Vec<String>,
     /// New folders that DVC tracks as one

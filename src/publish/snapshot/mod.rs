@@ -159,6 +159,10 @@ pub enum SnapshotError {
     /// be [copied](Prepared::copy) first.
     #[error("files were opened meanwhile")]
     InUse(Vec<RepoPath>),
+    /// These files are not recorded and show content of the base that is to go from it. They have
+    /// to get bytes of their own first.
+    #[error("files show what is to go")]
+    Bare(Vec<RepoPath>),
     /// Two changes hang together of which one cannot be recorded.
     #[error("{path} cannot be recorded ({why}), and {needs} is needed for what it shows")]
     Tied {

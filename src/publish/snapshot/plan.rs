@@ -9,7 +9,7 @@ use crate::{
     path::RepoPath,
     publish::{
         changes::{Change, Changes, New},
-        route::{Route, Router, Rules},
+        route::{KeptOut, Route, Router, Rules},
     },
     tree::{Node, OutputId, Tree},
 };
@@ -19,8 +19,8 @@ use crate::{
 pub enum Left {
     /// It cannot be recorded, for this reason.
     Refused(String),
-    /// A `.dvcignore` keeps it out.
-    Ignored,
+    /// It is not meant to be recorded.
+    Ignored(KeptOut),
     /// It was not asked for.
     NotChosen,
 }
@@ -37,6 +37,8 @@ pub(super) struct Plan {
     pub(super) folders: BTreeMap<OutputId, Vec<Change>>,
     pub(super) new_files: Vec<Change>,
     pub(super) new_folders: BTreeMap<RepoPath, Vec<Change>>,
+    /// The `.dvc` files of new files and folders.
+    pub(super) records: BTreeMap<RepoPath, RepoPath>,
     /// Outputs that are gone as a whole.
     pub(super) removed: BTreeSet<OutputId>,
     pub(super) left: Vec<(Change, Left)>,
@@ -91,7 +93,7 @@ impl Plan {
 
     fn add(&mut self, tree: &Tree, change: Change, route: Route) {
         match route {
-            Route::Refused(_) | Route::Ignored => {}
+            Route::Refused(_) | Route::Ignored(_) => {}
             Route::Git => self.git.push(change),
             Route::Uncached(output) => {
                 self.uncached.insert(output);
@@ -104,8 +106,14 @@ impl Plan {
                 }
             }
             Route::Manifest(output) => self.folders.entry(output).or_default().push(change),
-            Route::NewFile => self.new_files.push(change),
-            Route::NewFolder(folder) => self.new_folders.entry(folder).or_default().push(change),
+            Route::NewFile(record) => {
+                self.records.insert(change.path.clone(), record);
+                self.new_files.push(change);
+            }
+            Route::NewFolder { folder, record } => {
+                self.records.insert(folder.clone(), record);
+                self.new_folders.entry(folder).or_default().push(change);
+            }
         }
     }
 
@@ -157,7 +165,7 @@ fn tied(
     rules: &Rules,
     chosen: &[RepoPath],
 ) -> Result<(Vec<Routed>, Ties), SnapshotError> {
-    let mut router = Router::new(rules, (overlay, tree, repository), changes);
+    let mut router = Router::new(rules, (overlay, tree, repository), changes)?;
     let sources = changes.list.iter().filter_map(|change| {
         let Some(New::Same { node, .. }) = change.new else { return None };
         let path = change.renamed_from.clone()?;
@@ -177,7 +185,7 @@ fn tied(
         routed.left = match &routed.route {
             _ if !is_chosen => Some(Left::NotChosen),
             Route::Refused(why) => Some(Left::Refused(why.clone())),
-            Route::Ignored => Some(Left::Ignored),
+            Route::Ignored(by) => Some(Left::Ignored(*by)),
             _ => None,
         };
     }
@@ -192,7 +200,7 @@ fn possible(tree: &Tree, change: &Change, route: Route) -> Route {
     };
     match route {
         Route::Git | Route::Uncached(_) => refused("its bytes are with DVC, not here"),
-        Route::Refused(_) | Route::Ignored => route,
+        Route::Refused(_) | Route::Ignored(_) => route,
         _ if id.is_none() => refused("nothing tells what its content is"),
         _ if tree.tracked(output).output.is_versioned => {
             refused("a bucket keeps its content by version, where only DVC can move it")
@@ -210,6 +218,8 @@ struct Ties {
     shown: Vec<(usize, usize)>,
     /// The first is tracked from now on, or no longer, and the second is the `.gitignore` for it.
     ignored: Vec<(usize, usize)>,
+    /// The first is tracked from now on, and the second is its `.dvc` file, written by hand.
+    recorded: Vec<(usize, usize)>,
 }
 
 impl Ties {
@@ -225,9 +235,12 @@ impl Ties {
                 let origin = by_path.get(&tree.path(index)?).copied();
                 ties.shown.extend(origin.filter(|origin| *origin != at).map(|origin| (at, origin)));
             }
+            if let Route::NewFile(record) | Route::NewFolder { record, .. } = route {
+                ties.recorded.extend(by_path.get(record).map(|record| (at, *record)));
+            }
             let output = match route {
-                Route::NewFile => Some(&change.path),
-                Route::NewFolder(folder) => Some(folder),
+                Route::NewFile(_) => Some(&change.path),
+                Route::NewFolder { folder, .. } => Some(folder),
                 Route::Dotfile(output) | Route::Manifest(output) if change.new.is_none() => {
                     Some(&tree.tracked(*output).output.path)
                 }
@@ -253,7 +266,7 @@ impl Ties {
                 is_done &= is_chosen[at];
                 is_chosen[at] = true;
             };
-            for (a, b) in self.nested.iter().chain(&self.shown) {
+            for (a, b) in self.nested.iter().chain(&self.shown).chain(&self.recorded) {
                 if is_chosen[*a] || is_chosen[*b] {
                     choose(*a, &mut is_chosen);
                     choose(*b, &mut is_chosen);
@@ -272,6 +285,13 @@ impl Ties {
 
     /// What is left must not lose what it shows to what is recorded.
     fn check(&self, list: &[Routed]) -> Result<(), SnapshotError> {
+        let shown = self.shown.iter().filter(|(at, other)| {
+            matches!((&list[*at].left, &list[*other].left), (Some(Left::Ignored(_)), None))
+        });
+        let bare: Vec<_> = shown.map(|(at, _)| list[*at].change.path.clone()).collect();
+        if !bare.is_empty() {
+            return Err(SnapshotError::Bare(bare));
+        }
         // Of what is nested one is gone where the other came.
         let nested = self.nested.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]);
         let nested = nested.filter(|(at, _)| list[*at].change.new.is_none());

@@ -22,7 +22,7 @@ use crate::{
         },
         md5::Md5,
         output::Content,
-        record::{self, Change as OutputChange, Recorded},
+        record::{self, Change as OutputChange, RecordError, Recorded},
     },
     git::{Edit, Edits, GitId},
     id::{BlobId, Digest, Scheme},
@@ -107,7 +107,8 @@ impl<'a> Writer<'a> {
         for (output, list) in &plan.folders {
             let path = &self.ground.tree.tracked(*output).output.path;
             let becomes = if plan.removed.contains(output) {
-                Some(OutputChange::Removed)
+                // What comes to the same place goes into its file.
+                (!plan.records.contains_key(path)).then_some(OutputChange::Removed)
             } else if is_of_dvc_2(self.ground, *output) {
                 self.upgrade_manifest(*output, path, list)?.map(OutputChange::Content)
             } else {
@@ -132,7 +133,7 @@ impl<'a> Writer<'a> {
                 size: sizes.sum(),
                 file_count: written.file_count,
             };
-            self.create(folder, &content)?;
+            self.create(plan, folder, &content)?;
         }
         Ok(())
     }
@@ -236,8 +237,8 @@ impl<'a> Writer<'a> {
         for (output, change) in &plan.files {
             let becomes = match self.file(change) {
                 Some(content) => OutputChange::Content(content),
-                None if change.new.is_none() => OutputChange::Removed,
-                None => continue,
+                None if change.new.is_some() || plan.records.contains_key(&change.path) => continue,
+                None => OutputChange::Removed,
             };
             let tracked = &self.ground.tree.tracked(*output).output;
             let is_same = match (&becomes, &tracked.content) {
@@ -253,7 +254,7 @@ impl<'a> Writer<'a> {
         }
         for change in &plan.new_files {
             if let Some(content) = self.file(change) {
-                self.create(&change.path, &content)?;
+                self.create(plan, &change.path, &content)?;
             }
         }
         Ok(())
@@ -421,17 +422,23 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Writes the `.dvc` file of something that is tracked from now on, and keeps git from it.
-    fn create(&mut self, path: &RepoPath, content: &Recorded) -> Result<(), SnapshotError> {
+    /// Has a `.dvc` file track something from now on, and keeps git from that.
+    fn create(
+        &mut self,
+        plan: &Plan,
+        path: &RepoPath,
+        content: &Recorded,
+    ) -> Result<(), SnapshotError> {
+        let Some(file) = plan.records.get(path) else { return Ok(()) };
+        let failed = |source| SnapshotError::Record { path: file.clone(), source };
         let name = path.file_name().unwrap_or_default();
-        let failed = |source| SnapshotError::Record { path: path.clone(), source };
-        let text = record::create(name, content).map_err(failed)?;
         let folder = path.parent().unwrap_or_default();
-        let file = Name::new(&[name, b".dvc"].concat()).map(|name| folder.join(&name));
-        if let Ok(file) = file {
-            self.put(&file, text.as_bytes())?;
-        }
-        if self.is_ignored(path)? {
+        let text = match self.updated(file, path, content)? {
+            Some(text) => text,
+            None => record::create(name, content).map_err(failed)?,
+        };
+        self.put(file, text.as_bytes())?;
+        if self.is_ignored(path, matches!(content, Recorded::Folder { .. }))? {
             return Ok(());
         }
         let ignore = folder.resolve(b".gitignore").unwrap_or_default();
@@ -439,6 +446,28 @@ impl<'a> Writer<'a> {
         match gitignore::add(&text, name) {
             Some(text) => self.put(&ignore, &text),
             None => Ok(()),
+        }
+    }
+
+    /// An existing `.dvc` file with new content of a path, if it tracks that.
+    fn updated(
+        &self,
+        file: &RepoPath,
+        path: &RepoPath,
+        content: &Recorded,
+    ) -> Result<Option<String>, SnapshotError> {
+        let (Some(text), Some(project)) = (self.text(file)?, self.ground.tree.project_around(file))
+        else {
+            return Ok(None);
+        };
+        let root = &self.ground.tree.projects[project].root;
+        let folder = file.parent().unwrap_or_default();
+        let changes = [(path.clone(), OutputChange::Content(*content))].into();
+        match record::update(&text, &folder, root, &changes) {
+            Err(RecordError::Absent(_)) => Ok(None),
+            updated => {
+                updated.map_err(|source| SnapshotError::Record { path: file.clone(), source })
+            }
         }
     }
 
@@ -457,8 +486,8 @@ impl<'a> Writer<'a> {
     }
 
     /// Whether git leaves a path out by itself.
-    fn is_ignored(&self, path: &RepoPath) -> Result<bool, SnapshotError> {
-        let mut rules = Ignore::new(RepoPath::root());
+    fn is_ignored(&self, path: &RepoPath, is_dir: bool) -> Result<bool, SnapshotError> {
+        let mut rules = Ignore::of_git();
         let folders: Vec<_> = path.folders().collect();
         for folder in folders.into_iter().rev() {
             let ignore = folder.resolve(b".gitignore").unwrap_or_default();
@@ -466,7 +495,7 @@ impl<'a> Writer<'a> {
                 rules.add(&folder, &text);
             }
         }
-        Ok(rules.is_ignored(path, false))
+        Ok(rules.is_ignored(path, is_dir))
     }
 
     /// A file of git's as it is by now.

@@ -11,7 +11,7 @@ use rustix::fs::{copy_file_range, ioctl_ficlone};
 
 use super::{
     super::{
-        Answer, Ino, Vfs, VfsError,
+        Answer, Ino, ROOT_INO, Vfs, VfsError,
         files::{Content, OpenFile},
         run_blocking,
     },
@@ -21,6 +21,7 @@ use super::{
 use crate::{
     cache::CachedBlob,
     overlay::{self, Draft, Kind, Time, Times},
+    path::{Name, RepoPath},
     tree::Index,
 };
 
@@ -52,6 +53,16 @@ impl Vfs {
                 })
             }
         }
+    }
+
+    /// Gives a file of the merged view bytes of its own.
+    pub async fn give_bytes(self: &Arc<Self>, path: &RepoPath) -> Result<(), VfsError> {
+        let mut ino = ROOT_INO;
+        for name in path.components() {
+            let name = Name::new(name).ok().ok_or(VfsError::NotFound)?;
+            ino = self.ask_until(|view| view.ino_at(ino, &name)).await?;
+        }
+        self.copy_up(ino, Bytes::All).await
     }
 
     /// Asks what needs nothing but the upper disk.
@@ -177,6 +188,12 @@ impl Upper {
 }
 
 impl View<'_> {
+    fn ino_at(&self, folder: Ino, name: &Name) -> Result<Ino, Stop> {
+        let mut names = self.names()?;
+        let child = self.present(&names, folder, name)?;
+        self.identify(&mut names, (folder, name), &child)
+    }
+
     /// The file in the upper folder of an inode that has bytes there.
     pub(super) fn own_file(&self, ino: Ino) -> Result<Option<Arc<File>>, Stop> {
         if let Some(file) = self.upper.open_file(ino) {

@@ -176,7 +176,18 @@ impl Writable {
     /// DVC has nothing to say of a commit: it gets these files as they are here, and adding what it
     /// tracks changes nothing.
     pub(super) fn assert_dvc_agrees(&self, commit: &str, names: &[&str], added: &[&str]) {
-        let clone = self.clone_at(commit, "clone");
+        self.assert_dvc_agrees_in(commit, "agreeing", names, added);
+    }
+
+    /// The same, in a clone of this name.
+    pub(super) fn assert_dvc_agrees_in(
+        &self,
+        commit: &str,
+        clone: &str,
+        names: &[&str],
+        added: &[&str],
+    ) {
+        let clone = self.clone_at(commit, clone);
         let git = || self.sandbox.git(&clone);
         let mut dvc = Dvc::start(&self.sandbox);
         let outbox = self.outbox();

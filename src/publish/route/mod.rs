@@ -1,11 +1,18 @@
 //! Where a change is recorded: what DVC tracks stays with DVC, what git has stays with git, and
 //! something new goes to one of them by its kind or by the user's word.
+//!
+//! | file | is about |
+//! |---|---|
+//! | `ignored` | what is kept out of commits |
+//! | `records` | the `.dvc` files of what is tracked from now on |
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io::Read,
-};
+mod ignored;
+mod records;
 
+use std::{collections::BTreeMap, io::Read};
+
+pub use self::ignored::KeptOut;
+use self::ignored::{Book, is_private};
 use super::changes::{Change, Changes, New};
 use crate::{
     dvc::{
@@ -14,7 +21,6 @@ use crate::{
         manifest::write::check_new,
         output::{Content, Origin},
         pipeline,
-        record::{self, Recorded},
     },
     git::{GitError, Repository},
     overlay::Overlay,
@@ -34,12 +40,17 @@ pub enum Route {
     Dotfile(OutputId),
     /// In the manifest of an output of the base that is a folder.
     Manifest(OutputId),
-    /// In a `.dvc` file of its own, which is made.
-    NewFile,
-    /// In the manifest of this folder, which is tracked from now on.
-    NewFolder(RepoPath),
-    /// Nowhere, since a `.dvcignore` keeps it out.
-    Ignored,
+    /// In this `.dvc` file, by which it is tracked from now on.
+    NewFile(RepoPath),
+    /// In the manifest of a folder that is tracked from now on.
+    NewFolder {
+        /// The folder.
+        folder: RepoPath,
+        /// Its `.dvc` file.
+        record: RepoPath,
+    },
+    /// Nowhere, as it is meant.
+    Ignored(KeptOut),
     /// Nowhere, for this reason.
     Refused(String),
 }
@@ -49,6 +60,8 @@ pub enum Route {
 pub struct Rules {
     dvc: Ignore,
     git: Ignore,
+    /// Those of `git` that are names, which counts more than a `.gitignore`.
+    named: Ignore,
     folders: Vec<RepoPath>,
     forces: bool,
 }
@@ -57,12 +70,14 @@ impl Rules {
     /// Takes patterns, in the words of `.gitignore`, of what goes to DVC and what to git, the
     /// folders that are to be tracked as one, and whether outputs of stages may be recorded.
     pub fn new(dvc: &[String], git: &[String], folders: Vec<RepoPath>, forces: bool) -> Self {
+        let is_name = |pattern: &String| !pattern.contains(['*', '?', '[', '!']);
+        let names: Vec<_> = git.iter().filter(|pattern| is_name(pattern)).cloned().collect();
         let matcher = |patterns: &[String]| {
-            let mut rules = Ignore::new(RepoPath::root());
+            let mut rules = Ignore::of_git();
             rules.add(&RepoPath::root(), patterns.join("\n").as_bytes());
             rules
         };
-        Self { dvc: matcher(dvc), git: matcher(git), folders, forces }
+        Self { dvc: matcher(dvc), git: matcher(git), named: matcher(&names), folders, forces }
     }
 }
 
@@ -74,11 +89,15 @@ pub(super) struct Router<'a> {
     repository: &'a Repository,
     changes: &'a Changes,
     /// Every path that is changed, and those that something was moved from.
-    changed: BTreeMap<&'a RepoPath, &'a Change>,
+    changed: BTreeMap<RepoPath, &'a Change>,
     uncached: BTreeMap<&'a RepoPath, OutputId>,
-    /// What each project's `.dvcignore` files say, as far as they were read.
-    ignores: Vec<Ignore>,
-    looked_into: BTreeSet<RepoPath>,
+    /// Outputs that `.dvc` files name which were written or changed by hand, and these files.
+    by_hand: BTreeMap<RepoPath, &'a RepoPath>,
+    /// The `.dvc` files of folders that are tracked from now on, or why there can be none.
+    new_folders: BTreeMap<RepoPath, Result<RepoPath, String>>,
+    git_book: Book,
+    /// Of each project.
+    dvc_books: Vec<Book>,
 }
 
 impl<'a> Router<'a> {
@@ -87,11 +106,11 @@ impl<'a> Router<'a> {
         rules: &'a Rules,
         (overlay, tree, repository): (&'a Overlay, &'a Tree, &'a Repository),
         changes: &'a Changes,
-    ) -> Self {
-        let paths = changes.list.iter().map(|change| (&change.path, change));
-        let sources = changes.list.iter().filter_map(|it| Some((it.renamed_from.as_ref()?, it)));
+    ) -> Result<Self, GitError> {
+        let paths = changes.list.iter().map(|change| (change.path.clone(), change));
+        let sources = changes.list.iter().filter_map(|it| Some((it.renamed_from.clone()?, it)));
         let outputs = (0..).zip(tree.outputs()).filter(|(_, tracked)| !tracked.output.is_cached);
-        Self {
+        let mut router = Self {
             rules,
             tree,
             overlay,
@@ -99,9 +118,13 @@ impl<'a> Router<'a> {
             changes,
             changed: sources.chain(paths).collect(),
             uncached: outputs.map(|(id, tracked)| (&tracked.output.path, id)).collect(),
-            ignores: tree.projects.iter().map(|it| Ignore::new(it.root.clone())).collect(),
-            looked_into: BTreeSet::new(),
-        }
+            by_hand: BTreeMap::new(),
+            new_folders: BTreeMap::new(),
+            git_book: Book::of_git(),
+            dvc_books: tree.projects.iter().map(|it| Book::of_dvc(&it.root)).collect(),
+        };
+        router.note_records()?;
+        Ok(router)
     }
 
     /// Where a change is recorded.
@@ -119,12 +142,13 @@ impl<'a> Router<'a> {
             return Ok(Route::Refused(format!("DVC could not read it: {flaw}")));
         }
         if let Some(output) = self.uncached_output(&change.path) {
-            return Ok(self.of_uncached(output).unwrap_or(Route::Uncached(output)));
+            let is_left = self.is_left_by_git(change)?;
+            let route = self.of_uncached(output).unwrap_or(Route::Uncached(output));
+            return Ok(if is_left { Route::Ignored(KeptOut::GitIgnore) } else { route });
         }
         match old_output(self.tree, change) {
             Old::Git => Ok(Route::Git),
             Old::Output(output) => self.of_output(change, output),
-            Old::Nothing if is_control(&change.path) => Ok(Route::Git),
             Old::Nothing => self.of_new(change),
         }
     }
@@ -221,8 +245,9 @@ impl<'a> Router<'a> {
                     return Ok(route);
                 }
                 let is_new = change.old.is_none() && change.new.is_some();
-                let is_ignored = is_new && self.is_ignored(&change.path)?;
-                Ok(if is_ignored { Route::Ignored } else { Route::Manifest(output) })
+                let is_ignored = is_new && self.is_dvc_ignored(&change.path)?;
+                let into = Route::Manifest(output);
+                Ok(if is_ignored { Route::Ignored(KeptOut::DvcIgnore) } else { into })
             }
             Content::Blob(_) => Ok(check(change, b"file").unwrap_or(Route::Dotfile(output))),
             Content::Files(_) | Content::Unavailable(_) => {
@@ -233,63 +258,54 @@ impl<'a> Router<'a> {
 
     fn of_new(&mut self, change: &Change) -> Result<Route, GitError> {
         let path = &change.path;
-        if self.tree.project_around(path).is_none() {
-            return Ok(Route::Git);
+        let is_in_project = self.tree.project_around(path).is_some();
+        if let Some(folder) = self.new_folder(path).filter(|_| is_in_project) {
+            return self.of_new_folder(change, folder);
         }
-        let folders = self.rules.folders.iter().chain(&self.changes.moved_outputs);
-        // Of a folder in a folder the outer one is tracked.
-        let folder = folders
-            .filter(|folder| is_below(path, folder))
-            .min_by_key(|folder| folder.as_bytes().len());
-        if let Some(folder) = folder {
-            let relative = path.strip_prefix(folder).unwrap_or_default();
-            if let Some(route) = check(change, relative) {
-                return Ok(route);
-            }
-            let is_ignored = change.new.is_some() && self.is_ignored(path)?;
-            let into = || Route::NewFolder(folder.clone());
-            return Ok(if is_ignored { Route::Ignored } else { into() });
+        if is_private(path) {
+            return Ok(Route::Ignored(KeptOut::Private));
         }
-        let to_dvc = match change.new {
-            Some(New::Link) => false,
-            _ if self.rules.git.is_ignored(path, false) => false,
-            _ if self.rules.dvc.is_ignored(path, false) => true,
-            Some(New::Same { node, .. }) => matches!(node, Node::Blob { .. }),
-            _ => !is_small_text(self.overlay, path),
+        let asked = match change.new {
+            _ if !is_in_project || is_control(path) => Some(false),
+            _ if self.by_hand.contains_key(path) => Some(true),
+            Some(New::Link) => Some(false),
+            _ if self.rules.git.is_ignored(path, false) => Some(false),
+            _ if self.rules.dvc.is_ignored(path, false) => Some(true),
+            Some(New::Same { node, .. }) => Some(matches!(node, Node::Blob { .. })),
+            _ => None,
         };
-        if !to_dvc {
+        if asked != Some(true) && self.is_left_by_git(change)? {
+            return Ok(Route::Ignored(KeptOut::GitIgnore));
+        }
+        if !asked.unwrap_or_else(|| !is_small_text(self.overlay, path)) {
             return Ok(Route::Git);
         }
-        if self.is_ignored(path)? {
-            return Ok(Route::Ignored);
+        if let Some(route) = check(change, b"file") {
+            return Ok(route);
         }
-        let name = path.file_name().unwrap_or_default();
-        let sample = Recorded::File { digest: [0; 16], size: 0, is_exec: false };
-        Ok(match record::create(name, &sample) {
-            Ok(_) => Route::NewFile,
-            Err(error) => Route::Refused(error.to_string()),
-        })
+        if self.is_dvc_ignored(path)? {
+            return Ok(Route::Ignored(KeptOut::DvcIgnore));
+        }
+        Ok(self.record_of(path)?.map_or_else(Route::Refused, Route::NewFile))
     }
 
-    /// Whether a `.dvcignore` keeps a file from DVC.
-    fn is_ignored(&mut self, path: &RepoPath) -> Result<bool, GitError> {
-        let Some(project) = self.tree.project_around(path) else { return Ok(false) };
-        let root = &self.tree.projects[project].root;
-        let mut folders: Vec<_> =
-            path.folders().take_while(|folder| folder.strip_prefix(root).is_some()).collect();
-        folders.reverse();
-        for folder in folders {
-            if !self.looked_into.insert(folder.clone()) {
-                continue;
-            }
-            let file = folder.resolve(b".dvcignore").unwrap_or_default();
-            if let Some(text) = self.text(&file)?
-                && !self.ignores[project].is_ignored(&file, false)
-            {
-                self.ignores[project].add(&folder, &text);
-            }
+    fn of_new_folder(&mut self, change: &Change, folder: RepoPath) -> Result<Route, GitError> {
+        let relative = change.path.strip_prefix(&folder).unwrap_or_default();
+        if let Some(route) = check(change, relative) {
+            return Ok(route);
         }
-        Ok(self.ignores[project].is_ignored(path, false))
+        if change.new.is_some() && self.is_dvc_ignored(&change.path)? {
+            return Ok(Route::Ignored(KeptOut::DvcIgnore));
+        }
+        let record = self.record_of_folder(&folder)?;
+        Ok(record.map_or_else(Route::Refused, |record| Route::NewFolder { folder, record }))
+    }
+
+    /// Whether something new is none of git's, unless the user names it.
+    fn is_left_by_git(&mut self, change: &Change) -> Result<bool, GitError> {
+        let Change { path, old, new, .. } = change;
+        let is_new = old.is_none() && new.is_some() && !self.rules.named.is_ignored(path, false);
+        Ok(is_new && self.is_git_ignored(path)?)
     }
 
     /// The text of a file that is in git or comes there.
@@ -379,8 +395,4 @@ fn is_control(path: &RepoPath) -> bool {
         [b"dvc.yaml", b"dvc.lock", b".dvcignore", b".gitignore", b".gitattributes"];
     let name = path.file_name().unwrap_or_default();
     NAMES.contains(&name) || dotfile::is_name(name) || path.components().any(|name| name == b".dvc")
-}
-
-fn is_below(path: &RepoPath, folder: &RepoPath) -> bool {
-    path.strip_prefix(folder).is_some_and(|rest| !rest.is_empty())
 }
