@@ -25,6 +25,9 @@ struct Family {
     /// Outputs that DVC is told to add again; where their `.dvc` file lies elsewhere, that, to be
     /// committed again.
     added: &'static [&'static str],
+    /// The same where a `.dvc` file tells no size of a folder, or of a file that stayed the same:
+    /// DVC adds one.
+    sized: &'static [&'static str],
     /// What DVC pulls; nothing for everything.
     pulled: &'static [&'static str],
 }
@@ -42,8 +45,8 @@ const FAMILIES: [Family; 13] = [
             "notes/new.txt",
         ],
         removed: &["audio/music/track 1.wav"],
-        // The record of `speech` had no size before, and dvc add would add it.
         added: &["audio/quiet.wav", "audio/music", "audio/extra.wav"],
+        sized: &["audio/speech"],
         pulled: &[],
     },
     Family {
@@ -52,6 +55,7 @@ const FAMILIES: [Family; 13] = [
         written: &["d.bin", "folder/e.bin", "folder/real.txt"],
         removed: &["lfs.dat"],
         added: &["d.bin", "folder/e.bin"],
+        sized: &[],
         pulled: &[],
     },
     Family {
@@ -60,6 +64,7 @@ const FAMILIES: [Family; 13] = [
         written: &["good.bin", "gooddir/new.bin"],
         removed: &[],
         added: &["good.bin", "gooddir"],
+        sized: &[],
         pulled: &[],
     },
     Family {
@@ -68,6 +73,7 @@ const FAMILIES: [Family; 13] = [
         written: &["new.bin", "other.bin"],
         removed: &[],
         added: &["new.bin", "other.bin"],
+        sized: &[],
         pulled: &["new.bin", "other.bin"],
     },
     Family {
@@ -75,8 +81,8 @@ const FAMILIES: [Family; 13] = [
         revision: "y2",
         written: &["crlf.bin", "late.bin", "new.bin", "flow.bin", "sounds/new.wav", "texts/t1.txt"],
         removed: &[],
-        // Another text of `texts.dvc` has no size, which DVC would add.
         added: &["crlf.bin", "late.bin", "new.bin", "dvc_files/flow.dvc", "dvc_files/sounds.dvc"],
+        sized: &["dvc_files/deep/texts.dvc"],
         pulled: &[],
     },
     Family {
@@ -85,6 +91,7 @@ const FAMILIES: [Family; 13] = [
         written: &["binary.bin", "lf-twin.txt", "run.sh", "new.bin"],
         removed: &["ratio31.bin"],
         added: &["binary.bin", "lf-twin.txt", "run.sh", "new.bin"],
+        sized: &[],
         pulled: &[],
     },
     Family {
@@ -93,6 +100,7 @@ const FAMILIES: [Family; 13] = [
         written: &["umlaut.txt", "fresh.txt", "docs/added.txt", "wav/a.wav"],
         removed: &["crlf.txt"],
         added: &["umlaut.txt", "fresh.txt", "docs", "wav"],
+        sized: &[],
         pulled: &[],
     },
     Family {
@@ -101,6 +109,7 @@ const FAMILIES: [Family; 13] = [
         written: &["tool.sh", "git-tool.sh", "empties/new.bin", "bin/new", "empty.bin"],
         removed: &["user-only.sh"],
         added: &["tool.sh", "empties", "bin", "empty.bin"],
+        sized: &[],
         pulled: &[],
     },
     Family {
@@ -109,6 +118,7 @@ const FAMILIES: [Family; 13] = [
         written: &["many/g13/h6/f0433.txt", "many/g13/new", "order/a/c", "order/a-c", "void/full"],
         removed: &["order/a.b"],
         added: &["many", "order", "void"],
+        sized: &[],
         pulled: &[],
     },
     Family {
@@ -117,6 +127,7 @@ const FAMILIES: [Family; 13] = [
         written: &["single/#hash.txt", "single/1e3", "tree/back\\slash new", "tree/sp ace.txt"],
         removed: &["tree/quo'te.txt", "single/dq\"x.txt"],
         added: &["single/#hash.txt", "single/1e3", "tree"],
+        sized: &[],
         pulled: &[],
     },
     Family {
@@ -125,6 +136,7 @@ const FAMILIES: [Family; 13] = [
         written: &["new.bin", "notes.txt"],
         removed: &[],
         added: &["new.bin"],
+        sized: &[],
         pulled: &[],
     },
     Family {
@@ -133,6 +145,7 @@ const FAMILIES: [Family; 13] = [
         written: &["chain.bin", "cold.bin", "colddir/new.bin", "default.bin"],
         removed: &[],
         added: &["chain.bin", "cold.bin", "colddir", "default.bin"],
+        sized: &[],
         pulled: &[],
     },
     Family {
@@ -155,6 +168,7 @@ const FAMILIES: [Family; 13] = [
             "proj/b/b.bin",
             "proj/b/new.bin",
         ],
+        sized: &[],
         pulled: &[],
     },
 ];
@@ -319,7 +333,24 @@ fn round_trip(name: &str) {
     if family.pulled.is_empty() {
         assert_same(family.name, &data, &data_of(trip.mount.as_ref().unwrap().dir()));
     }
-    for (project, targets) in by_project(&fresh, family.added) {
+    add_again(&trip, &mut dvc, &fresh, family.added);
+    let changed = text(trip.git("fresh").args(["status", "--porcelain"]));
+    assert_eq!(changed, "", "{}: dvc add changes what is recorded", family.name);
+    add_again(&trip, &mut dvc, &fresh, family.sized);
+    let changed = text(trip.git("fresh").args(["diff", "--unified=0", "--no-prefix"]));
+    let lines = changed.lines().filter(|line| line.starts_with(['+', '-']));
+    let lines: Vec<_> = lines.filter(|line| !line.starts_with("+++ ")).collect();
+    let is_size = |line: &&str| line.starts_with("+  size: ") || line.starts_with("--- ");
+    assert!(lines.iter().all(is_size), "{}: {changed}", family.name);
+    assert_eq!(lines.len(), 2 * family.sized.len(), "{}: {changed}", family.name);
+    succeed(trip.git("fresh").args(["checkout", "--quiet", "."]));
+
+    follow_dvc(&trip, &mut dvc, &fresh);
+}
+
+/// Has DVC add the same files again, or commit what these `.dvc` files track.
+fn add_again(trip: &Trip, dvc: &mut Dvc, fresh: &Path, added: &[&str]) {
+    for (project, targets) in by_project(fresh, added) {
         let (records, outputs): (Vec<_>, Vec<_>) =
             targets.into_iter().partition(|target| target.ends_with(".dvc"));
         let commands = [(&["add"][..], outputs), (&["commit", "--force"][..], records)];
@@ -329,10 +360,6 @@ fn round_trip(name: &str) {
         let commands: Vec<_> = commands.iter().map(|words| &words[..]).collect();
         dvc.must(&trip.sandbox, &project, &commands);
     }
-    let changed = text(trip.git("fresh").args(["diff"]));
-    assert_eq!(changed, "", "{}: dvc add changes what is recorded", family.name);
-
-    follow_dvc(&trip, &mut dvc, &fresh);
 }
 
 /// Has DVC pull everything into a fresh clone and find nothing to say about it; gives what is there.
@@ -341,18 +368,32 @@ fn judge(trip: &Trip, dvc: &mut Dvc, fresh: &Path) -> Listing {
         let with = |words: &[&'static str]| [words, &pulled].concat();
         let mut commands = vec![with(&["pull"]), with(&["status"]), with(&["status", "--cloud"])];
         // It takes no targets. Told later, DVC would hash old text anew, and in another way.
-        commands.extend(pulled.is_empty().then(|| vec!["data", "status"]));
+        commands.push(vec!["data", "status"]);
         let commands: Vec<_> = commands.iter().map(|words| &words[..]).collect();
         let said = dvc.must(&trip.sandbox, &project, &commands);
         let at = format!("{} in {}", trip.family.name, project.display());
         assert_eq!(said[1], "Data and pipelines are up to date.\n", "{at}");
         assert!(said[2].ends_with("are in sync.\n"), "{at}: {}", said[2]);
-        // DVC tells of renames where it reads its own odd names differently.
-        let is_odd = trip.family.name == "odd-names";
-        let told = said.get(3).filter(|_| !is_odd);
-        assert!(told.is_none_or(|told| told.starts_with("No changes.\n")), "{at}: {told:?}");
+        assert_no_changes(trip.family, &said[3], &at);
     }
     data_of(fresh)
+}
+
+/// What `dvc data status` says, as far as it can be clean.
+fn assert_no_changes(family: &Family, told: &str, at: &str) {
+    let has = |words: &[&str]| words.iter().any(|word| told.contains(word));
+    if !family.pulled.is_empty() {
+        // What was not pulled is not there.
+        let is_told = |name: &&str| told.lines().any(|line| line.trim().ends_with(*name));
+        assert!(!has(&["added:", "modified:", "renamed:", "unknown:"]), "{at}: {told}");
+        assert!(!family.pulled.iter().any(is_told), "{at}: {told}");
+    } else if family.name == "odd-names" {
+        // DVC tells of renames where it reads its own odd names differently.
+        let others = ["added:", "modified:", "deleted:", "unknown:", "uncommitted", "Not in cache"];
+        assert!(!has(&others), "{at}: {told}");
+    } else {
+        assert!(told.starts_with("No changes.\n"), "{at}: {told}");
+    }
 }
 
 /// DVC changes what was written before, and publishes it; the mount shows it.
@@ -413,6 +454,7 @@ fn text_beside_a_versioned_bucket_goes_there() {
         written: &["README.md"],
         removed: &[],
         added: &[],
+        sized: &[],
         pulled: &[],
     };
     let trip = Trip::new(&FAMILY);

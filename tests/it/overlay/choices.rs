@@ -10,7 +10,9 @@ use std::{
 use itertools::Itertools as _;
 
 use super::{Writable, snapshots::change};
-use crate::support::{DATE, Dvc, Fixture, Mount, Sandbox, md5_of, noise, output, succeed, text};
+use crate::support::{
+    DATE, Dvc, Fixture, Mount, Sandbox, md5_of, noise, output, registry_on_s3, succeed, text,
+};
 
 /// What a mount shows, but for what DVC keeps about its files, with bytes, modes and times.
 pub(super) fn shown(root: &Path) -> BTreeMap<String, String> {
@@ -168,7 +170,7 @@ fn dvcignore_keeps_new_files_out() {
     assert!(fs::read(writable.path("data/cache/y")).unwrap() == noise(7, 70_000));
     let (code, said) = writable.run("snapshot", &["-m", "x"]);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("nothing can be recorded"), "{said}");
+    assert!(said.contains("nothing has changed but what is kept out"), "{said}");
     // The rules themselves may be among the changes.
     fs::write(writable.path(".dvcignore"), "cache/\n").unwrap();
     let (_, said) = writable.run("snapshot", &["-m", "x"]);
@@ -229,7 +231,7 @@ impl Changed {
 
     fn snapshot(&self, args: &[&str]) -> (Option<i32>, String) {
         let mut dvcfs = self.sandbox.dvcfs(["snapshot", "-m", "Change"]);
-        let output = output(dvcfs.args(args).arg(self.mount.dir()));
+        let output = output(dvcfs.arg(self.mount.dir()).args(args));
         let said = [output.stdout, output.stderr].concat();
         (output.status.code(), String::from_utf8_lossy(&said).into_owned())
     }
@@ -282,6 +284,101 @@ fn what_dvc_2_recorded_is_upgraded_as_dvc_3_does() {
     }
     changed.dvc(&mut dvc, &clone, &["add", "docs", "crlf.txt", "sounds"]);
     changed.assert_clean(&clone);
+}
+
+#[test]
+fn what_dvc_2_recorded_stays_as_it_is_where_its_files_cannot_be_had() {
+    let changed = Changed::new("legacy-2x", "l2");
+    fs::write(changed.path("docs/new.txt"), "new\n").unwrap();
+    let lost = lose_contents(&changed.top.join("store"));
+    let (code, said) = changed.snapshot(&[]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("docs: "), "{said}");
+    assert!(said.contains("there is no such object"), "{said}");
+    assert_eq!(fs::read_to_string(changed.path("docs/new.txt")).unwrap(), "new\n");
+    let mut git = changed.sandbox.git(&changed.top.join("clone"));
+    assert_eq!(text(git.args(["for-each-ref", "refs/dvcfs/snapshots"])), "");
+
+    // What does not go through their hashes can be recorded.
+    fs::write(changed.path("note"), "a note\n").unwrap();
+    let (code, said) = changed.snapshot(&[changed.path("note").to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{said}");
+    for (path, bytes) in lost {
+        fs::write(path, bytes).unwrap();
+    }
+    let (code, said) = changed.snapshot(&[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(fs::read_to_string(changed.path("docs/new.txt")).unwrap(), "new\n");
+}
+
+/// Takes all contents out of a store, but not the manifests.
+fn lose_contents(store: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut lost = Vec::new();
+    for entry in fs::read_dir(store).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            lost.extend(lose_contents(&path));
+        } else if path.extension().is_none() {
+            lost.push((path.clone(), fs::read(&path).unwrap()));
+            fs::remove_file(path).unwrap();
+        }
+    }
+    lost
+}
+
+#[test]
+fn a_file_that_goes_to_another_remote_and_cannot_be_had_stays_where_it_was() {
+    let mut writable = Writable::new();
+    let repository = writable.registry.repository().to_owned();
+    let other = "['remote \"other\"']\n    url = ../../other\n";
+    let config = fs::read_to_string(repository.join(".dvc/config")).unwrap() + other;
+    writable.registry.text(".dvc/config", &config).unwrap();
+    let record = fs::read_to_string(repository.join("data.dvc")).unwrap();
+    writable.registry.text("data.dvc", &(record + "  remote: other\n")).unwrap();
+    writable.registry.commit("Keep data elsewhere", DATE).unwrap();
+    let copied = ["-r", "store", "other"];
+    let mut copy = std::process::Command::new("cp");
+    succeed(copy.current_dir(writable.sandbox.path("")).args(copied));
+    writable.remount();
+    fs::rename(writable.path("large.bin"), writable.path("data/large.bin")).unwrap();
+    fs::write(writable.path("data/new"), "new").unwrap();
+    let lost = lose_contents(writable.registry.objects());
+    let told = writable.changes();
+    let (code, said) = writable.run("snapshot", &["-m", "x"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("data/large.bin: "), "{said}");
+    assert!(said.contains("there is no such object"), "{said}");
+    assert_eq!((writable.changes(), writable.snapshot_ref()), (told, String::new()));
+    for (path, bytes) in lost {
+        fs::write(path, bytes).unwrap();
+    }
+    let commit = writable.snapshot(&[]);
+    let touched = [".gitignore", "data.dvc", "large.bin.dvc"];
+    assert_eq!(writable.touched(&commit), touched);
+    let large = noise(4, super::LARGE);
+    assert!(fs::read(writable.path("data/large.bin")).unwrap() == large);
+    let waits = walkdir_count(&writable.outbox().join("files"));
+    assert_eq!(waits, 3, "the two files and the manifest");
+}
+
+#[test]
+fn adding_to_a_folder_fetches_its_manifest_and_none_of_its_files() {
+    let sandbox = Sandbox::new();
+    let (registry, server) = registry_on_s3(&sandbox);
+    let names: Vec<_> = (0..50).map(|n| format!("{n:02}")).collect();
+    let put = |n: u64| registry.put(&noise(n, 1000)).unwrap();
+    let files: Vec<_> = names.iter().zip(1..).map(|(name, n)| (&name[..], put(n))).collect();
+    registry.track_folder("data", &files).unwrap();
+    registry.commit("Add data", DATE).unwrap();
+    let overlay = format!("--overlay={}", sandbox.path("overlay").display());
+    let mount = sandbox.mount_with(registry.repository(), &["--rev", "main", &overlay]);
+    fs::write(mount.path("data/new"), "new").unwrap();
+    let mut snapshot = sandbox.dvcfs(["snapshot", "-m", "Add a file"]);
+    succeed(snapshot.arg(mount.dir()));
+    let asked: Vec<_> = server.log().into_iter().map(|it| (it.method, it.path)).collect();
+    assert!(asked.len() == 1 && asked[0].1.ends_with(".dir"), "{asked:?}");
+    let record = fs::read_to_string(mount.path("data.dvc")).unwrap();
+    assert!(record.contains("  size: 50003\n  nfiles: 51\n"), "{record}");
 }
 
 #[test]
