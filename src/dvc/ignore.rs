@@ -15,8 +15,10 @@ use crate::path::{Name, RepoPath};
 
 /// What DVC never looks into; [`is_ignored_by_default`] says the same.
 const DEFAULTS: &[u8] = b".hg/\n.git/\n.git\n.dvc/\n";
-/// Longer files are cut off here, at the end of a line.
-const TEXT_MAX: usize = 1 << 20;
+/// Longer `.dvcignore` files are cut off here.
+const DVC_TEXT_MAX: usize = 1 << 20;
+/// Longer `.gitignore` files are cut off here: they may have a line for each output.
+const GIT_TEXT_MAX: usize = 32 << 20;
 
 /// The rules of one project of DVC, or those of git.
 #[derive(Debug)]
@@ -103,7 +105,8 @@ impl Ignore {
 fn rules(text: &[u8], reader: Reader) -> (Gitignore, Vec<String>) {
     let mut builder = GitignoreBuilder::new("");
     let mut warnings = Vec::new();
-    let text = &text[..text.len().min(TEXT_MAX)];
+    let max = if reader == Reader::Git { GIT_TEXT_MAX } else { DVC_TEXT_MAX };
+    let text = &text[..text.len().min(max)];
     let text = text.strip_prefix(b"\xef\xbb\xbf").filter(|_| reader == Reader::Git).unwrap_or(text);
     for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
         let added = match std::str::from_utf8(line) {

@@ -330,7 +330,7 @@ impl<'a> Router<'a> {
 }
 
 /// Longer files of rules are not read.
-const LARGEST_TEXT: u64 = 1 << 20;
+const LARGEST_TEXT: u64 = 32 << 20;
 
 /// The bytes of a file of the overlay, unless it is too long or cannot be read.
 fn read_small(overlay: &Overlay, path: &RepoPath) -> Option<Vec<u8>> {

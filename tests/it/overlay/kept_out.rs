@@ -106,6 +106,16 @@ fn what_git_add_leaves_out_stays_in_the_overlay() {
 }
 
 #[test]
+fn the_end_of_a_long_gitignore_counts() {
+    let long = "# a line\n".repeat(200_000) + "secret\n";
+    let writable = Writable::with_texts(&[(".gitignore", &long)]);
+    writable.write("secret", "x");
+    writable.write("note", "x");
+    let commit = writable.snapshot(&[]);
+    assert_eq!(writable.touched(&commit), ["note"]);
+}
+
+#[test]
 fn what_dvc_keeps_for_one_machine_is_never_committed() {
     let writable = Writable::with_texts(&[(".dvc/.gitignore", ""), ("sub/.dvc/config", "")]);
     let secret = "[remote \"r\"]\n    password = hidden\n";
