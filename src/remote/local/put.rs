@@ -6,6 +6,7 @@
 use std::{
     fs::{File, Permissions},
     io::{self, Write},
+    iter,
     os::{
         fd::OwnedFd,
         unix::fs::{FileExt, PermissionsExt},
@@ -131,10 +132,8 @@ impl Draft {
             Err(Errno::EXIST) => return Ok(Put::Present),
             Err(errno) => return Err(failed(errno.into())),
         }
-        match rustix::fs::fsync(&self.folder) {
-            Ok(()) | Err(Errno::INVAL) => Ok(Put::Stored),
-            Err(errno) => Err(failed(errno.into())),
-        }
+        sync(&self.folder).map_err(|errno| failed(errno.into()))?;
+        Ok(Put::Stored)
     }
 }
 
@@ -144,6 +143,14 @@ impl Drop for Draft {
             // What stays behind is named so that nobody takes it for an object.
             _ = rustix::fs::unlinkat(&self.folder, name, AtFlags::empty());
         }
+    }
+}
+
+/// Has the names of a folder on the disk, where the disk can tell.
+fn sync(folder: &OwnedFd) -> Result<(), Errno> {
+    match rustix::fs::fsync(folder) {
+        Err(Errno::INVAL) => Ok(()),
+        synced => synced,
     }
 }
 
@@ -158,12 +165,13 @@ impl Directory {
             Strictness::Confined => OFlags::NOFOLLOW,
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | follow;
-        for component in folders.split('/') {
+        // The root itself is open without the right to sync it.
+        for component in iter::once(".").chain(folders.split('/')) {
             let open = || rustix::fs::openat(&folder, component, flags, Mode::empty());
             let opened = open().or_else(|errno| match errno {
                 Errno::NOENT => {
                     match rustix::fs::mkdirat(&folder, component, Mode::from_raw_mode(0o777)) {
-                        Ok(()) | Err(Errno::EXIST) => open(),
+                        Ok(()) | Err(Errno::EXIST) => sync(&folder).and_then(|()| open()),
                         Err(errno) => Err(errno),
                     }
                 }
