@@ -14,6 +14,7 @@ use crate::{
     blobs,
     cache::{self, BlobCache},
     git::Location,
+    overlay::Overlay,
     registry::{AwsFiles, RegistryOptions, Trusted},
     sizes::SizeIndex,
 };
@@ -48,6 +49,23 @@ fn commits(repository: &Path, count: usize) -> Vec<String> {
 }
 
 fn file_system(folder: &Path, repository: &Path, tree_memory: u64) -> Lab {
+    laboratory(folder, repository, (Layout::AllRevisions, tree_memory))
+}
+
+/// A writable mount of a repository's only commit.
+pub(super) fn writable(folder: &Path) -> Lab {
+    let repository = folder.join("registry.git");
+    let commit = crate::git::GitId::parse(&commits(&repository, 1)[0]).unwrap();
+    let (revision, commit) = ("main".to_owned(), CommitId(commit));
+    let layout = Layout::One { revision, commit, follows: None };
+    let mut lab = laboratory(folder, &repository, (layout, u64::MAX));
+    lab.vfs.put_over(Overlay::open(&folder.join("overlay")).unwrap());
+    // Nobody is to be told of anything.
+    lab.events = mpsc::unbounded_channel().1;
+    lab
+}
+
+fn laboratory(folder: &Path, repository: &Path, (layout, tree_memory): (Layout, u64)) -> Lab {
     let runtime = Runtime::new().unwrap();
     let options = RegistryOptions {
         state_dir: folder.join("state"),
@@ -87,20 +105,20 @@ fn file_system(folder: &Path, repository: &Path, tree_memory: u64) -> Lab {
     };
     let table = InodeTable::open(&folder.join("inodes")).unwrap();
     let (events, received) = mpsc::unbounded_channel();
-    let (registry, layout) = (Arc::new(registry), (Layout::AllRevisions, options));
+    let (registry, layout) = (Arc::new(registry), (layout, options));
     let segments = Arc::new(Segments::new(None));
     let vfs = Vfs::new(registry, Arc::new(blobs), layout, (table, segments), events, handle);
     Lab { runtime, vfs: vfs.unwrap(), events: received }
 }
 
-struct Lab {
-    runtime: Runtime,
-    vfs: Arc<Vfs>,
+pub(super) struct Lab {
+    pub(super) runtime: Runtime,
+    pub(super) vfs: Arc<Vfs>,
     events: mpsc::UnboundedReceiver<Event>,
 }
 
 impl Lab {
-    fn look(&self, folder: Ino, name: &str) -> Ino {
+    pub(super) fn look(&self, folder: Ino, name: &str) -> Ino {
         let answer = self.vfs.lookup(folder, name.as_bytes());
         match self.runtime.block_on(answer.wait()).unwrap() {
             Lookup::Found { attr, .. } => attr.ino,

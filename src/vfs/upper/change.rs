@@ -1,10 +1,6 @@
 //! Attributes that change.
 
-use std::{
-    fs::File,
-    os::fd::OwnedFd,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{fs::File, os::fd::OwnedFd, sync::Arc};
 
 use super::{
     super::{Answer, Attr, Ino, Ttl, Vfs, VfsError},
@@ -61,13 +57,11 @@ impl Vfs {
 
     fn resize(&self, ino: Ino, size: u64, takes_set_id: bool) -> Answer<()> {
         let bytes = if size == 0 { Bytes::None } else { Bytes::All };
-        let Some(upper) = self.upper.get() else { return Answer::Now(Err(VfsError::ReadOnly)) };
-        let moves = upper.moves.load(Ordering::SeqCst);
         let (vfs, writing) = (self.myself(), self.writing(ino));
         self.with_own_bytes(ino, bytes).and_then(move |file| {
             let _writing = writing;
             Answer::Now(vfs.on_disk(|view| {
-                view.check_moves(moves)?;
+                view.check_present(ino)?;
                 file.set_len(size)?;
                 view.take_set_id(&file, takes_set_id)
             }))
@@ -179,6 +173,9 @@ impl View<'_> {
 
     /// The entry of the upper folder that an inode has; one of the base gets one.
     fn own_entry(&self, names: &mut Names, ino: Ino) -> Result<Arc<OwnedFd>, Stop> {
+        if !self.is_present(names, ino) {
+            return Err(VfsError::ReadOnly.into());
+        }
         if let Some(entry) = self.existing_entry(names, ino)? {
             return Ok(entry);
         }

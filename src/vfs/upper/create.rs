@@ -62,7 +62,8 @@ impl Vfs {
             let file = Arc::new(file.ok_or(VfsError::Stale)?);
             let (attr, _) = view.enter_new(&mut names, (folder, &name), &path)?;
             let count = u64::from(writes);
-            let open = Open { count: 1, writers: count, file: Some(Arc::clone(&file)) };
+            let file_here = Some(Arc::clone(&file));
+            let open = Open { count: 1, writers: count, file: file_here, is_loose: false };
             view.upper.open.lock().insert(attr.ino, open);
             view.upper.writes.fetch_add(count, Ordering::SeqCst);
             Ok((attr, file))

@@ -1,11 +1,6 @@
 //! Files that are open in a writable mount.
 
-use std::{
-    fs::File,
-    io,
-    os::unix::fs::FileExt,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
 use rustix::{
     fs::{FallocateFlags, SeekFrom, copy_file_range, fallocate, fdatasync, fsync, seek},
@@ -16,7 +11,7 @@ use super::{
     super::{Answer, Ino, OpenedFile, Vfs, VfsError, run_blocking},
     Open, Stop, View,
     copy_up::Bytes,
-    names::Seat,
+    names::{Names, Seat},
 };
 use crate::{cache::read_full_at, path::RepoPath, steps};
 
@@ -57,15 +52,13 @@ pub enum Sought {
 impl Vfs {
     /// Opens a file until [`Vfs::close`].
     pub fn open_merged(&self, ino: Ino, how: Opening) -> Answer<Opened> {
-        let Some(upper) = self.upper.get() else { return Answer::Now(Err(VfsError::ReadOnly)) };
-        let moves = upper.moves.load(Ordering::SeqCst);
         let vfs = self.myself();
         let opened = if how.truncates {
             let (vfs, writing) = (self.myself(), self.writing(ino));
             self.with_own_bytes(ino, Bytes::None).and_then(move |file| {
                 let _writing = writing;
                 Answer::Now(vfs.on_disk(|view| {
-                    view.check_moves(moves)?;
+                    view.check_present(ino)?;
                     file.set_len(0)?;
                     view.take_set_id(&file, how.takes_set_id)?;
                     Ok(Some(file))
@@ -85,9 +78,8 @@ impl Vfs {
             return opened;
         }
         opened.and_then(move |opened| {
-            // It counts as open by now; what was found before a rebase is not what is there.
-            let is_there = vfs.on_disk(|view| view.check_moves(moves));
-            Answer::Now(is_there.map(|()| opened).inspect_err(|_| vfs.close(ino, how.writes)))
+            let is_present = vfs.on_disk(|view| view.check_present(ino));
+            Answer::Now(is_present.map(|()| opened).inspect_err(|_| vfs.close(ino, how.writes)))
         })
     }
 
@@ -275,10 +267,16 @@ impl Open {
 }
 
 impl View<'_> {
-    /// Fails if another base was put below since there were so many.
-    pub(super) fn check_moves(&self, moves: u64) -> Result<(), Stop> {
-        let is_same = self.upper.moves.load(Ordering::SeqCst) == moves;
-        if is_same { Ok(()) } else { Err(VfsError::Stale.into()) }
+    /// Fails for a file from above an earlier base, whose bytes are no longer the overlay's. For
+    /// whoever counts as open to write already, so that no other base comes in between.
+    pub(super) fn check_present(&self, ino: Ino) -> Result<(), Stop> {
+        if self.is_present(&*self.names()?, ino) { Ok(()) } else { Err(VfsError::Stale.into()) }
+    }
+
+    /// Whether an inode has its bytes in the overlay as it is now, or nowhere else.
+    pub(super) fn is_present(&self, names: &Names, ino: Ino) -> bool {
+        let is_loose = || self.upper.open.lock().get(&ino).is_some_and(|open| open.is_loose);
+        names.is_present(ino) || is_loose()
     }
 
     /// A file's bytes and its folder, if it has bytes in the upper folder.

@@ -72,8 +72,6 @@ pub(super) struct Upper {
     overlay: Overlay,
     /// The base. Whoever puts another in its place holds the names meanwhile.
     epoch: RwLock<Arc<Epoch>>,
-    /// How often another base was about to be put in place, while whoever did so held the names.
-    moves: AtomicU64,
     /// How many numbers were taken for other bases.
     turns: AtomicU64,
     own: Slot,
@@ -93,6 +91,8 @@ struct Open {
     writers: u64,
     /// Its file in the overlay, once it has bytes there.
     file: Option<Arc<File>>,
+    /// Whether it had lost its name when another base came, and so is nobody else's.
+    is_loose: bool,
 }
 
 /// Why a question was not answered.
@@ -145,7 +145,6 @@ impl Vfs {
             overlay,
             names: Mutex::new(Names::new(own, epoch.slot)),
             epoch: RwLock::new(epoch),
-            moves: AtomicU64::new(0),
             turns: AtomicU64::new(0),
             own,
             open: Mutex::default(),
@@ -304,3 +303,6 @@ impl Upper {
         self.open.lock().get(&ino)?.file.clone()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use super::super::{Attr, Ino, inodes::Slot};
+use super::super::{Attr, Ino, ROOT_INO, inodes::Slot};
 use crate::{path::Name, tree::Index};
 
 /// Where an entry is.
@@ -32,6 +32,8 @@ pub(super) struct Names {
     own: Slot,
     /// The base that these names are above.
     base: Slot,
+    /// The overlay's own number that was the next one when these names began.
+    first: Index,
     next: Index,
     known: HashMap<Ino, Known>,
     at: HashMap<(Ino, Name), Ino>,
@@ -45,6 +47,7 @@ impl Names {
         Self {
             own,
             base,
+            first: 1,
             next: 1,
             known: HashMap::new(),
             at: HashMap::new(),
@@ -61,6 +64,7 @@ impl Names {
     /// Begins anew above another base. What the kernel knows of the overlay's own is nowhere now.
     pub(super) fn start_over(&mut self, base: Slot) {
         self.base = base;
+        self.first = self.next;
         self.at.clear();
         let own = self.own;
         self.known.retain(|ino, known| ino.slot() == own && known.lookups > 0);
@@ -72,6 +76,12 @@ impl Names {
     /// Whether an inode is one of the overlay's own.
     pub(super) fn is_own(&self, ino: Ino) -> bool {
         ino.slot() == self.own
+    }
+
+    /// Whether an inode is one of these names' and not from above an earlier base.
+    pub(super) fn is_present(&self, ino: Ino) -> bool {
+        let is_new = self.is_own(ino) && ino.index() >= self.first;
+        is_new || ino == ROOT_INO || ino.slot() == self.base
     }
 
     /// Where an entry is; nothing of those that are where the base has them.
@@ -211,11 +221,16 @@ mod tests {
             names.put(ino, FOLDER, &name(text));
         }
         names.count(own);
+        assert!(names.is_present(own) && names.is_present(of_base));
         names.start_over(4);
         assert_eq!(names.base(), 4);
+        assert!(!names.is_present(own) && !names.is_present(of_base));
+        assert!(names.is_present(ROOT_INO) && names.is_present(Ino::new(4, 7)));
         assert!(matches!(names.seat(own), Some(Seat::Gone(None))));
         assert!(names.seat(unknown).is_none() && names.seat(of_base).is_none());
         assert_eq!(names.find(FOLDER, &name("a")), None);
-        assert_ne!(names.new_ino(), own, "the kernel may still know it");
+        let new = names.new_ino();
+        assert_ne!(new, own, "the kernel may still know it");
+        assert!(names.is_present(new));
     }
 }

@@ -93,8 +93,8 @@ impl Vfs {
     ) -> Result<Rebased<Result<T, E>>, VfsError> {
         self.on_disk(|view| {
             let mut names = view.names()?;
-            // Whoever opened something before this is seen below, and whoever does after it sees it.
-            view.upper.moves.fetch_add(1, Ordering::SeqCst);
+            // Whoever is to write counts as open first and asks for the names then: it is seen here,
+            // or finds that its file is one of an earlier base.
             let written = view.open_files(&names, |open| open.writers > 0);
             if !written.is_empty() {
                 return Ok(Rebased::Open(written));
@@ -110,6 +110,7 @@ impl Vfs {
             if edited.is_err() {
                 return Ok(Rebased::Done(edited));
             }
+            view.note_loose(&names);
             names.start_over(next.slot);
             *view.upper.epoch.write() = Arc::clone(next);
             let before = self.current.write().replace(Arc::clone(next));
@@ -126,6 +127,14 @@ impl Vfs {
 }
 
 impl View<'_> {
+    /// Notes which files that are open have no name above this base.
+    fn note_loose(&self, names: &Names) {
+        for (ino, open) in self.upper.open.lock().iter_mut() {
+            let is_gone = matches!(names.seat(*ino), Some(Seat::Gone(_)));
+            open.is_loose |= is_gone && names.is_present(*ino);
+        }
+    }
+
     /// The open files of some kind that have a name, in order.
     fn open_files(&self, names: &Names, is_wanted: impl Fn(&Open) -> bool) -> Vec<RepoPath> {
         let open = self.upper.open.lock();
