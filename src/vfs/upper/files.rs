@@ -12,6 +12,7 @@ use super::{
     Open, Stop, View,
     copy_up::Bytes,
     names::{Names, Seat},
+    view::Standing,
 };
 use crate::{cache::read_full_at, path::RepoPath, steps};
 
@@ -224,11 +225,11 @@ impl Vfs {
     pub fn sync(&self, ino: Ino, only_data: bool) -> Answer<()> {
         let vfs = self.myself();
         Answer::later(run_blocking(move || {
-            let Some((file, folder)) = vfs.on_disk(|view| view.unsynced(ino))? else {
-                return Ok(());
-            };
+            let (file, folder) = vfs.on_disk(|view| view.unsynced(ino))?;
             steps::reached("sync asked for");
-            if only_data { fdatasync(&*file) } else { fsync(&*file) }.map_err(disk_error)?;
+            if let Some(file) = file {
+                if only_data { fdatasync(&*file) } else { fsync(&*file) }.map_err(disk_error)?;
+            }
             steps::reached("file synced");
             vfs.on_disk(|view| Ok(view.upper.overlay.sync_folder(&folder)?))
         }))
@@ -279,15 +280,21 @@ impl View<'_> {
         names.is_present(ino) || is_loose()
     }
 
-    /// A file's bytes and its folder, if it has bytes in the upper folder.
-    fn unsynced(&self, ino: Ino) -> Result<Option<(Arc<File>, RepoPath)>, Stop> {
-        let Some(file) = self.own_file(ino)? else { return Ok(None) };
+    /// What the upper folder has of a file, with bytes or without, and the folder that it is in.
+    fn unsynced(&self, ino: Ino) -> Result<(Option<Arc<File>>, RepoPath), Stop> {
+        let mut file = self.own_file(ino)?;
         let names = self.names()?;
-        if let Some(Seat::Gone(_)) = names.seat(ino) {
-            return Ok(Some((file, RepoPath::root())));
+        let is_gone = matches!(names.seat(ino), Some(Seat::Gone(_)));
+        if is_gone || !self.is_present(&names, ino) {
+            return Ok((file, RepoPath::root()));
+        }
+        if file.is_none()
+            && let Standing::Upper(path, _) = self.standing(&names, ino)?
+        {
+            file = Some(Arc::new(self.upper.overlay.open_file(&path, false)?));
         }
         let path = self.path(&names, ino)?;
-        Ok(Some((file, path.parent().unwrap_or_default())))
+        Ok((file, path.parent().unwrap_or_default()))
     }
 }
 

@@ -323,14 +323,15 @@ fn a_loss_of_power_takes_nothing_that_was_synced_or_recorded() {
     std::os::unix::fs::symlink(disk.at.join("repository"), &repository).unwrap();
     std::os::unix::fs::symlink(writable.registry.objects(), disk.at.join("store")).unwrap();
     succeed(Command::new("sync").arg("--file-system").arg(&disk.at));
-    for is_recorded in [false, true] {
+    for (is_recorded, syncs_folder) in [(false, false), (false, true), (true, true)] {
         writable.mount();
         let mut file = File::create(writable.path("data/synced")).unwrap();
         file.write_all(&noise(7, 300_000)).unwrap();
         file.sync_all().unwrap();
         drop(file);
         fs::rename(writable.path("data/b.bin"), writable.path("data/c.bin")).unwrap();
-        File::open(writable.path("data")).unwrap().sync_all().unwrap();
+        let synced = if syncs_folder { "data" } else { "data/c.bin" };
+        File::open(writable.path(synced)).unwrap().sync_all().unwrap();
         let commit = is_recorded.then(|| {
             fs::write(writable.path("data/recorded"), noise(8, 100_000)).unwrap();
             crate::support::eventually("it is recorded", || writable.try_snapshot(None));
