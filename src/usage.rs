@@ -1,6 +1,7 @@
-//! What this process takes of the machine: memory, descriptors, processor time.
+//! What processes take of the machine: memory, descriptors and processor time of this one, and the
+//! files that others have mapped.
 
-use std::{fs, time::Duration};
+use std::{collections::BTreeSet, fs, time::Duration};
 
 use serde::Serialize;
 
@@ -47,6 +48,32 @@ fn processor_time() -> Duration {
     Duration::try_from(now).unwrap_or_default()
 }
 
+/// The files of a device that some process has mapped to write to, by the names that the process
+/// knows them by. Processes that this one may not look at are left out.
+pub fn mapped_to_write(device: u64) -> BTreeSet<String> {
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let device = format!("{major:02x}:{minor:02x}");
+    let Ok(processes) = fs::read_dir("/proc") else { return BTreeSet::new() };
+    // Those that are no process have none.
+    let maps = processes.filter_map(|process| fs::read(process.ok()?.path().join("maps")).ok());
+    let mut mapped = BTreeSet::new();
+    for maps in maps {
+        let maps = String::from_utf8_lossy(&maps);
+        let written = maps.lines().filter_map(|line| written(line, &device));
+        mapped.extend(written.map(str::to_owned));
+    }
+    mapped
+}
+
+/// The file of a line of `maps`, if it is a shared mapping that is writable and of that device.
+fn written<'a>(line: &'a str, device: &str) -> Option<&'a str> {
+    let mut words = line.splitn(6, ' ');
+    let (_, access, _) = (words.next()?, words.next()?, words.next()?);
+    let is_wanted = words.next()? == device && access.contains('w') && access.contains('s');
+    let (_, file) = (words.next()?, words.next()?);
+    is_wanted.then(|| file.trim_start())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,5 +85,18 @@ mod tests {
         assert!(usage.descriptors > files.len() as u64);
         assert!(usage.descriptors < usage.descriptor_limit);
         assert!(usage.resident_bytes > 1 << 20);
+    }
+
+    #[test]
+    fn shared_writable_mappings_of_the_device_are_told() {
+        let line = |access: &str, device: &str| {
+            format!("7f22-7f23 {access} 00000000 {device} 219902     /mnt/a  b")
+        };
+        assert_eq!(written(&line("rw-s", "00:27"), "00:27"), Some("/mnt/a  b"));
+        for (access, device) in [("r--s", "00:27"), ("rw-p", "00:27"), ("rw-s", "00:28")] {
+            assert_eq!(written(&line(access, device), "00:27"), None, "{access} {device}");
+        }
+        assert_eq!(written("7f22-7f23 rw-s 00000000 00:27 0", "00:27"), None);
+        assert_eq!(mapped_to_write(u64::MAX), BTreeSet::new());
     }
 }

@@ -18,11 +18,12 @@ use super::{
     exit::{Code, Failure, chain},
     print,
     settings::{Settings, Verbosity},
+    snapshot::Snapshots,
 };
 use crate::{
     overlay::{Kind, Overlay, Shows},
     path::RepoPath,
-    vfs::{Rebased, Vfs},
+    vfs::Rebased,
 };
 
 /// Large files take their time to be removed.
@@ -83,7 +84,8 @@ fn confirm(what: &str) -> Result<(), Failure> {
 }
 
 /// Drops changes of this mount.
-pub(super) fn answer(vfs: &Vfs, runtime: &tokio::runtime::Handle, paths: &[Vec<u8>]) -> Response {
+pub(super) fn answer(snapshots: &Snapshots, paths: &[Vec<u8>]) -> Response {
+    let Snapshots { vfs, runtime, .. } = snapshots;
     let commit = vfs.commit().ok_or("the mount shows no single revision")?;
     let paths = paths.iter().map(|path| RepoPath::new(path));
     let paths = paths.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
@@ -91,6 +93,9 @@ pub(super) fn answer(vfs: &Vfs, runtime: &tokio::runtime::Handle, paths: &[Vec<u
         0 => "everything".to_owned(),
         count => counted(count as u64, "path"),
     };
+    if let Some(why) = snapshots.mapped() {
+        return Ok(json!({ "busy": why }));
+    }
     let rebased =
         runtime.block_on(vfs.rebase(commit, None, move |overlay, _| drop_from(overlay, &paths)));
     match rebased.map_err(|error| chain(&error))? {
@@ -101,7 +106,7 @@ pub(super) fn answer(vfs: &Vfs, runtime: &tokio::runtime::Handle, paths: &[Vec<u
 }
 
 /// Says which files are open.
-pub(super) fn still_open(open: &[RepoPath]) -> String {
+pub(super) fn still_open(open: &[impl ToString]) -> String {
     const SHOWN: usize = 10;
     let names: Vec<_> = open.iter().take(SHOWN).map(ToString::to_string).collect();
     let more = if open.len() > SHOWN { ", ..." } else { "" };

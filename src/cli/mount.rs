@@ -214,8 +214,8 @@ fn serve(
         pid: std::process::id(),
         socket: records.socket(dir),
     };
-    let snapshots =
-        Snapshots::new(&vfs, &registry, context.runtime.handle(), &context.settings.state_dir);
+    let places = (&*context.settings.state_dir, dir);
+    let snapshots = Snapshots::new(&vfs, &registry, context.runtime.handle(), places);
     let told =
         Told { snapshots: Arc::new(snapshots), open_mode: session.open_mode().clone(), overlay };
     let jobs = Arc::new(Jobs::new(Arc::clone(&vfs), context.runtime.handle().clone()));
@@ -419,7 +419,7 @@ fn answer(
         Request::Settle { commit } => told.snapshots.settle(&commit),
         Request::Unpushed => told.snapshots.tell_unpushed(),
         Request::Pushed { commit, is_over } => told.snapshots.pushed(&commit, is_over),
-        Request::Discard { paths } => discard::answer(vfs, runtime, &paths),
+        Request::Discard { paths } => discard::answer(&told.snapshots, &paths),
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     collections::BTreeSet,
     fmt::Write as _,
     io::{self, IsTerminal, Write as _},
-    os::unix::ffi::OsStrExt,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
     process::{Command, ExitCode},
     sync::Arc,
     time::Duration,
@@ -40,6 +40,7 @@ use crate::{
     registry::Registry,
     steps,
     tree::OutputId,
+    usage::mapped_to_write,
     vfs::{Rebased, Stillness, Vfs},
 };
 
@@ -304,6 +305,7 @@ pub(super) struct Snapshots {
     pub(super) registry: Arc<Registry>,
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) outbox: Result<Arc<Outbox>, String>,
+    mount_point: std::path::PathBuf,
     ready: Mutex<Option<Ready>>,
     /// The tree of a merge whose commit is being made.
     pub(super) merging: Mutex<Option<GitTreeId>>,
@@ -323,7 +325,7 @@ impl Snapshots {
         vfs: &Arc<Vfs>,
         registry: &Arc<Registry>,
         runtime: &tokio::runtime::Handle,
-        state_dir: &std::path::Path,
+        (state_dir, mount_point): (&std::path::Path, &std::path::Path),
     ) -> Self {
         let outbox = Outbox::open(state_dir);
         let outbox = outbox.map(|outbox| match vfs.overlay() {
@@ -335,6 +337,7 @@ impl Snapshots {
             registry: Arc::clone(registry),
             runtime: runtime.clone(),
             outbox: outbox.map(Arc::new).map_err(|error| format!("open the outbox: {error}")),
+            mount_point: mount_point.to_owned(),
             ready: Mutex::default(),
             merging: Mutex::default(),
             below: Mutex::default(),
@@ -389,6 +392,14 @@ impl Snapshots {
         let repository = self.registry.repository();
         let all = unpushed::all(repository, &short_name(overlay.dir()), base.as_ref());
         all.map_err(|error| chain(&error))
+    }
+
+    /// Says which files programs write to by mappings, of which the kernel tells nothing once they
+    /// are closed, where it was handed the file.
+    pub(super) fn mapped(&self) -> Option<String> {
+        let device = std::fs::metadata(&self.mount_point).ok()?.dev();
+        let mapped: Vec<_> = mapped_to_write(device).into_iter().collect();
+        (!mapped.is_empty()).then(|| still_open(&mapped))
     }
 
     /// Notes that what was taken into the outbox is needed by a commit that is not pushed.
@@ -448,6 +459,9 @@ impl Snapshots {
             Ok(stillness) => stillness,
             Err(open) => return encode(&Step::<Waits>::Busy(still_open(&open))),
         };
+        if let Some(why) = self.mapped() {
+            return encode(&Step::<Waits>::Busy(why));
+        }
         let mark = Mark::of(overlay).map_err(|error| format!("read the overlay: {error}"))?;
         let found = changes::find(&self.vfs, &tree, &self.runtime)?;
         let chosen = typed.chosen()?;
@@ -490,12 +504,11 @@ impl Snapshots {
 
     pub(super) fn settle(&self, commit: &str) -> Response {
         let commit = GitId::parse(commit).map(CommitId).ok_or("no commit was made")?;
-        let ready = self.ready.lock().take();
-        let Ready { mut prepared, expected, stillness } = ready.ok_or("nothing was prepared")?;
         let made = self.registry.repository().commit(commit).map_err(|error| chain(&error))?;
-        if made.tree != prepared.tree {
-            return Err("the commit is not of the tree that was prepared".to_owned());
-        }
+        let ready = self.ready.lock().take_if(|ready| ready.prepared.tree == made.tree);
+        let Some(Ready { mut prepared, expected, stillness }) = ready else {
+            return encode(&Step::<String>::Busy("another snapshot is being made".to_owned()));
+        };
         let outbox = self.outbox.as_ref().map_err(Clone::clone)?;
         let overlay = self.vfs.overlay().ok_or("the mount is not writable")?;
         for _ in 0..COPIES {

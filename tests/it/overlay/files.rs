@@ -5,7 +5,7 @@ use std::{
     io::{Read, Seek, SeekFrom, Write},
     os::unix::fs::{FileExt, MetadataExt, PermissionsExt},
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -14,7 +14,7 @@ use rustix::fs::{
 };
 
 use super::{LARGE, SMALL, Writable, in_both_open_modes};
-use crate::support::{noise, succeed};
+use crate::support::{noise, output, succeed, text};
 
 in_both_open_modes! {
     a_new_file_has_what_was_written_also_after_a_remount,
@@ -27,7 +27,9 @@ in_both_open_modes! {
     room_is_given_and_taken_away,
     bytes_are_copied_within_the_mount,
     locks_exclude_each_other,
+    locks_of_ranges_exclude_other_processes,
     a_mapping_writes_and_reads,
+    the_kernel_reads_what_was_written_and_the_daemon_the_rest,
     the_disk_is_that_of_the_overlay,
     a_write_takes_set_id_bits_away,
 }
@@ -236,20 +238,77 @@ fn locks_exclude_each_other() {
     flock(&two, FlockOperation::NonBlockingLockExclusive).unwrap();
 }
 
-/// Copies `bytes` to the beginning of a file by way of a shared mapping of its first page.
-fn write_mapped(file: &File, bytes: &[u8]) {
-    use std::os::fd::AsRawFd;
+/// Locks five bytes of a file, tells so, and waits until it is told to end.
+const LOCK: &str = "import fcntl, sys
+file = open(sys.argv[1], 'r+')
+fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 5, int(sys.argv[2]))
+print('held', flush=True)
+sys.stdin.read()";
+
+fn locks_of_ranges_exclude_other_processes() {
+    let writable = Writable::new();
+    let python = format!("{}/bin/python", std::env::var("DVCFS_TEST_VENV").unwrap());
+    let lock = |from: &str| {
+        let mut command = Command::new(&python);
+        command.args(["-c", LOCK]).arg(writable.path("data/a.bin")).arg(from);
+        command
+    };
+    let mut holder = lock("10");
+    let mut holder = holder.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut told = [0; "held\n".len()];
+    holder.stdout.take().unwrap().read_exact(&mut told).unwrap();
+    succeed(lock("15").stdin(Stdio::null()));
+    let refused = output(lock("14").stdin(Stdio::null()));
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("BlockingIOError"), "{said}");
+    drop(holder.stdin.take());
+    assert!(holder.wait().unwrap().success());
+    succeed(lock("14").stdin(Stdio::null()));
+}
+
+/// A shared mapping of a file's first page; it needs no descriptor to go on.
+pub(super) struct Mapped(*mut libc::c_void);
+
+impl Mapped {
     const PAGE: usize = 4096;
-    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
-    // SAFETY: a new mapping of a file that stays open and as long until it is unmapped.
-    let address =
-        unsafe { libc::mmap(std::ptr::null_mut(), PAGE, protection, flags, file.as_raw_fd(), 0) };
-    assert_ne!(address, libc::MAP_FAILED);
-    // SAFETY: the mapping is a page long, writable, and nobody else has its address.
-    unsafe {
-        std::ptr::copy_nonoverlapping(bytes.as_ptr(), address.cast(), bytes.len().min(PAGE));
-        assert_eq!(libc::msync(address, PAGE, libc::MS_SYNC), 0);
-        assert_eq!(libc::munmap(address, PAGE), 0);
+
+    pub(super) fn new(file: &File, is_writable: bool) -> Self {
+        use std::os::fd::AsRawFd;
+        let protection = libc::PROT_READ | if is_writable { libc::PROT_WRITE } else { 0 };
+        let (length, file) = (Self::PAGE, file.as_raw_fd());
+        // SAFETY: a new mapping of a file that is open.
+        let address = unsafe {
+            libc::mmap(std::ptr::null_mut(), length, protection, libc::MAP_SHARED, file, 0)
+        };
+        assert_ne!(address, libc::MAP_FAILED);
+        Self(address)
+    }
+
+    pub(super) fn read(&self) -> Vec<u8> {
+        let mut bytes = vec![0; Self::PAGE];
+        // SAFETY: the mapping is a page long, and so is what it is copied to.
+        unsafe { std::ptr::copy_nonoverlapping(self.0.cast(), bytes.as_mut_ptr(), Self::PAGE) };
+        bytes
+    }
+
+    /// Writes at the beginning of one that is writable.
+    pub(super) fn write(&self, bytes: &[u8]) {
+        // SAFETY: the mapping is a page long, and nobody else writes to its address.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                bytes.as_ptr(),
+                self.0.cast(),
+                bytes.len().min(Self::PAGE),
+            );
+            assert_eq!(libc::msync(self.0, Self::PAGE, libc::MS_SYNC), 0);
+        }
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: nobody has the address any more.
+        assert_eq!(unsafe { libc::munmap(self.0, Self::PAGE) }, 0);
     }
 }
 
@@ -262,7 +321,7 @@ fn a_mapping_writes_and_reads() {
         file.set_len(length as u64).unwrap();
         let mut expected = fs::read(&path).unwrap();
         expected[..6].copy_from_slice(b"mapped");
-        write_mapped(&file, b"mapped");
+        Mapped::new(&file, true).write(b"mapped");
         let mut first = [0; 6];
         file.read_exact_at(&mut first, 0).unwrap();
         assert_eq!(&first, b"mapped", "{name}");
@@ -272,6 +331,24 @@ fn a_mapping_writes_and_reads() {
     }
     writable.remount();
     assert_eq!(&fs::read(writable.path("data/a.bin")).unwrap()[..6], b"mapped");
+}
+
+fn the_kernel_reads_what_was_written_and_the_daemon_the_rest() {
+    let mut writable = Writable::new();
+    let told = text(writable.sandbox.dvcfs(["status", "--json"]).arg(writable.mounted().dir()));
+    let is_passed = told.contains("\"mode\": \"passthrough\"");
+    fs::write(writable.path("made"), noise(5, SMALL)).unwrap();
+    append(&writable.path("data/sub/c.bin"), "copied up");
+    // The kernel keeps pages of what was written.
+    writable.remount();
+    for (name, size, is_upper) in
+        [("made", SMALL, true), ("data/sub/c.bin", 5009, true), ("data/a.bin", SMALL, false)]
+    {
+        let before = writable.mounted().counter("read_bytes");
+        assert_eq!(fs::read(writable.path(name)).unwrap().len(), size);
+        let served = writable.mounted().counter("read_bytes") - before;
+        assert_eq!(served < size as u64, is_passed && is_upper, "{name}: {served}, {told}");
+    }
 }
 
 fn the_disk_is_that_of_the_overlay() {

@@ -77,7 +77,7 @@ impl Writable {
     }
 
     /// Fails unless all that is in the outbox is sound, and shared with nobody.
-    fn assert_outbox(&self) {
+    pub(super) fn assert_outbox(&self) {
         for folder in fs::read_dir(self.outbox().join("files/md5")).unwrap() {
             let folder = folder.unwrap();
             for blob in fs::read_dir(folder.path()).unwrap() {

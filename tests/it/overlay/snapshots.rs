@@ -7,14 +7,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{SMALL, Writable, in_both_open_modes};
-use crate::support::{Dvc, noise, succeed, text};
+use super::{SMALL, Writable, files::Mapped, in_both_open_modes};
+use crate::support::{Dvc, eventually, noise, succeed, text};
 
 in_both_open_modes! {
     a_snapshot_is_shown_and_the_overlay_is_empty,
     what_is_written_or_cannot_be_recorded_stays,
     a_snapshot_that_is_not_pushed_is_there_after_a_remount,
     a_folder_with_files_that_are_not_pushed_can_be_listed_with_their_sizes,
+    what_is_mapped_to_write_is_recorded_once_it_is_not,
+    what_is_mapped_to_read_keeps_its_bytes,
 }
 
 impl Writable {
@@ -170,6 +172,100 @@ fn a_folder_with_files_that_are_not_pushed_can_be_listed_with_their_sizes() {
     });
     let new: Vec<_> = sizes.filter(|(name, _)| name.starts_with("new")).collect();
     assert!(new.len() == 4 && new.iter().all(|(_, size)| *size == 100), "{new:?}");
+}
+
+fn what_is_mapped_to_write_is_recorded_once_it_is_not() {
+    let writable = Writable::new();
+    let path = writable.path("data/new");
+    fs::write(&path, noise(7, 8192)).unwrap();
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    let mapped = Mapped::new(&file, true);
+    drop(file);
+    let (code, said) = writable.run("snapshot", &["-m", "x"]);
+    assert_eq!(code, Some(9), "{said}");
+    assert!(said.contains("open for writing") && said.contains("data/new"), "{said}");
+    assert_eq!(writable.run("discard", &["--yes"]).0, Some(9));
+    mapped.write(b"mapped");
+    drop(mapped);
+    // The kernel tells of the end of a mapping after whoever had it goes on.
+    eventually("it is recorded", || writable.run("snapshot", &["-m", "x"]).0 == Some(0));
+    let mut expected = noise(7, 8192);
+    expected[..6].copy_from_slice(b"mapped");
+    assert!(fs::read(&path).unwrap() == expected);
+    writable.assert_outbox();
+}
+
+fn what_is_mapped_to_read_keeps_its_bytes() {
+    let writable = Writable::new();
+    let path = writable.path("data/new");
+    fs::write(&path, noise(7, 8192)).unwrap();
+    let mapped = Mapped::new(&File::open(&path).unwrap(), false);
+    eventually("it is recorded", || writable.run("snapshot", &["-m", "x"]).0 == Some(0));
+    assert!(mapped.read() == noise(7, 4096));
+    fs::write(&path, noise(8, 8192)).unwrap();
+    assert!(mapped.read() == noise(7, 4096));
+    assert!(fs::read(&path).unwrap() == noise(8, 8192));
+    writable.assert_outbox();
+}
+
+/// Signs nothing, and waits until it may go on.
+const SIGN: &str = r#"#!/bin/sh
+touch "$READY"
+timeout 60 cat "$GO"
+cat > /dev/null
+echo '[GNUPG:] SIG_CREATED ' >&2
+echo '-----SIGNED-----'
+"#;
+
+/// A snapshot whose tree is prepared and whose commit is being signed.
+struct Signing {
+    snapshot: std::process::Child,
+    go: PathBuf,
+}
+
+impl Signing {
+    fn start(writable: &Writable, name: &str) -> Self {
+        let [ready, go] = ["ready", "go"].map(|end| writable.sandbox.path(format!("{name}.{end}")));
+        succeed(writable.sandbox.tool("mkfifo").arg(&go));
+        let mut command = writable.sandbox.dvcfs(["snapshot", "-m", name]);
+        command.arg(writable.mounted().dir()).env("READY", &ready).env("GO", &go);
+        let snapshot = command.spawn().unwrap();
+        eventually("it is being signed", || ready.exists());
+        Self { snapshot, go }
+    }
+
+    /// Lets it go on; gives its exit code.
+    fn end(mut self) -> Option<i32> {
+        fs::write(&self.go, "go").unwrap();
+        self.snapshot.wait().unwrap().code()
+    }
+}
+
+#[test]
+fn of_two_snapshots_at_once_one_is_made_and_the_other_told_to_wait() {
+    let writable = Writable::new();
+    let program = writable.sandbox.path("sign");
+    fs::write(&program, SIGN).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let config = [("gpg.program", program.to_str().unwrap()), ("commit.gpgsign", "true")];
+    for (name, value) in config.into_iter().chain([("user.signingkey", "KEY")]) {
+        succeed(writable.sandbox.git(writable.registry.repository()).args(["config", name, value]));
+    }
+    fs::write(writable.path("data/one"), "one").unwrap();
+    let first = Signing::start(&writable, "first");
+    fs::write(writable.path("data/two"), "two").unwrap();
+    let second = Signing::start(&writable, "second");
+    assert_eq!(first.end(), Some(9));
+    assert_eq!(second.end(), Some(0));
+    assert_eq!(writable.changes(), Vec::<String>::new());
+    assert_eq!(writable.names("data"), ["a.bin", "b.bin", "one", "sub", "two"]);
+
+    // The one that is done first takes away what the other would record.
+    fs::write(writable.path("data/one"), "three").unwrap();
+    let (one, other) = (Signing::start(&writable, "one"), Signing::start(&writable, "other"));
+    assert_eq!(other.end(), Some(0));
+    assert_eq!(one.end(), Some(9));
+    assert_eq!(fs::read_to_string(writable.path("data/one")).unwrap(), "three");
 }
 
 impl Writable {
