@@ -81,6 +81,12 @@ fn filled(
     Ok(temporary)
 }
 
+/// Removes a file, so that it does not come back after a loss of power.
+pub fn remove(path: &Path) -> io::Result<()> {
+    fs::remove_file(path)?;
+    File::open(folder_of(path)?)?.sync_all()
+}
+
 /// Moves a finished file over `to` on the same disk, creating the folder of `to` where it is
 /// missing. Nothing is synced.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {

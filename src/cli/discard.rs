@@ -115,28 +115,21 @@ pub(super) fn still_open(open: &[impl ToString]) -> String {
 
 fn drop_from(overlay: &Overlay, paths: &[RepoPath]) -> Result<(), String> {
     let failed = |error: io::Error| format!("the overlay: {error}");
-    if paths.is_empty() {
-        return overlay.take_out_all().map_err(failed);
-    }
+    let mut dropped = paths.to_vec();
     for path in paths {
-        check(overlay, path)?;
-    }
-    for path in paths {
-        let entry = overlay.find(path).map_err(failed)?;
-        overlay.take_out(path).and_then(|()| overlay.prune(path)).map_err(failed)?;
         // What was moved here goes back to where it was.
-        if let Some(Kind::File { origin: Some(from) } | Kind::Folder(Shows::Of(from))) =
-            entry.map(|entry| entry.kind)
+        if let Kind::File { origin: Some(from) } | Kind::Folder(Shows::Of(from)) =
+            check(overlay, path)?
             && overlay.find(&from).map_err(failed)?.is_some_and(|at| at.kind == Kind::Whiteout)
         {
-            overlay.take_out(&from).and_then(|()| overlay.prune(&from)).map_err(failed)?;
+            dropped.push(from);
         }
     }
-    Ok(())
+    overlay.take_out_together(&dropped).map_err(failed)
 }
 
-/// Checks that a path can go back to what the base has there.
-fn check(overlay: &Overlay, path: &RepoPath) -> Result<(), String> {
+/// Checks that a path can go back to what the base has there; gives what is there now.
+fn check(overlay: &Overlay, path: &RepoPath) -> Result<Kind, String> {
     let find = |path: &RepoPath| {
         let found = overlay.find(path);
         found.map(|entry| entry.map(|entry| entry.kind)).map_err(|error| format!("{path}: {error}"))
@@ -150,8 +143,5 @@ fn check(overlay: &Overlay, path: &RepoPath) -> Result<(), String> {
         }
         folder = above.parent();
     }
-    match find(path)? {
-        Some(_) => Ok(()),
-        None => Err(format!("{path}: nothing was changed there")),
-    }
+    find(path)?.ok_or_else(|| format!("{path}: nothing was changed there"))
 }

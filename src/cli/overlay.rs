@@ -120,7 +120,7 @@ fn end_snapshot(context: &Context, overlay: &Overlay, registry: &Registry) -> Re
     let outbox = Outbox::open(&context.settings.state_dir);
     let outbox = outbox.map_err(|error| failed(error.to_string()))?;
     let resumed = publish::resume(overlay, &outbox, registry.repository());
-    resumed.map_err(|error| failed(chain(&error)))
+    resumed.map(drop).map_err(|error| failed(chain(&error)))
 }
 
 /// What lies below an overlay that has changes already.

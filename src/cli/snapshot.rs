@@ -534,8 +534,13 @@ impl Snapshots {
             };
             match copied {
                 Ok(()) => {}
-                Err(error @ SnapshotError::Moved(_)) => {
+                Err(error @ (SnapshotError::Moved(_) | SnapshotError::OtherBase)) => {
                     return encode(&Step::<String>::Changed(error.to_string()));
+                }
+                Err(error @ SnapshotError::Unfinished { .. }) => {
+                    let why = chain(&error);
+                    tracing::error!("{why}");
+                    return Err(why);
                 }
                 Err(error) => return Err(chain(&error)),
             }

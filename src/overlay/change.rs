@@ -296,7 +296,7 @@ impl Overlay {
     pub fn sync_folder(&self, path: &RepoPath) -> io::Result<()> {
         let mut at = Some(path.clone());
         while let Some(folder) = at {
-            match open_at(&self.upper, as_path(&folder), OFlags::DIRECTORY) {
+            match open_at(self.upper()?, as_path(&folder), OFlags::DIRECTORY) {
                 Err(error) if is_absent(&error) => {}
                 opened => fsync(opened?)?,
             }

@@ -113,7 +113,7 @@ impl Overlay {
     /// The names in a folder of the upper layer, sorted; none if it does not have the folder.
     pub fn list(&self, path: &RepoPath) -> io::Result<Vec<Listed>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let folder = match open_at(&self.upper, as_path(path), flags) {
+        let folder = match open_at(self.upper()?, as_path(path), flags) {
             Err(error) if is_absent(&error) => return Ok(Vec::new()),
             other => other?,
         };
@@ -150,7 +150,7 @@ impl Overlay {
     pub fn open_file(&self, path: &RepoPath, is_writable: bool) -> io::Result<File> {
         let access = if is_writable { OFlags::RDWR } else { OFlags::RDONLY };
         let flags = access | OFlags::NONBLOCK;
-        Ok(open_at(&self.upper, as_path(path), flags)?.into())
+        Ok(open_at(self.upper()?, as_path(path), flags)?.into())
     }
 
     /// Bytes and files of the disk that the overlay lies on.

@@ -5,6 +5,7 @@
 //! | place | what it is |
 //! |---|---|
 //! | `base.json` | which commit of which repository lies below |
+//! | `dropped.json` | what is about to be taken out, as long as that lasts |
 //! | `upper/` | what was added or changed, as plain files in plain folders |
 //! | `work/` | files on their way there; emptied when the overlay is opened |
 //! | `lock` | held by the process that has the overlay open |
@@ -30,13 +31,13 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use rustix::fs::{
     AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, flock, fstat,
-    mkdirat, openat2, renameat_with, unlinkat,
+    mkdirat, openat2, renameat_with, syncfs, unlinkat,
 };
 
 use crate::{path::RepoPath, steps};
@@ -66,6 +67,7 @@ pub struct Overlay {
     temporaries: AtomicU64,
     /// Whether files can be given to other users.
     is_privileged: bool,
+    is_unfinished: AtomicBool,
     _lock: File,
 }
 
@@ -101,11 +103,13 @@ impl Overlay {
             work: Arc::new(open("work").map_err(io::Error::from).map_err(failed("open it"))?),
             temporaries: AtomicU64::new(0),
             is_privileged: rustix::process::geteuid().is_root(),
+            is_unfinished: AtomicBool::new(false),
             _lock: lock,
         };
         overlay.require_one_disk().map_err(failed("move files into place in"))?;
         overlay.clear_work().map_err(failed("empty its work folder"))?;
         overlay.require_marks()?;
+        overlay.end_taking_out().map_err(failed("take out what was dropped from"))?;
         Ok(overlay)
     }
 
@@ -117,6 +121,33 @@ impl Overlay {
     /// The folder of what was added or changed.
     pub fn upper_dir(&self) -> PathBuf {
         self.dir.join("upper")
+    }
+
+    /// Something was begun that can be neither undone nor brought to its end. Nothing is seen or
+    /// changed here any more, so that no change is lost when the end comes: when the overlay is
+    /// opened again.
+    pub fn leave_unfinished(&self) {
+        self.is_unfinished.store(true, Ordering::SeqCst);
+    }
+
+    /// Fails once something was [left unfinished](Self::leave_unfinished).
+    pub fn check(&self) -> io::Result<()> {
+        if self.is_unfinished.load(Ordering::SeqCst) {
+            return Err(io::Error::other(
+                "what was begun in it could not be ended: mount it again",
+            ));
+        }
+        Ok(())
+    }
+
+    fn upper(&self) -> io::Result<&OwnedFd> {
+        self.check()?;
+        Ok(&self.upper)
+    }
+
+    /// Waits until everything in it is on the disk.
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(syncfs(File::open(self.upper_dir())?)?)
     }
 
     /// Removes what a process that ended early was about to put in place.
@@ -180,7 +211,7 @@ impl Overlay {
     fn spot<'a>(&self, path: &'a RepoPath) -> io::Result<Option<Spot<'a>>> {
         let parent = path.parent().unwrap_or_default();
         let name = OsStr::from_bytes(path.file_name().unwrap_or(b"."));
-        match open_at(&self.upper, as_path(&parent), OFlags::PATH | OFlags::DIRECTORY) {
+        match open_at(self.upper()?, as_path(&parent), OFlags::PATH | OFlags::DIRECTORY) {
             Ok(folder) => Ok(Some(Spot { folder, name })),
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(error),

@@ -1,6 +1,6 @@
 //! Taking changes out of an overlay.
 
-use std::{collections::BTreeMap, io, path::Path};
+use std::{collections::BTreeMap, fs, io, path::Path};
 
 use rustix::{
     fs::{AtFlags, CWD, OFlags, RenameFlags, fstat, linkat, renameat_with, stat, unlinkat},
@@ -12,7 +12,10 @@ use super::{
     marks::{self, OPAQUE, ORIGIN},
     open_at,
 };
-use crate::{path::RepoPath, steps};
+use crate::{atomic, path::RepoPath, steps};
+
+/// The name of the note of what is taken out together, in the overlay's folder.
+const DROPPED: &str = "dropped.json";
 
 /// What stays of a change when the others are taken out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,16 +70,45 @@ impl Overlay {
         Ok((file.st_dev, file.st_ino) == (other.st_dev, other.st_ino))
     }
 
-    /// Forgets all changes.
-    pub fn take_out_all(&self) -> io::Result<()> {
-        for listed in self.list(&RepoPath::root())? {
-            self.take_out(&RepoPath::root().join(&listed.name))?;
+    /// Forgets what was changed at these paths and in them, or everywhere if there are none: all of
+    /// it or nothing, also where this is cut off. Folders that led to them and hold nothing go, too.
+    pub fn take_out_together(&self, paths: &[RepoPath]) -> io::Result<()> {
+        let mut paths: Vec<_> = paths.iter().map(|path| path.as_bytes().to_vec()).collect();
+        if paths.is_empty() {
+            let all = self.list(&RepoPath::root())?;
+            paths = all.iter().map(|listed| listed.name.as_bytes().to_vec()).collect();
         }
-        Ok(())
+        let text = serde_json::to_vec(&paths)?;
+        atomic::write(&self.dir.join(DROPPED), &text, 0o600)?;
+        steps::reached("dropped");
+        self.end_taking_out().inspect_err(|_| self.leave_unfinished())
+    }
+
+    /// Takes out what was to be taken out together.
+    pub(super) fn end_taking_out(&self) -> io::Result<()> {
+        let note = self.dir.join(DROPPED);
+        let text = match fs::read(&note) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            text => text?,
+        };
+        let paths: Vec<Vec<u8>> = serde_json::from_slice(&text)?;
+        for path in paths.iter().filter_map(|path| RepoPath::new(path).ok()) {
+            self.take_out(&path)?;
+            self.prune(&path)?;
+        }
+        self.forget_note(&note)
+    }
+
+    /// Removes the note of something that has come to its end, which it must not outlive: whoever
+    /// finds it does that again.
+    pub fn forget_note(&self, note: &Path) -> io::Result<()> {
+        self.sync()?;
+        atomic::remove(note)
     }
 
     /// Forgets all changes but these, for a base that has the rest: the folders that lead to them
-    /// show the base's of the same place, unless it is said that they show nothing. To be done again with the same words if it is cut off.
+    /// show the base's of the same place, unless it is said that they show nothing. To be done again
+    /// with the same words if it is cut off.
     pub fn keep_only(&self, kept: &BTreeMap<RepoPath, Kept>) -> io::Result<()> {
         self.keep_in(&RepoPath::root(), kept)?;
         let root = self.find(&RepoPath::root())?.map(|entry| entry.stat).unwrap_or_default();
@@ -141,7 +173,7 @@ impl Overlay {
     }
 
     fn show_same(&self, path: &RepoPath) -> io::Result<()> {
-        let folder = open_at(&self.upper, as_path(path), OFlags::PATH | OFlags::DIRECTORY)?;
+        let folder = open_at(self.upper()?, as_path(path), OFlags::PATH | OFlags::DIRECTORY)?;
         marks::clear(&folder, OPAQUE)?;
         marks::clear(&folder, ORIGIN)
     }

@@ -247,7 +247,7 @@ impl Outbox {
 
     /// Takes the name of a file of an overlay back, unless another file has it.
     pub fn unname(&self, overlay: &Overlay, path: &RepoPath, digest: Digest) -> io::Result<()> {
-        let place = self.place_of(blob(digest))?;
+        let place = self.dir.join(Key::from(blob(digest)).path());
         if overlay.is_file(path, &place)? {
             fs::remove_file(place)?;
         }

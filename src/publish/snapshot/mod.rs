@@ -37,7 +37,7 @@ use crate::{
         manifest::edit::{EditError, read_sound},
         record::RecordError,
     },
-    git::{Edit, Edits, GitError, GitTreeId, Repository},
+    git::{CommitId, Edit, Edits, GitError, GitTreeId, Repository},
     id::{BlobId, Digest},
     overlay::{Kept, Kind, Overlay, OverlayError, Stat},
     path::RepoPath,
@@ -95,6 +95,8 @@ pub struct Prepared {
     pub bytes: u64,
     /// The paths that stay changed, and why.
     pub left: Vec<(RepoPath, Left)>,
+    /// The commit that the changes lie above.
+    above: CommitId,
     mark: Mark,
     kept: BTreeMap<RepoPath, Kept>,
     /// Files of the overlay that go to the outbox as they are.
@@ -134,7 +136,8 @@ impl Mark {
 fn note(overlay: &Overlay, folder: &RepoPath, entries: &mut Entries) -> io::Result<()> {
     for listed in overlay.list(folder)? {
         let path = folder.join(&listed.name);
-        let Some(entry) = overlay.find(&path)? else { continue };
+        let failed = |error: io::Error| io::Error::new(error.kind(), format!("{path}: {error}"));
+        let Some(entry) = overlay.find(&path).map_err(failed)? else { continue };
         let is_folder = matches!(entry.kind, Kind::Folder(_));
         // Reading changes the one, and the disk the other when it gets to writing.
         let stat = Stat { accessed: (0, 0), blocks: 0, ..entry.stat };
@@ -163,6 +166,18 @@ pub enum SnapshotError {
     /// to get bytes of their own first.
     #[error("files show what is to go")]
     Bare(Vec<RepoPath>),
+    /// The changes lie above another commit than when they were prepared.
+    #[error("another snapshot was made meanwhile, or a refresh")]
+    OtherBase,
+    /// The overlay was [left unfinished](Overlay::leave_unfinished).
+    #[error("{commit} can be neither taken back nor brought to its end; mount it again for that")]
+    Unfinished {
+        /// The commit.
+        commit: CommitId,
+        /// Why.
+        #[source]
+        source: Box<Self>,
+    },
     /// Two changes hang together of which one cannot be recorded.
     #[error("{path} cannot be recorded ({why}), and {needs} is needed for what it shows")]
     Tied {
@@ -252,7 +267,8 @@ pub fn prepare(
     let recorded: BTreeSet<_> = plan.recorded().cloned().collect();
     let kept = kept::of(ground.tree, &mark, (&plan.left, &recorded), chosen)?;
     let (bytes, moving) = (contents.bytes, contents.moving);
-    Ok(Prepared { tree, recorded: recorded.len(), bytes, left, mark, kept, moving })
+    let above = ground.tree.commit;
+    Ok(Prepared { tree, recorded: recorded.len(), bytes, left, above, mark, kept, moving })
 }
 
 impl Prepared {

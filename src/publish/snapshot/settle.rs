@@ -2,7 +2,9 @@
 //!
 //! Files go from the overlay to the outbox in two steps: first they get a second name there, then
 //! the overlay lets go of the first. A journal tells of both, so that a crash between them is undone
-//! if the snapshot was not decided on, and brought to its end if it was.
+//! if the snapshot was not decided on, and brought to its end if it was. Which of both, the ref says,
+//! whatever went wrong on the way. Where neither can be done now the overlay is left unfinished, so
+//! that nothing is written that a later end would take away.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -112,6 +114,9 @@ pub fn settle(
     (repository, commit): (&Repository, CommitId),
     (keeping, open): (&Keeping<'_>, &BTreeSet<RepoPath>),
 ) -> Result<(), SnapshotError> {
+    if overlay.base()?.is_some_and(|base| base.commit != prepared.above.to_string()) {
+        return Err(SnapshotError::OtherBase);
+    }
     let now = Mark::of(overlay).map_err(disk(&RepoPath::root()))?;
     if let Some(path) = prepared.mark.differs(&now) {
         return Err(SnapshotError::Moved(path));
@@ -132,9 +137,14 @@ pub fn settle(
     atomic::write(&overlay.dir().join(JOURNAL), &text, 0o600).map_err(disk(&RepoPath::root()))?;
     steps::reached("noted");
     let decided = decide((overlay, outbox), prepared, (repository, commit), keeping);
-    // What was not decided on is undone, and what was is brought to its end.
-    let resumed = resume(overlay, outbox, repository);
-    decided.and(resumed)
+    match resume(overlay, outbox, repository) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(decided.err().unwrap_or(SnapshotError::OtherBase)),
+        Err(error) => {
+            overlay.leave_unfinished();
+            Err(SnapshotError::Unfinished { commit, source: Box::new(error) })
+        }
+    }
 }
 
 fn decide(
@@ -158,24 +168,27 @@ fn decide(
 /// The journal's name in the overlay's folder.
 const JOURNAL: &str = "snapshot.json";
 
-/// Does what is left to do of a snapshot that was decided on; undoes one that was not. The
-/// repository is the one that the overlay belongs to.
+/// Does what is left to do of a snapshot that was decided on; undoes one that was not. Tells whether
+/// there was one that was decided on. The repository is the one that the overlay belongs to.
 pub fn resume(
     overlay: &Overlay,
     outbox: &Outbox,
     repository: &Repository,
-) -> Result<(), SnapshotError> {
+) -> Result<bool, SnapshotError> {
     let root = RepoPath::root();
     let place = overlay.dir().join(JOURNAL);
     let text = match fs::read(&place) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         read => read.map_err(disk(&root))?,
     };
     let journal = serde_json::from_slice::<Journal>(&text).map_err(io::Error::other);
     let journal = journal.map_err(disk(&root))?;
     let commit = repository.own_ref(&journal.reference)?.map(|commit| commit.to_string());
+    let is_decided = commit.as_ref() == Some(&journal.commit);
     let moving = journal.moving.into_iter().filter_map(Moving::parts);
-    if commit.as_ref() == Some(&journal.commit) {
+    if is_decided {
+        // The ref may not be on the disk yet, and is all that holds what the overlay lets go of.
+        repository.sync()?;
         let base = overlay.base()?;
         for base in base.into_iter().filter(|base| base.commit != journal.commit) {
             let since = base.since.or(Some(base.commit));
@@ -194,5 +207,128 @@ pub fn resume(
             outbox.unname(overlay, &path, digest).map_err(disk(&path))?;
         }
     }
-    fs::remove_file(&place).map_err(disk(&root))
+    overlay.forget_note(&place).map_err(disk(&root))?;
+    Ok(is_decided)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{dvc::md5::Md5, git::fixture::Fixture, overlay::Owner};
+
+    const REF: &str = "refs/dvcfs/snapshots/lab";
+
+    /// An overlay with one file, which goes to the outbox as it is.
+    struct Lab {
+        fixture: Fixture,
+        repository: Repository,
+        overlay: Option<Overlay>,
+        outbox: Outbox,
+        prepared: Prepared,
+    }
+
+    impl Lab {
+        fn new() -> Self {
+            let fixture = Fixture::new();
+            let repository = Repository::open(&fixture.path()).unwrap();
+            let overlay = Overlay::open(&fixture.outside("overlay")).unwrap();
+            let path = RepoPath::new(b"new").unwrap();
+            let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+            let owner = Owner { uid: uid.as_raw(), gid: gid.as_raw() };
+            io::Write::write_all(&mut overlay.create_file(&path, 0o644, owner).unwrap(), b"new")
+                .unwrap();
+            let above = fixture.id("HEAD");
+            let prepared = Prepared {
+                tree: repository.commit(above).unwrap().tree,
+                recorded: 1,
+                bytes: 3,
+                left: Vec::new(),
+                above,
+                mark: Mark::of(&overlay).unwrap(),
+                kept: BTreeMap::new(),
+                moving: BTreeMap::from([(path, Md5::of(b"new"))]),
+            };
+            let outbox = Outbox::open(&fixture.state()).unwrap();
+            Self { fixture, repository, overlay: Some(overlay), outbox, prepared }
+        }
+
+        fn overlay(&self) -> &Overlay {
+            self.overlay.as_ref().unwrap()
+        }
+
+        fn settle(&self, expected: Option<CommitId>) -> Result<(), SnapshotError> {
+            let overlay = (self.overlay(), &self.outbox);
+            let commit = (&self.repository, self.prepared.above);
+            let keeping = Keeping { name: REF, expected };
+            settle(overlay, &self.prepared, commit, (&keeping, &BTreeSet::new()))
+        }
+
+        /// Opens the overlay again, as the next mount does.
+        fn resume(&mut self) -> bool {
+            drop(self.overlay.take());
+            self.overlay = Some(Overlay::open(&self.fixture.outside("overlay")).unwrap());
+            resume(self.overlay(), &self.outbox, &self.repository).unwrap()
+        }
+
+        fn has_journal(&self) -> bool {
+            self.overlay().dir().join(JOURNAL).exists()
+        }
+
+        /// Where the file is: in the overlay, in the outbox.
+        fn is_in(&self) -> [bool; 2] {
+            let in_outbox = self.outbox.find(
+                &crate::id::BlobId { digest: Md5::of(b"new"), scheme: crate::id::Scheme::Md5 }
+                    .into(),
+            );
+            [!self.overlay().is_empty().unwrap(), in_outbox.is_some()]
+        }
+    }
+
+    #[test]
+    fn a_snapshot_is_decided_on_once_the_ref_has_moved_whatever_its_move_came_to() {
+        let lab = Lab::new();
+        lab.repository.move_ref(REF, lab.prepared.above, None).unwrap();
+        lab.settle(None).unwrap();
+        assert_eq!(lab.is_in(), [false, true]);
+        assert!(!lab.has_journal());
+    }
+
+    #[test]
+    fn what_is_not_decided_on_is_undone() {
+        let mut lab = Lab::new();
+        lab.settle(Some(lab.prepared.above)).unwrap_err();
+        assert_eq!(lab.is_in(), [true, false]);
+        assert!(!lab.has_journal());
+        lab.prepared.mark = Mark::of(lab.overlay()).unwrap();
+        lab.settle(None).unwrap();
+        assert_eq!(lab.is_in(), [false, true]);
+    }
+
+    #[test]
+    fn where_nobody_knows_what_is_decided_nothing_goes_on_until_somebody_does() {
+        let mut lab = Lab::new();
+        let place = lab.fixture.path().join(".git").join(REF);
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        fs::write(&place, "no commit\n").unwrap();
+        let error = lab.settle(None).unwrap_err();
+        assert!(matches!(error, SnapshotError::Unfinished { .. }), "{error}");
+        lab.overlay().check().unwrap_err();
+        assert!(lab.has_journal());
+        fs::remove_file(&place).unwrap();
+        assert!(!lab.resume());
+        assert_eq!(lab.is_in(), [true, false]);
+        assert!(!lab.has_journal());
+        lab.overlay().check().unwrap();
+    }
+
+    #[test]
+    fn a_snapshot_above_another_base_is_refused() {
+        let lab = Lab::new();
+        let (repository, branch) = ("here".to_owned(), None);
+        let other = lab.fixture.commit("b.txt", "two").to_string();
+        lab.overlay().set_base(&Base { repository, commit: other, branch }).unwrap();
+        let error = lab.settle(None).unwrap_err();
+        assert!(matches!(error, SnapshotError::OtherBase), "{error}");
+        assert_eq!(lab.is_in(), [true, false]);
+    }
 }

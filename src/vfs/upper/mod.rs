@@ -283,6 +283,7 @@ impl View<'_> {
     /// The names, unless the base that this looks at is no longer the one below them.
     fn names(&self) -> Result<MutexGuard<'_, Names>, Stop> {
         let names = self.upper.names.lock();
+        self.upper.overlay.check()?;
         if names.base() == self.epoch.slot { Ok(names) } else { Err(VfsError::Stale.into()) }
     }
 }

@@ -107,3 +107,19 @@ fn what_had_no_name_when_the_base_changed_is_written_on() {
         lab.vfs.close(ino, true);
     }
 }
+
+#[test]
+fn an_overlay_that_was_left_unfinished_answers_nothing_and_takes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let lab = writable(folder.path());
+    let (ino, _) = lab.create("new");
+    lab.vfs.close(ino, true);
+    lab.wait(lab.vfs.open_merged(ino, READ)).unwrap();
+    lab.vfs.overlay().unwrap().leave_unfinished();
+    let refused = |error: VfsError| assert!(matches!(error, VfsError::Disk(_)), "{error}");
+    refused(lab.wait(lab.vfs.lookup(ROOT_INO, b"new")).unwrap_err());
+    refused(lab.wait(lab.vfs.open_merged(ino, WRITE)).unwrap_err());
+    let change = Change { mode: Some(0o600), ..UNCHANGED };
+    refused(lab.wait(lab.vfs.setattr(ino, change)).unwrap_err());
+    refused(lab.vfs.stillness().unwrap_err());
+}

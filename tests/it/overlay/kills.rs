@@ -161,6 +161,79 @@ fn a_part_that_is_killed_while_the_rest_is_kept_shows_as_before() {
     for step in ["named", "decided", "taken out", "draft filled", "draft filled#2", "let go"] {
         let mut writable = Writable::changed();
         let before = shown(writable.mounted().dir());
+#[test]
+fn a_snapshot_that_cannot_be_ended_takes_no_more_writes_and_the_next_mount_ends_it() {
+    let mut writable = Writable::changed();
+    let before = shown(writable.mounted().dir());
+    // What is mounted cannot be replaced.
+    let base = writable.upper.join("base.json");
+    succeed(Command::new("mount").arg("--bind").arg(&base).arg(&base));
+    let fixed = super::ends::Unmounted(base);
+    let (code, said) = writable.run("snapshot", &["-m", "Try", "--dir", "set"]);
+    assert_eq!(code, Some(1), "{said}");
+    let commit = writable.made().unwrap();
+    assert!(said.contains(&commit) && said.contains("mount it again"), "{said}");
+    for name in ["late", "note.txt", "data/b.bin"] {
+        fs::write(writable.path(name), "late").expect_err(name);
+    }
+    fs::remove_file(writable.path("note.txt")).unwrap_err();
+    let (_, said) = writable.run("status", &[]);
+    assert!(said.contains("mount it again"), "{said}");
+    let (code, said) = writable.run("snapshot", &["-m", "Again"]);
+    assert_eq!(code, Some(1), "{said}");
+    drop(fixed);
+    writable.remount();
+    assert_eq!(shown(writable.mounted().dir()), before);
+    assert_eq!(writable.changes(), Vec::<String>::new());
+    assert_eq!(writable.made(), Some(commit.clone()));
+    writable.assert_whole(&commit);
+    writable.assert_outbox();
+    fs::write(writable.path("late"), "late").unwrap();
+}
+
+#[test]
+fn changes_whose_dropping_is_killed_are_dropped_all_together() {
+    for step in ["dropped", "taken out", "taken out#2"] {
+        let mut writable = Writable::new();
+        writable.remount_until(step);
+        fs::rename(writable.path("README.md"), writable.path("READ.md")).unwrap();
+        fs::remove_file(writable.path("data/b.bin")).unwrap();
+        fs::write(writable.path("data/new"), "new").unwrap();
+        fs::write(writable.path("stays"), "stays\n").unwrap();
+        let paths = ["READ.md", "data/b.bin", "data/new"];
+        assert_ne!(writable.run("discard", &paths).0, Some(0), "{step}");
+        writable.remount_dead();
+        assert_eq!(writable.changes(), ["added stays git"], "{step}");
+        assert_eq!(fs::read_to_string(writable.path("README.md")).unwrap(), "read me\n");
+        assert_eq!(fs::read_dir(writable.upper.join("upper")).unwrap().count(), 1, "{step}");
+        // What comes later is not dropped.
+        fs::write(writable.path("data/new"), "newer").unwrap();
+        writable.remount();
+        assert_eq!(fs::read_to_string(writable.path("data/new")).unwrap(), "newer");
+    }
+}
+
+#[test]
+fn a_discard_that_fails_midway_shows_nothing_until_the_next_mount_ends_it() {
+    let mut writable = Writable::new();
+    for name in ["one", "two"] {
+        fs::create_dir(writable.path(name)).unwrap();
+        fs::write(writable.path(name).join("x"), "x").unwrap();
+    }
+    // What is mounted cannot be moved.
+    let two = writable.kept("two");
+    succeed(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&two));
+    let fixed = super::ends::Unmounted(two);
+    let (code, said) = writable.run("discard", &["one", "two"]);
+    assert_eq!(code, Some(1), "{said}");
+    fs::read(writable.path("one/x")).unwrap_err();
+    fs::write(writable.path("three"), "late").unwrap_err();
+    drop(fixed);
+    writable.remount();
+    assert_eq!(writable.changes(), Vec::<String>::new());
+    assert!(!writable.path("one").exists() && !writable.path("two").exists());
+}
+
         writable.remount_until(step);
         assert!(
             !writable.try_snapshot_of(None, &["tunes/two", "more/texts/one", "note.txt"]),
