@@ -7,6 +7,7 @@ use std::{
     process::Command,
 };
 
+use crate::registry_builder::RegistryBuilder;
 use crate::support::{DATE, Fixture, Sandbox, assert_same, list, noise, registry_on_disk, succeed};
 
 /// `nobody`, who owns nothing on any system.
@@ -63,14 +64,50 @@ const WRITING: &str = r#"
     cd /
 "#;
 
+/// What the user records: files that nobody may read, and then one that the daemon cannot.
+const RECORDING: &str = r#"
+    m="$TOP/mnt"
+    "$PROGRAM" mount --rev main --overlay="$TOP/overlay" "$REPOSITORY" "$m"
+    trap "\"$PROGRAM\" umount \"$m\"" EXIT
+    echo secret | tee "$m/secret" > "$m/data/secret"
+    chmod 000 "$m/secret" "$m/data/secret"
+    if cat "$m/secret" 2> /dev/null; then exit 1; fi
+    if cat "$m/data/secret" 2> /dev/null; then exit 1; fi
+    "$PROGRAM" snapshot "$m" -m Secrets
+    cat "$m/secret" "$m/data/secret" > "$TOP/read"
+    echo lost > "$m/data/lost"
+    echo late > "$m/late"
+    chmod 000 "$TOP/overlay/upper/data/lost"
+    if "$PROGRAM" snapshot "$m" -m Lost 2> "$TOP/said"; then exit 1; fi
+    chmod 600 "$TOP/overlay/upper/data/lost"
+    "$PROGRAM" snapshot "$m" -m Found
+    cat "$m/data/lost" "$m/late" >> "$TOP/read"
+"#;
+
 #[test]
-fn an_ordinary_user_has_a_writable_mount() {
+fn an_ordinary_user_records_what_may_not_be_read_and_not_what_cannot_be() {
     let sandbox = Sandbox::new();
-    let registry = registry_on_disk(&sandbox);
+    let registry = registry_to_change(&sandbox);
+    in_the_name_of_the_user(&sandbox, RECORDING, registry.repository());
+    let read = fs::read_to_string(sandbox.path("read")).unwrap();
+    assert_eq!(read, "secret\nsecret\nlost\nlate\n");
+    let said = fs::read_to_string(sandbox.path("said")).unwrap();
+    assert!(said.contains("data/lost: Permission denied"), "{said}");
+}
+
+fn registry_to_change(sandbox: &Sandbox) -> RegistryBuilder {
+    let registry = registry_on_disk(sandbox);
     registry.track_folder("data", &[("a.bin", registry.put(&noise(1, 5000)).unwrap())]).unwrap();
     registry.text("README.md", "read me\n").unwrap();
     registry.text("gone.txt", "going\n").unwrap();
     registry.commit("Add data", DATE).unwrap();
+    registry
+}
+
+#[test]
+fn an_ordinary_user_has_a_writable_mount() {
+    let sandbox = Sandbox::new();
+    let registry = registry_to_change(&sandbox);
     in_the_name_of_the_user(&sandbox, WRITING, registry.repository());
     let told = fs::read_to_string(sandbox.path("told")).unwrap();
     let expected = "44 new\n500 folder\n600 pipe\n777 symbolic\n644 README.md\n\

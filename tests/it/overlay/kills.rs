@@ -14,11 +14,16 @@ use crate::support::{Mount, md5_of, noise, output, succeed, text};
 impl Writable {
     /// Mounts again, by a daemon that kills itself at a step.
     pub(super) fn remount_until(&mut self, step: &str) {
+        self.remount_until_in("auto", step);
+    }
+
+    fn remount_until_in(&mut self, open_mode: &str, step: &str) {
         self.mount = None;
         let dir = self.sandbox.folder("mnt");
         let mut command = self.sandbox.dvcfs(["mount", "--foreground", "--rev", "main"]);
         command.env("DVCFS_TEST_END_AT", step);
         command.arg(format!("--overlay={}", self.upper.display()));
+        command.args(["--open-mode", open_mode]);
         command.arg(self.registry.repository()).arg(&dir);
         self.mount = Some(Mount::start(command, &dir, &self.sandbox.path("run")));
     }
@@ -157,11 +162,6 @@ fn a_snapshot_that_is_killed_at_any_step_is_nothing_or_everything() {
 }
 
 #[test]
-fn a_part_that_is_killed_while_the_rest_is_kept_shows_as_before() {
-    for step in ["named", "decided", "taken out", "draft filled", "draft filled#2", "let go"] {
-        let mut writable = Writable::changed();
-        let before = shown(writable.mounted().dir());
-#[test]
 fn a_snapshot_that_cannot_be_ended_takes_no_more_writes_and_the_next_mount_ends_it() {
     let mut writable = Writable::changed();
     let before = shown(writable.mounted().dir());
@@ -234,6 +234,11 @@ fn a_discard_that_fails_midway_shows_nothing_until_the_next_mount_ends_it() {
     assert!(!writable.path("one").exists() && !writable.path("two").exists());
 }
 
+#[test]
+fn a_part_that_is_killed_while_the_rest_is_kept_shows_as_before() {
+    for step in ["named", "decided", "taken out", "draft filled", "draft filled#2", "let go"] {
+        let mut writable = Writable::changed();
+        let before = shown(writable.mounted().dir());
         writable.remount_until(step);
         assert!(
             !writable.try_snapshot_of(None, &["tunes/two", "more/texts/one", "note.txt"]),
@@ -250,52 +255,42 @@ fn a_discard_that_fails_midway_shows_nothing_until_the_next_mount_ends_it() {
     }
 }
 
-/// A change in a mount, and what may be there if the daemon ends in the midst of it: the old, or
-/// the new.
-type Attempt = (&'static str, fn(&Path) -> std::io::Result<()>, [Option<&'static str>; 2]);
+/// A step, a change of a place in a mount, and what may be there if the daemon ends at that step:
+/// the old, or the new.
+type Attempt = (&'static str, &'static str, Change, [Option<&'static str>; 2]);
+
+type Change = fn(&Path, &Path) -> std::io::Result<()>;
+
+/// What the base has and was removed.
+const REMOVED: &str = "data/b.bin";
 
 const ATTEMPTS: [Attempt; 6] = [
-    ("file made", |root| fs::write(root.join("gone/x"), "").map(drop), [None, Some("")]),
+    ("file made", REMOVED, |_, to| fs::write(to, ""), [None, Some("")]),
     (
         "draft filled",
-        |root| {
-            fs::File::options().append(true).open(root.join("docs/deep/page.txt"))?.write_all(b"x")
-        },
+        "docs/deep/page.txt",
+        |_, to| File::options().append(true).open(to)?.write_all(b"x"),
         [Some("a page\n"), Some("a page\nx")],
     ),
-    ("folder removed", |root| fs::remove_dir(root.join("bare")), [Some(""), None]),
-    ("places changed", |root| fs::rename(root.join("made"), root.join("gone/x")), [None, Some("")]),
-    ("folder placed", |root| fs::create_dir(root.join("gone/x")), [None, Some("")]),
-    (
-        "folder emptied",
-        |root| fs::rename(root.join("made"), root.join("bare")),
-        [Some(""), Some("")],
-    ),
+    ("folder removed", "bare", |_, to| fs::remove_dir(to), [Some(""), None]),
+    ("places changed", REMOVED, |root, to| fs::rename(root.join("made"), to), [None, Some("")]),
+    ("folder placed", REMOVED, |_, to| fs::create_dir(to), [None, Some("")]),
+    ("folder emptied", "bare", |root, to| fs::rename(root.join("made"), to), [Some(""), Some("")]),
 ];
 
 #[test]
 fn a_change_that_is_killed_at_any_step_is_nothing_or_everything() {
-    for (step, attempt, allowed) in ATTEMPTS {
+    for (step, place, attempt, allowed) in ATTEMPTS {
         let mut writable = Writable::new();
-        fs::create_dir_all(writable.path("made")).unwrap();
-        fs::create_dir_all(writable.path("gone")).unwrap();
+        fs::create_dir(writable.path("made")).unwrap();
+        fs::remove_file(writable.path(REMOVED)).unwrap();
         fs::rename(writable.path("docs/deep"), writable.path("deeper")).unwrap();
         fs::rename(writable.path("deeper"), writable.path("docs/deep")).unwrap();
         fs::create_dir(writable.path("bare")).unwrap();
         writable.remount_until(step);
         let root = writable.mounted().dir().to_owned();
-        let died = attempt(&root).is_err();
-        if died {
-            writable.remount_dead();
-        } else {
-            // The step is one that this disk does not need.
-            writable.remount();
-        }
-        let place = match step {
-            "draft filled" => "docs/deep/page.txt",
-            "folder removed" | "folder emptied" => "bare",
-            _ => "gone/x",
-        };
+        attempt(&root, &root.join(place)).expect_err(step);
+        writable.remount_dead();
         let path = writable.path(place);
         let there = if path.is_dir() { Some(String::new()) } else { fs::read_to_string(path).ok() };
         assert!(allowed.contains(&there.as_deref()), "{step}: {there:?}");
@@ -306,9 +301,11 @@ fn a_change_that_is_killed_at_any_step_is_nothing_or_everything() {
 
 #[test]
 fn what_was_synced_before_a_kill_is_there_and_what_was_written_is_not_torn() {
-    for step in ["written#3", "sync asked for#2", "file synced#2"] {
+    // Writes that the kernel does by itself reach no step.
+    let steps = ["sync asked for#2", "file synced#2"].map(|step| ("auto", step));
+    for (open_mode, step) in steps.into_iter().chain([("served", "written#3")]) {
         let mut writable = Writable::new();
-        writable.remount_until(step);
+        writable.remount_until_in(open_mode, step);
         let (synced, late) = (writable.path("data/synced"), writable.path("data/late"));
         let attempt = || -> std::io::Result<()> {
             let mut file = File::create(synced)?;
@@ -321,13 +318,8 @@ fn what_was_synced_before_a_kill_is_there_and_what_was_written_is_not_torn() {
             file.sync_all()?;
             file.sync_all()
         };
-        assert!(attempt().is_err() || step.starts_with("written"), "{step}");
-        if writable.mounted().path("data").metadata().is_ok() {
-            // Writes that the kernel does by itself reach no step.
-            writable.remount();
-        } else {
-            writable.remount_dead();
-        }
+        attempt().expect_err(step);
+        writable.remount_dead();
         assert_eq!(fs::read_to_string(writable.path("data/synced")).unwrap(), "synced", "{step}");
         let late = fs::read_to_string(writable.path("data/late")).unwrap();
         assert!(["", "one", "onetwo"].contains(&&late[..]), "{step}: {late}");

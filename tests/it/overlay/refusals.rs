@@ -1,11 +1,6 @@
 //! What a snapshot cannot record, and disks that fail it.
 
-use std::{
-    ffi::OsStr,
-    fs,
-    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
-    process::Command,
-};
+use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt, process::Command};
 
 use super::Writable;
 use crate::support::{noise, output, succeed};
@@ -53,17 +48,6 @@ fn a_record_that_was_broken_by_hand_is_not_committed() {
     assert!(said.contains("data.dvc: DVC could not read it"), "{said}");
     assert!(said.contains("dvc.yaml: DVC could not read it"), "{said}");
     assert!(said.contains("1 path recorded"), "{said}");
-}
-
-#[test]
-fn a_file_that_its_owner_may_not_read_is_recorded_all_the_same() {
-    let writable = Writable::new();
-    let path = writable.path("data/secret");
-    fs::write(&path, "secret").unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
-    writable.snapshot(&[]);
-    assert_eq!(fs::read_to_string(&path).unwrap(), "secret");
-    assert_eq!(writable.changes(), Vec::<String>::new());
 }
 
 #[test]
