@@ -14,6 +14,7 @@
 //! | name exists, folder not empty | `EEXIST`, `ENOTEMPTY` |
 //! | what an overlay does not offer: hard links, devices, sockets, our own attributes | `EPERM` |
 //! | the overlay's disk | what the system says |
+//! | an overlay in which a snapshot or a discard could not be ended | `EIO` |
 //! | blob listed but on no remote | `EIO`, never `ENOENT` |
 //! | content does not match its id, or its size what was shown | `EIO` |
 //! | remote refuses credentials, or nobody agreed to its settings | `EACCES` |
