@@ -324,9 +324,8 @@ mod tests {
     #[test]
     fn a_snapshot_above_another_base_is_refused() {
         let lab = Lab::new();
-        let (repository, branch) = ("here".to_owned(), None);
-        let other = lab.fixture.commit("b.txt", "two").to_string();
-        lab.overlay().set_base(&Base { repository, commit: other, branch }).unwrap();
+        let commit = lab.fixture.commit("b.txt", "two").to_string();
+        lab.overlay().set_base(&Base { commit, ..Base::default() }).unwrap();
         let error = lab.settle(None).unwrap_err();
         assert!(matches!(error, SnapshotError::OtherBase), "{error}");
         assert_eq!(lab.is_in(), [true, false]);
