@@ -179,7 +179,7 @@ fn records_that_were_changed_with_what_they_track_are_told_before_a_snapshot() {
     }
     let (code, said) = writable.run("snapshot", &["-m", "x"]);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("1 paths recorded"), "{said}");
+    assert!(said.contains("1 path recorded"), "{said}");
     assert_eq!(writable.changes().len(), 3);
     assert_eq!(fs::read_to_string(writable.path("large.bin")).unwrap(), "other");
     let commit = writable.snapshot_ref();
