@@ -187,10 +187,13 @@ fn recorded(record: &Record, rules: Typed, message: &str) -> Result<(Waits, Comm
     let prepare = Request::Prepare { rules };
     let mut left = TRIES;
     loop {
-        let waits: Waits = done(record, step(record, &prepare)?)?;
+        left -= 1;
+        let waits: Waits = match step(record, &prepare)? {
+            Step::Changed(_) if left > 0 => continue,
+            prepared => done(record, prepared)?,
+        };
         let commit = commit(&waits, message)?;
         steps::reached("committed");
-        left -= 1;
         match step(record, &Request::Settle { commit: commit.to_string() })? {
             Step::Changed(_) if left > 0 => {}
             settled => return done::<String>(record, settled).map(|_| (waits, commit)),
@@ -476,7 +479,13 @@ impl Snapshots {
                     let given = self.runtime.block_on(self.vfs.give_bytes(path));
                     given.map_err(|error| format!("{path}: {}", chain(&error)))?;
                 }
-                return self.prepare(typed);
+                let why = "files that were to stay had no bytes of their own".to_owned();
+                return encode(&Step::<Waits>::Changed(why));
+            }
+            Err(SnapshotError::Disk { path, source })
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
+                return encode(&Step::<Waits>::Changed(SnapshotError::Moved(path).to_string()));
             }
             prepared => prepared.map_err(|error| chain(&error))?,
         };
