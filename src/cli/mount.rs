@@ -88,7 +88,7 @@ fn lock(settings: &Settings) -> Result<File, Failure> {
     private_folder(folder)?;
     Records::new(folder)
         .lock()
-        .map_err(|error| Failure::new(Code::Record, format!("open {}: {error}", folder.display())))
+        .map_err(|error| Failure::new(Code::Record, format!("lock {}: {error}", folder.display())))
 }
 
 /// Checks that the folder can be mounted on. A dead mount of ours is cleared away first.

@@ -2,18 +2,25 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io,
     os::unix::{
         ffi::{OsStrExt, OsStringExt},
         net::UnixStream,
     },
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
 
 use crate::atomic;
+
+/// How long one waits for others to mount, with a pause after each look. It is longer than mounting
+/// takes once a registry is open.
+const PATIENCE: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A line of the kernel's mount table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,13 +106,32 @@ impl Records {
     }
 
     /// Keeps other processes from mounting and from removing records, as long as the value lives.
-    /// Where the disk knows no locks, nobody waits.
+    /// Where the disk knows no locks, nobody waits; nobody waits for ever.
     pub(super) fn lock(&self) -> io::Result<File> {
+        self.lock_within(PATIENCE)
+    }
+
+    fn lock_within(&self, patience: Duration) -> io::Result<File> {
         let folder = File::open(&self.0)?;
-        if let Err(error) = folder.lock() {
-            tracing::debug!("{} cannot be locked: {error}", self.0.display());
+        let begin = Instant::now();
+        loop {
+            match folder.try_lock() {
+                Err(TryLockError::WouldBlock) if begin.elapsed() < patience => {
+                    thread::sleep(PAUSE);
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "another mount is being made",
+                    ));
+                }
+                Err(TryLockError::Error(error)) => {
+                    tracing::debug!("{} cannot be locked: {error}", self.0.display());
+                    return Ok(folder);
+                }
+                Ok(()) => return Ok(folder),
+            }
         }
-        Ok(folder)
     }
 
     /// Where the mount's socket and record lie, by a name that its mount point decides.
@@ -208,6 +234,17 @@ mod tests {
         assert_eq!(name("/mnt/a"), name("/mnt/a"));
         assert_ne!(name("/mnt/a"), name("/mnt/b"));
         assert_ne!(name("/mnt/a"), short_name(Path::new("/mnt/a")));
+    }
+
+    #[test]
+    fn whoever_waits_for_others_to_mount_gives_up_some_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::new(folder.path());
+        let lock = records.lock().unwrap();
+        let refused = records.lock_within(Duration::ZERO).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
+        drop(lock);
+        records.lock_within(Duration::ZERO).unwrap();
     }
 
     #[test]
