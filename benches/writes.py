@@ -3,15 +3,17 @@
 
     cargo build --release && python3 benches/writes.py --dvc VENV/bin/dvc [PART...]
 
-Parts: stream small add publish (all without arguments). Needs root, which passing files to the
-kernel takes. Both sides take turns; what counts is the ratio. With `--s3 URL`, and credentials in
-the environment, the registry of `publish` has a bucket of that server as its remote instead of a
-folder, and s5cmd is measured beside it where it is on PATH. Touches only the folder it makes, and
-that bucket.
+Parts: stream small add publish (all without arguments), and whole, for which `--checkout DIR` has
+all files of a large folder; it is made if it is missing, which takes DVC some minutes. Needs root,
+which passing files to the kernel takes. Both sides take turns; what counts is the ratio. With
+`--s3 URL`, and credentials in the environment, the registry of `publish` has a bucket of that
+server as its remote instead of a folder, and s5cmd is measured beside it where it is on PATH.
+Touches only the folder it makes, that checkout and that bucket.
 """
 
 import argparse
 import os
+import pathlib
 import shutil
 import statistics
 import subprocess
@@ -32,12 +34,13 @@ def main():
     parser.add_argument("--small-files", type=int, default=10_000)
     parser.add_argument("--entries", type=int, default=1_000_000)
     parser.add_argument("--wavs", type=int, default=2_000)
+    parser.add_argument("--checkout", type=pathlib.Path, help="where all files of a folder are")
     parser.add_argument("parts", nargs="*", metavar="PART")
     args = parser.parse_args()
     parts = {"stream": stream, "small": small, "add": add, "publish": publish}
     for name in args.parts or parts:
         with Workshop(args.work, args.target) as shop:
-            parts[name](shop, args)
+            (parts | {"whole": whole})[name](shop, args)
 
 
 def taken(work):
@@ -143,16 +146,7 @@ def add(shop, args):
                for number in range(args.entries)}
     shop.track_entries("clips", entries)
     shop.commit()
-    new = [shop.noise.randbytes(400 << 10) for _ in range(3)]
-
-    def put(root, number):
-        folder = root / "clips/new"
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / f"{number}-{index}.wav" for index in range(len(new))]
-        for path, content in zip(paths, new):
-            path.write_bytes(content + bytes([number]))
-        return [str(path.relative_to(root)) for path in paths]
-
+    put = putter(shop)
     table(f"three files into a folder of {args.entries}", "s", "DVC / dvcfs")
     rounds = max(1, args.rounds // 2)
     with writable(shop) as mount:
@@ -167,6 +161,46 @@ def add(shop, args):
         theirs = in_turn(
             rounds, dvc=lambda n: dvc(shop, args, folder, "add", *put(folder, n)))["dvc"]
         row("dvc add of the three", theirs, theirs / ours)
+
+
+def putter(shop):
+    """Puts three new files into a folder, and tells their paths."""
+    new = [shop.noise.randbytes(400 << 10) for _ in range(3)]
+
+    def put(root, number):
+        folder = root / "clips/new"
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"{time.time_ns()}-{index}.wav" for index in range(len(new))]
+        for path, content in zip(paths, new):
+            path.write_bytes(content + bytes([number]))
+        return [str(path.relative_to(root)) for path in paths]
+
+    return put
+
+
+def whole(shop, args):
+    """The folder as DVC's users have it: all its files there, and added as a whole again."""
+    if not args.checkout.exists():
+        subprocess.run(["git", "init", "-q", "-b", "main", args.checkout], check=True, env=shop.env)
+        dvc(shop, args, args.checkout, "init")
+        for number in range(args.entries):
+            path = args.checkout / f"clips/part-{number // 1000:04}/{number:07}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"clip {number}\n")
+        dvc(shop, args, args.checkout, "add", "clips")
+        for words in (["add", "-A"], ["commit", "-qm", "clips"]):
+            subprocess.run(["git", *words], cwd=args.checkout, check=True, env=shop.env)
+    put = putter(shop)
+    command = [shop.program, "mount", args.checkout, shop.mount_point, "--rev", "main",
+               f"--overlay={shop.work / 'overlay'}"]
+    table("three files into a large folder whose files are all there", "s", "DVC / dvcfs")
+    rounds = max(1, args.rounds // 2)
+    with Mount(shop, command) as mount:
+        ours = in_turn(rounds, ours=lambda n: (put(mount.path, n), snapshot(shop, mount)))["ours"]
+    row("dvcfs snapshot", ours, 1.0)
+    add_all = lambda n: (put(args.checkout, n), dvc(shop, args, args.checkout, "add", "clips"))
+    theirs = in_turn(1, dvc=add_all)["dvc"]
+    row("dvc add of the folder", theirs, theirs / ours)
 
 
 def publish(shop, args):
