@@ -9,7 +9,7 @@ use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicI64, Ordering},
     },
 };
@@ -30,6 +30,8 @@ pub type Sent = Arc<dyn Fn(i64) + Send + Sync>;
 pub struct Source {
     file: Arc<File>,
     size: u64,
+    /// All of it, once it was read, if it is small.
+    whole: Arc<OnceLock<Bytes>>,
     at_once: NonZeroUsize,
     note: Option<Arc<Path>>,
     sent: Option<Sent>,
@@ -57,8 +59,8 @@ impl Source {
     pub fn new(file: File) -> io::Result<Self> {
         let size = file.metadata()?.len();
         let at_once = NonZeroUsize::MIN;
-        let (file, told) = (Arc::new(file), Arc::default());
-        Ok(Self { file, size, at_once, note: None, sent: None, told })
+        let (file, whole, told) = (Arc::new(file), Arc::default(), Arc::default());
+        Ok(Self { file, size, whole, at_once, note: None, sent: None, told })
     }
 
     /// How many parts of it may be on their way at a time.
@@ -110,16 +112,33 @@ impl Source {
     }
 
     /// Some bytes, which must be there. Blocks on the disk.
-    pub(super) fn bytes(&self, range: Range<u64>) -> io::Result<Vec<u8>> {
+    pub(super) fn bytes(&self, range: Range<u64>) -> io::Result<Bytes> {
+        if self.size > CHUNK {
+            return self.read(range);
+        }
+        let whole = if let Some(whole) = self.whole.get() {
+            whole
+        } else {
+            let whole = self.read(0..self.size)?;
+            self.whole.get_or_init(|| whole)
+        };
+        Ok(whole.slice(range.start as usize..range.end as usize))
+    }
+
+    fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
         let mut bytes = vec![0; (range.end - range.start) as usize];
         self.file.read_exact_at(&mut bytes, range.start)?;
-        Ok(bytes)
+        Ok(bytes.into())
     }
 
     /// The first of some bytes, which are not none.
     pub(super) async fn first(&self, range: Range<u64>) -> io::Result<Bytes> {
-        let (source, first) = (self.clone(), range.start..range.end.min(range.start + CHUNK));
-        spawn_blocking(move || source.bytes(first)).await.map_err(io::Error::other)?.map(Into::into)
+        let first = range.start..range.end.min(range.start + CHUNK);
+        if self.whole.get().is_some() {
+            return self.bytes(first);
+        }
+        let source = self.clone();
+        spawn_blocking(move || source.bytes(first)).await.map_err(io::Error::other)?
     }
 
     /// Gives all bytes, in pieces of any size. Blocks on the disk.
