@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """What writing costs: an overlay beside its own disk, a snapshot beside DVC, in one run.
 
-    cargo build --release && python3 benches/writes.py --dvc VENV/bin/dvc [PART...]
+    cargo build --release --bins --examples && python3 benches/writes.py --dvc VENV/bin/dvc [PART...]
 
 Parts: stream small add publish (all without arguments), and whole, for which `--checkout DIR` has
 all files of a large folder; it is made if it is missing, which takes DVC some minutes. Needs root,
-which passing files to the kernel takes. Both sides take turns; what counts is the ratio. With
-`--s3 URL`, and credentials in the environment, the registry of `publish` has a bucket of that
-server as its remote instead of a folder, and s5cmd is measured beside it where it is on PATH.
-Touches only the folder it makes, that checkout and that bucket.
+which passing files to the kernel takes. Both sides take turns; what counts is the ratio. `publish`
+pushes to an S3 server of its own (`benches/store`), or to a bucket of the one at `--s3 URL` with
+credentials in the environment; s5cmd is measured beside it where it is on PATH. Touches only the
+folder it makes, that checkout and that bucket.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import subprocess
 import time
 
 from bench import Mount, Workshop, row, table
+from sides import CREDENTIALS, Store
 
 
 def main():
@@ -204,23 +205,30 @@ def whole(shop, args):
 
 
 def publish(shop, args):
+    if args.s3:
+        return publish_to(shop, args, args.s3)
+    buckets = shop.work / "buckets"
+    (buckets / args.bucket).mkdir(parents=True)
+    shop.env |= CREDENTIALS
+    with Store(pathlib.Path(args.target) / "examples/store", buckets, "127.0.0.1:9400") as store:
+        publish_to(shop, args, store.endpoint)
+
+
+def publish_to(shop, args, url):
     wavs = shop.work / "wavs"
     shop.fill("wavs", args.wavs, 400 << 10, "{:05}.wav")
     os.rename(shop.plain / "wavs", wavs)
     (shop.repo / "README.md").write_text("read me\n")
     shop.commit()
-    if args.s3:
-        config = shop.repo / ".dvc/config"
-        config.write_text("[core]\n    remote = st\n['remote \"st\"']\n"
-                          f"    url = s3://{args.bucket}/{time.time_ns()}\n"
-                          f"    endpointurl = {args.s3}\n")
-        shop.git("commit", "-qam", "remote")
+    config = shop.repo / ".dvc/config"
+    config.write_text("[core]\n    remote = st\n['remote \"st\"']\n"
+                      f"    url = s3://{args.bucket}/{time.time_ns()}\n"
+                      f"    endpointurl = {url}\n")
+    shop.git("commit", "-qam", "remote")
     ours, theirs = clone(shop, "ours"), clone(shop, "theirs")
     shop.git("config", "receive.denyCurrentBranch", "ignore")
-    # An empty folder is taken for one that is not mounted.
-    (shop.store / "files").mkdir()
     # DVC's files are not to find ours there.
-    other = f"s3://{args.bucket}/{time.time_ns()}" if args.s3 else shop.work / "other"
+    other = f"s3://{args.bucket}/{time.time_ns()}"
     (theirs / ".dvc/config.local").write_text(f"['remote \"st\"']\n    url = {other}\n")
     table(f"{args.wavs} files of 400 KiB", "s", "/ dvcfs")
     times = {}
@@ -241,9 +249,9 @@ def publish(shop, args):
     times["md5sum on all cores"] = taken(lambda: subprocess.run(
         ["xargs", "-0", "-n", "50", "-P", str(os.cpu_count()), "md5sum"], check=True,
         input="\0".join(files).encode(), stdout=subprocess.DEVNULL))
-    if args.s3 and (s5cmd := shutil.which("s5cmd")):
+    if s5cmd := shutil.which("s5cmd"):
         times["s5cmd cp"] = taken(lambda: subprocess.run(
-            [s5cmd, "--endpoint-url", args.s3, "--log", "error", "cp", f"{wavs}/*",
+            [s5cmd, "--endpoint-url", url, "--log", "error", "cp", f"{wavs}/*",
              f"s3://{args.bucket}/plain-{time.time_ns()}/"], check=True, env=shop.env))
     total = times["dvcfs snapshot"] + times["dvcfs push"]
     for name, spent in times.items():

@@ -3,12 +3,14 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    fs, io,
+    fs::{self, Metadata},
+    io,
     ops::{Bound, Range},
     os::unix::fs::MetadataExt as _,
     path::Path,
 };
 
+use parking_lot::RwLock;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use time::{
     OffsetDateTime,
@@ -25,7 +27,7 @@ const PLAIN: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// Objects by their names.
-pub(crate) struct Bucket(BTreeMap<String, Object>);
+pub(crate) struct Bucket(RwLock<BTreeMap<String, Object>>);
 
 /// What is told of an object.
 #[derive(Clone, Copy)]
@@ -36,6 +38,10 @@ pub(crate) struct Object {
 }
 
 impl Object {
+    pub(crate) fn of(file: &Metadata) -> Self {
+        Self { size: file.len(), modified: file.mtime(), inode: file.ino() }
+    }
+
     /// Ends as the tag of several parts does, so that no client takes it for an MD5.
     pub(crate) fn tag(&self) -> String {
         format!("{:016x}{:016x}-1", self.inode, self.size)
@@ -67,11 +73,15 @@ impl Bucket {
     pub(crate) fn scan(root: &Path) -> Self {
         let mut objects = BTreeMap::new();
         scan(root, "", &mut objects).unwrap();
-        Self(objects)
+        Self(RwLock::new(objects))
     }
 
-    pub(crate) fn object(&self, key: &str) -> Option<&Object> {
-        self.0.get(key)
+    pub(crate) fn object(&self, key: &str) -> Option<Object> {
+        self.0.read().get(key).copied()
+    }
+
+    pub(crate) fn put(&self, key: &str, object: Object) {
+        self.0.write().insert(key.to_owned(), object);
     }
 
     /// One page, in the first or the second version of the protocol.
@@ -91,7 +101,8 @@ impl Bucket {
         if begin >= prefix && !begin.is_empty() {
             from = behind(begin, delimiter);
         }
-        while let Some((key, object)) = self.0.range((from, Bound::Unbounded)).next() {
+        let objects = self.0.read();
+        while let Some((key, object)) = objects.range((from, Bound::Unbounded)).next() {
             let Some(rest) = key.strip_prefix(prefix) else { break };
             if page.count == most {
                 page.is_truncated = true;
@@ -170,8 +181,7 @@ fn scan(folder: &Path, prefix: &str, objects: &mut BTreeMap<String, Object>) -> 
         if metadata.is_dir() {
             scan(&entry.path(), &format!("{name}/"), objects)?;
         } else {
-            let (size, modified, inode) = (metadata.len(), metadata.mtime(), metadata.ino());
-            objects.insert(name, Object { size, modified, inode });
+            objects.insert(name, Object::of(&metadata));
         }
     }
     Ok(())

@@ -1,11 +1,12 @@
-//! An S3 server for benchmarks: folders as buckets, read only, fast, and as slow as it is told.
+//! An S3 server for benchmarks: folders as buckets, fast, and as slow as it is told.
 //!
 //! ```text
 //! store DIR ADDRESS     serves the folders in DIR as buckets, such as on 127.0.0.1:9400
 //! ```
 //!
 //! Signatures are taken unread, so any credentials will do and no side pays for the server's
-//! checks. What there is is looked up once, at the start. Beside the buckets there are
+//! checks. What there is is looked up at the start, and objects can be put by one request each.
+//! Beside the buckets there are
 //!
 //! - `/-/stats`: requests and bytes since the start, as JSON;
 //! - `/-/set?delay_ms=30&mb_per_s=90&lists=0`: how long each answer takes to begin, how fast one
@@ -135,10 +136,20 @@ impl Store {
             (method @ (&Method::GET | &Method::HEAD), key) => match found.object(key) {
                 Some(object) => {
                     let path = self.root.join(bucket).join(key);
-                    self.send(*object, &path, method, request.headers())
+                    self.send(object, &path, method, request.headers())
                 }
                 None => refusal(StatusCode::NOT_FOUND, "NoSuchKey"),
             },
+            (&Method::PUT, key) if query.is_empty() || query.contains_key("x-id") => {
+                let is_conditional = request.headers().contains_key(header::IF_NONE_MATCH);
+                if is_conditional && found.object(key).is_some() {
+                    return Ok(refusal(StatusCode::PRECONDITION_FAILED, "PreconditionFailed"));
+                }
+                let object = keep(self.root.join(bucket).join(key), request).await;
+                found.put(key, object);
+                let tag = format!("\"{}\"", object.tag());
+                Response::builder().header(header::ETAG, tag).body(nothing()).unwrap()
+            }
             _ => refusal(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
         })
     }
@@ -195,6 +206,38 @@ impl Store {
             "gets": gets, "heads": heads, "lists": lists, "bytes": bytes,
         });
         text(StatusCode::OK, json.to_string())
+    }
+}
+
+/// Takes what comes into a file.
+async fn keep(path: PathBuf, request: Request<Incoming>) -> Object {
+    let encoding = request.headers().get(header::CONTENT_ENCODING);
+    let is_chunked = encoding.is_some_and(|encoding| encoding.as_bytes() == b"aws-chunked");
+    let bytes = request.into_body().collect().await.unwrap().to_bytes();
+    let kept = tokio::task::spawn_blocking(move || {
+        let draft = path.with_extension("draft");
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&draft, if is_chunked { joined(&bytes) } else { bytes.into() }).unwrap();
+        std::fs::rename(&draft, &path).unwrap();
+        Object::of(&path.metadata().unwrap())
+    });
+    kept.await.unwrap()
+}
+
+/// The content of chunks, each with its length in hex before it, which what follows the last does
+/// not count to.
+fn joined(mut chunks: &[u8]) -> Vec<u8> {
+    let mut content = Vec::new();
+    loop {
+        let end = chunks.windows(2).position(|pair| pair == b"\r\n").unwrap();
+        let head = std::str::from_utf8(&chunks[..end]).unwrap();
+        let digits = head.split(';').next().unwrap();
+        let length = usize::from_str_radix(digits, 16).unwrap();
+        if length == 0 {
+            return content;
+        }
+        content.extend_from_slice(&chunks[end + 2..][..length]);
+        chunks = &chunks[end + 2 + length + 2..];
     }
 }
 
