@@ -42,7 +42,7 @@ use super::{
 use crate::{
     blobs::Blobs,
     fuse::{self, ChosenMode, MountError, MountOptions, OpenMode, OwnMount, Session},
-    git::{CommitId, GitId},
+    git::CommitId,
     id::Key,
     registry::Registry,
     vfs::{InodeTable, Layout, Vfs, VfsError, VfsOptions},
@@ -404,7 +404,7 @@ fn answer(
             "version": env!("CARGO_PKG_VERSION"),
         })),
         Request::Refresh => refresh::answer(&told.snapshots),
-        Request::Merge { commit, reference } => match GitId::parse(&commit).map(CommitId) {
+        Request::Merge { commit, reference } => match CommitId::parse(&commit) {
             Some(commit) => refresh::merge_with(&told.snapshots, (&reference, commit)),
             None => Err(format!("{commit} is no commit")),
         },

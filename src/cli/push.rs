@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     blobs::Blobs,
-    git::{CommitId, GitId, Pushed, Repository, TransportOptions},
+    git::{CommitId, Pushed, Repository, TransportOptions},
     overlay::Base,
     path::escape,
     publish::{Hears, Lacking, Outbox, Plan, PushError, PushGround, plan, send},
@@ -106,7 +106,7 @@ impl Unpushed {
     }
 
     fn newest(&self) -> Option<CommitId> {
-        self.commit.as_deref().and_then(GitId::parse).map(CommitId)
+        self.commit.as_deref().and_then(CommitId::parse)
     }
 }
 
@@ -215,7 +215,7 @@ impl<'a> Pushing<'a> {
     /// Brings the remotes what the commits need and they lack.
     fn bring_data(&self, args: &PushArgs) -> Result<(Plan, Done), Failure> {
         let verbosity = self.context.settings.verbosity;
-        let since = self.base.since.as_deref().and_then(GitId::parse).map(CommitId);
+        let since = self.base.since.as_deref().and_then(CommitId::parse);
         let commits = self.repository().to_push(self.commit, &self.upstream.0, since)?;
         let waiting = Waiting::new("looking what the remotes lack", verbosity);
         let looked = self.context.runtime.block_on(async {

@@ -214,8 +214,7 @@ fn go_on_from(
 /// Takes over the commit that was made of a merge.
 pub(super) fn take_over(snapshots: &Snapshots, commit: &str) -> Response {
     let take_over = || {
-        let commit =
-            GitId::parse(commit).map(CommitId).ok_or_else(|| failed("no commit was made"))?;
+        let commit = CommitId::parse(commit).ok_or_else(|| failed("no commit was made"))?;
         let made = snapshots.registry.repository().commit(commit)?;
         if !snapshots.is_expected_merge(made.tree) {
             return Err(failed("the commit is not of what was merged"));

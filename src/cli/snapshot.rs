@@ -32,7 +32,7 @@ use super::{
     unpushed,
 };
 use crate::{
-    git::{CommitId, GitId, GitTreeId, Repository, TransportOptions},
+    git::{CommitId, GitTreeId, Repository, TransportOptions},
     id::BlobId,
     overlay::Overlay,
     path::{RepoPath, escape},
@@ -243,8 +243,8 @@ fn commit(waits: &Waits, message: &str) -> Result<CommitId, Failure> {
     let git_dir = std::path::Path::new(std::ffi::OsStr::from_bytes(&waits.git_dir));
     let repository = Repository::open(git_dir)?;
     let odd = || Failure::new(Code::Failed, "snapshot: the mount gave no tree");
-    let tree = GitId::parse(&waits.tree).map(GitTreeId).ok_or_else(odd)?;
-    let parent = GitId::parse(&waits.parent).map(CommitId).ok_or_else(odd)?;
+    let tree = GitTreeId::parse(&waits.tree).ok_or_else(odd)?;
+    let parent = CommitId::parse(&waits.parent).ok_or_else(odd)?;
     Ok(repository.create_commit(tree, &[parent], message, &transport())?)
 }
 
@@ -359,7 +359,7 @@ impl Snapshots {
     /// Upstream has a commit. Where the remotes have what it needs, it is let go of; a newer one stays
     /// to be pushed.
     pub(super) fn pushed(&self, commit: &str, is_over: bool) -> Response {
-        let commit = GitId::parse(commit).map(CommitId).ok_or("nothing was pushed")?;
+        let commit = CommitId::parse(commit).ok_or("nothing was pushed")?;
         let _turn = self.below.lock();
         self.note_pushed(commit, is_over).map(|()| json!(null)).map_err(|failure| failure.message)
     }
@@ -512,7 +512,7 @@ impl Snapshots {
     }
 
     pub(super) fn settle(&self, commit: &str) -> Response {
-        let commit = GitId::parse(commit).map(CommitId).ok_or("no commit was made")?;
+        let commit = CommitId::parse(commit).ok_or("no commit was made")?;
         let made = self.registry.repository().commit(commit).map_err(|error| chain(&error))?;
         let ready = self.ready.lock().take_if(|ready| ready.prepared.tree == made.tree);
         let Some(Ready { mut prepared, expected, stillness }) = ready else {

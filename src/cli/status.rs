@@ -1,6 +1,6 @@
 //! `dvcfs status`: what is mounted, at which commit, what it did so far, and what waits to be pushed.
 
-use std::{fmt::Write, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -83,13 +83,15 @@ fn report(record: Record, with_changes: bool) -> Report {
     Report { record: Some(record), answer }
 }
 
+/// One line of what is told of a mount or an overlay.
+pub(super) fn line(name: &str, value: &str) -> String {
+    format!("  {name:<12}{}\n", escape(value.as_bytes()))
+}
+
 fn describe(record: &Record, answer: &Value) -> String {
     let mount_point = record.mount_point.as_os_str().as_encoded_bytes();
     let mut text = format!("{}\n", escape(mount_point));
-    let mut line = |name: &str, value: &str| {
-        // Writing to a String cannot fail.
-        _ = writeln!(text, "  {name:<12}{}", escape(value.as_bytes()));
-    };
+    let mut line = |name: &str, value: &str| text += &line(name, value);
     line("repository", &record.repository);
     line("revision", record.revision.as_deref().unwrap_or("all"));
     if let Some(error) = answer["error"].as_str() {

@@ -1,14 +1,13 @@
 //! Snapshots that wait for a push while no mount has their overlay, as `status` tells of them.
 
-use std::{fmt::Write, path::Path};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{exit::chain, snapshot::ref_of_name, unpushed};
+use super::{exit::chain, snapshot::ref_of_name, status::line, unpushed};
 use crate::{
     git::{CommitId, GitError, Repository},
     overlay::Base,
-    path::escape,
     publish::{Holder, Outbox},
 };
 
@@ -78,10 +77,7 @@ fn commits(git_dir: &Path, name: &str, base: Option<&Base>) -> Result<Vec<Commit
 /// The same as people read it.
 pub(super) fn describe(told: &Value) -> String {
     let mut text = "not mounted\n".to_owned();
-    let mut line = |name: &str, value: &str| {
-        // Writing to a String cannot fail.
-        _ = writeln!(text, "  {name:<12}{}", escape(value.as_bytes()));
-    };
+    let mut line = |name: &str, value: &str| text += &line(name, value);
     let overlay = &told["overlay"];
     let word = |key: &str| overlay[key].as_str().unwrap_or_default();
     if let Some(repository) = told["repository"].as_str() {

@@ -8,7 +8,7 @@ use super::{
     snapshot::{base_ref_of, ref_of_name},
 };
 use crate::{
-    git::{CommitId, GitError, GitId, Repository},
+    git::{CommitId, GitError, Repository},
     overlay::Base,
 };
 
@@ -19,7 +19,8 @@ pub(super) fn newest(
     base: Option<&Base>,
 ) -> Result<Option<CommitId>, GitError> {
     let held = repository.own_ref(&ref_of_name(overlay))?;
-    let noted = base.and_then(|base| base.since.as_deref().and_then(parsed).zip(commit_of(base)));
+    let noted =
+        base.and_then(|base| base.since.as_deref().and_then(CommitId::parse).zip(commit_of(base)));
     let Some((since, noted)) = noted else { return Ok(held) };
     if let Some(held) = held.filter(|held| *held != noted)
         && !repository.builds_on(noted, held)?
@@ -68,11 +69,7 @@ fn hold(
 
 /// What a base notes as its commit.
 pub(super) fn commit_of(base: &Base) -> Option<CommitId> {
-    parsed(&base.commit)
-}
-
-fn parsed(text: &str) -> Option<CommitId> {
-    GitId::parse(text).map(CommitId)
+    CommitId::parse(&base.commit)
 }
 
 /// Notes the newest commits below that upstream has of the branch that a base is meant for. What
@@ -83,7 +80,7 @@ pub(super) fn look(repository: &Repository, base: &mut Base) -> Result<(), GitEr
     for reference in [repository.branch_ref(branch), upstream] {
         let Some(tip) = repository.tip_of(&reference)? else { continue };
         let Some(common) = repository.merge_base(commit, tip)? else { continue };
-        let noted = base.seen.get(&reference).and_then(|noted| parsed(noted));
+        let noted = base.seen.get(&reference).and_then(|noted| CommitId::parse(noted));
         if noted.map_or(Ok(true), |noted| repository.builds_on(common, noted))? {
             base.seen.insert(reference, common.to_string());
         }
@@ -98,7 +95,7 @@ pub(super) fn dropped(
     base: &Base,
     (reference, tip): (&str, CommitId),
 ) -> Result<Option<CommitId>, GitError> {
-    let seen = base.seen.get(reference).and_then(|seen| parsed(seen));
+    let seen = base.seen.get(reference).and_then(|seen| CommitId::parse(seen));
     let is_there = seen.map_or(Ok(true), |seen| repository.builds_on(tip, seen))?;
     Ok(seen.filter(|_| !is_there))
 }
@@ -119,7 +116,7 @@ pub(super) fn rewritten(base: &Base, dropped: CommitId, url: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::git::fixture::Fixture;
+    use crate::git::{GitId, fixture::Fixture};
 
     /// A repository, and three commits that build on each other.
     fn lined_up() -> (Fixture, Repository, [CommitId; 3]) {

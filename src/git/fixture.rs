@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    id::{CommitId, GitId, GitTreeId},
+    id::{CommitId, GitTreeId},
     location::{Location, Url},
 };
 
@@ -98,12 +98,12 @@ impl Fixture {
         let repository = git2::Repository::open(self.path()).unwrap();
         let objects = repository.odb().unwrap();
         let id = objects.write(git2::ObjectType::Commit, text.as_bytes()).unwrap();
-        CommitId(GitId::parse(&id.to_string()).unwrap())
+        CommitId::parse(&id.to_string()).unwrap()
     }
 
     /// The id git itself gives to a revision.
     pub(crate) fn id(&self, revision: &str) -> CommitId {
-        CommitId(GitId::parse(&self.git(&["rev-parse", revision])).unwrap())
+        CommitId::parse(&self.git(&["rev-parse", revision])).unwrap()
     }
 
     /// Writes a program for the test.

@@ -44,6 +44,13 @@ macro_rules! kinds_of_id {
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
         pub struct $name(pub GitId);
 
+        impl $name {
+            /// Parses exactly 40 hex digits, in either case as git does.
+            pub fn parse(text: &str) -> Option<Self> {
+                GitId::parse(text).map(Self)
+            }
+        }
+
         impl From<git2::Oid> for $name {
             fn from(oid: git2::Oid) -> Self {
                 Self(oid.into())

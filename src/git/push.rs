@@ -5,10 +5,7 @@
 use std::collections::HashSet;
 
 use super::{
-    error::GitError,
-    id::{CommitId, GitId},
-    location::redact,
-    repository::Repository,
+    error::GitError, id::CommitId, location::redact, repository::Repository,
     transport::TransportOptions,
 };
 use crate::path::escape;
@@ -58,7 +55,7 @@ impl Repository {
         let text = String::from_utf8_lossy(&answer);
         let mut lines = text.lines().filter_map(|line| line.split_once('\t'));
         let found = lines.find(|(_, name)| *name == target);
-        Ok(found.and_then(|(id, _)| GitId::parse(id)).map(CommitId))
+        Ok(found.and_then(|(id, _)| CommitId::parse(id)))
     }
 
     /// The ref that tells where a branch was upstream when that was last looked at.
@@ -258,6 +255,7 @@ fn is_lost_race(summary: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::git::GitId;
     use crate::git::{CommitId, fixture::Fixture};
     use std::path::PathBuf;
 

@@ -347,12 +347,24 @@ mod tests {
 
     use super::*;
 
-    /// An holder whose places are no text.
+    /// A holder whose places are no text.
     fn holder(name: &str) -> Holder {
         let place = OsString::from_vec([name.as_bytes(), b"\xff"].concat());
         let repository = "repository".to_owned();
         let base = Base { repository, commit: "c".repeat(40), ..Base::default() };
         Holder { overlay: place.clone(), base, git_dir: place }
+    }
+
+    /// A cache beside the outbox, of so many bytes.
+    fn cache(dir: &Path, max_bytes: u64) -> BlobCache {
+        let options = crate::cache::Options {
+            dir: dir.join("cache"),
+            neighbours: Vec::new(),
+            seen: dir.join("seen"),
+            max_bytes,
+            min_free_bytes: 0,
+        };
+        BlobCache::open(options, std::sync::Arc::default())
     }
 
     #[test]
@@ -397,14 +409,7 @@ mod tests {
         outbox.keep_for("one", &holder("one")).unwrap();
         put("shared");
         outbox.keep_for("two", &holder("two")).unwrap();
-        let options = crate::cache::Options {
-            dir: dir.path().join("cache"),
-            neighbours: Vec::new(),
-            seen: dir.path().join("seen"),
-            max_bytes: 1 << 20,
-            min_free_bytes: 0,
-        };
-        let cache = BlobCache::open(options, std::sync::Arc::default());
+        let cache = cache(dir.path(), 1 << 20);
         outbox.hand_over("one", [own, shared], true, &cache).unwrap();
         assert!(outbox.find(&own).is_none() && outbox.find(&shared).is_some());
         let holders = Outbox::holders(dir.path()).unwrap();
@@ -433,16 +438,7 @@ mod tests {
         let key = Key { digest, scheme: Scheme::Md5, is_manifest: false };
         one.keep_for("one", &holder("one")).unwrap();
         two.add(&b"shared"[..]).unwrap();
-        let cache = BlobCache::open(
-            crate::cache::Options {
-                dir: dir.path().join("cache"),
-                neighbours: Vec::new(),
-                seen: dir.path().join("seen"),
-                max_bytes: 1 << 20,
-                min_free_bytes: 0,
-            },
-            std::sync::Arc::default(),
-        );
+        let cache = cache(dir.path(), 1 << 20);
         one.hand_over("one", [key], true, &cache).unwrap();
         assert!(one.find(&key).is_some());
         two.expect([digest]).unwrap();
@@ -457,14 +453,7 @@ mod tests {
         fs::write(dir.path().join("a"), "hello").unwrap();
         let (digest, _) = outbox.add(&File::open(dir.path().join("a")).unwrap()).unwrap();
         let key = Key { digest, scheme: Scheme::Md5, is_manifest: false };
-        let options = crate::cache::Options {
-            dir: dir.path().join("cache"),
-            neighbours: Vec::new(),
-            seen: dir.path().join("seen"),
-            max_bytes: 2,
-            min_free_bytes: 0,
-        };
-        let cache = BlobCache::open(options, std::sync::Arc::default());
+        let cache = cache(dir.path(), 2);
         outbox.hand_over("one", [key], true, &cache).unwrap();
         assert!(outbox.find(&key).is_none());
     }

@@ -34,7 +34,7 @@ use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::{
-    git::{CommitId, GitId},
+    git::CommitId,
     id::Digest,
     tree::{Index, OutputId, Tree},
 };
@@ -253,7 +253,7 @@ impl State {
 }
 
 fn parse_commit(text: &str) -> Option<CommitId> {
-    GitId::parse(text).map(CommitId)
+    CommitId::parse(text)
 }
 
 #[cfg(test)]
@@ -261,6 +261,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::git::GitId;
 
     fn commit(byte: u8) -> CommitId {
         CommitId(GitId([byte; 20]))

@@ -16,7 +16,7 @@ use self::ignored::{Book, is_private};
 use super::changes::{Change, Changes, New};
 use crate::{
     dvc::{
-        FormatError, dotfile,
+        dotfile,
         ignore::Ignore,
         manifest::write::check_new,
         output::{Content, Origin},
@@ -154,7 +154,7 @@ impl<'a> Router<'a> {
     }
 
     /// Why DVC could not read a file of its own that was written by hand, if so.
-    fn flaw(&self, change: &Change) -> Result<Option<FormatError>, GitError> {
+    fn flaw(&self, change: &Change) -> Result<Option<String>, GitError> {
         let path = &change.path;
         let name = path.file_name().unwrap_or_default();
         let is_dotfile = dotfile::is_name(name);
@@ -164,13 +164,13 @@ impl<'a> Router<'a> {
         let (Some(project), Some(New::File(_)), true) = (project, change.new, is_own) else {
             return Ok(None);
         };
+        if is_dotfile {
+            return Ok(self.outputs_in(path)?.and_then(Result::err));
+        }
         let (root, folder) = (&self.tree.projects[project].root, path.parent().unwrap_or_default());
         let text = self.text(path)?.unwrap_or_default();
-        Ok(if is_dotfile {
-            dotfile::parse(&text, &folder, root).err()
-        } else {
-            pipeline::parse(&text, None, &folder, root, &|_| None).err()
-        })
+        let parsed = pipeline::parse(&text, None, &folder, root, &|_| None);
+        Ok(parsed.err().map(|flaw| flaw.to_string()))
     }
 
     /// The output without a copy in DVC's storage that a path is or lies in.
@@ -329,10 +329,10 @@ impl<'a> Router<'a> {
     }
 }
 
-/// Longer files of rules are not read.
+/// Of longer files no more is read.
 const LARGEST_TEXT: u64 = 32 << 20;
 
-/// The bytes of a file of the overlay, unless it is too long or cannot be read.
+/// The bytes of a file of the overlay, as far as they are not too many, unless it cannot be read.
 fn read_small(overlay: &Overlay, path: &RepoPath) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = overlay.open_file(path, false).ok()?;

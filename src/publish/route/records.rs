@@ -33,7 +33,10 @@ impl Router<'_> {
     }
 
     /// What a `.dvc` file says; nothing if there is none.
-    fn outputs_in(&self, file: &RepoPath) -> Result<Option<Result<Vec<Output>, String>>, GitError> {
+    pub(super) fn outputs_in(
+        &self,
+        file: &RepoPath,
+    ) -> Result<Option<Result<Vec<Output>, String>>, GitError> {
         let Some(project) = self.tree.project_around(file) else { return Ok(None) };
         let Some(text) = self.text(file)? else { return Ok(None) };
         let (root, folder) = (&self.tree.projects[project].root, file.parent().unwrap_or_default());

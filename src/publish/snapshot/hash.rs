@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use super::{Bytes, Ground, MOST_IN_GIT, SnapshotError, disk, plan::Plan};
+use super::{Bytes, Ground, MOST_IN_GIT, SnapshotError, disk, ended_early, plan::Plan};
 use crate::{
     dvc::{md5, output::Origin},
     id::{BlobId, Digest, Scheme},
@@ -281,7 +281,7 @@ fn in_parallel<T: Sync, R: Send>(
     let threads = thread::available_parallelism().map_or(2, NonZero::get).min(items.len());
     let done = thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
-        let ended = |_| Err(disk(&RepoPath::root())(io::Error::other("a thread ended early")));
+        let ended = |_| Err(disk(&RepoPath::root())(ended_early()));
         let results = workers.into_iter().map(|worker| worker.join().unwrap_or_else(ended));
         results.collect::<Result<Vec<_>, _>>()
     })?;

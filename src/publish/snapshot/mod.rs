@@ -232,6 +232,10 @@ impl From<NeedsManifest> for SnapshotError {
     }
 }
 
+fn ended_early() -> io::Error {
+    io::Error::other("a thread ended early")
+}
+
 fn disk(path: &RepoPath) -> impl Fn(io::Error) -> SnapshotError {
     move |source| SnapshotError::Disk { path: path.clone(), source }
 }
@@ -252,8 +256,7 @@ pub fn prepare(
     let contents = thread::scope(|scope| {
         let syncing = scope.spawn(|| ground.outbox.sync());
         let contents = Contents::of(ground, &plan, open);
-        let synced =
-            syncing.join().unwrap_or_else(|_| Err(io::Error::other("a thread ended early")));
+        let synced = syncing.join().unwrap_or_else(|_| Err(ended_early()));
         synced.map_err(disk(&RepoPath::root())).and(contents)
     })?;
     steps::reached("hashed");

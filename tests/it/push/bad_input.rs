@@ -187,8 +187,8 @@ fn a_blob_that_is_nowhere_or_damaged() {
     lab.push(&[]);
 }
 
-#[test]
-fn a_branch_that_was_deleted_upstream() {
+/// A mount of a branch that was deleted upstream, its snapshot, and what a push says.
+fn with_deleted_branch() -> (Lab, String, String) {
     let mut lab = Lab::unmounted(Sandbox::new(), |_| {});
     let origin = lab.origin();
     succeed(lab.sandbox.git(&origin).args(["branch", "work", "main"]));
@@ -196,6 +196,12 @@ fn a_branch_that_was_deleted_upstream() {
     let commit = lab.change();
     succeed(lab.sandbox.git(&origin).args(["branch", "-D", "work"]));
     let said = lab.push_fails(8, &[]);
+    (lab, commit, said)
+}
+
+#[test]
+fn a_branch_that_was_deleted_upstream() {
+    let (mut lab, commit, said) = with_deleted_branch();
     assert!(said.contains("work was deleted at file://"), "{said}");
     let base = lab.tip("main");
     assert!(said.contains(&format!("{base}:refs/heads/work")), "{said}");
@@ -207,13 +213,7 @@ fn a_branch_that_was_deleted_upstream() {
 
 #[test]
 fn a_branch_that_was_deleted_is_brought_back_by_the_command_of_the_hint() {
-    let mut lab = Lab::unmounted(Sandbox::new(), |_| {});
-    let origin = lab.origin();
-    succeed(lab.sandbox.git(&origin).args(["branch", "work", "main"]));
-    lab.mount(&lab.url(), &["--rev", "work"]);
-    let commit = lab.change();
-    succeed(lab.sandbox.git(&origin).args(["branch", "-D", "work"]));
-    let said = lab.push_fails(8, &[]);
+    let (lab, commit, said) = with_deleted_branch();
     let command = said.split("git -C ").nth(1).unwrap().split(';').next().unwrap();
     succeed(lab.sandbox.tool("git").arg("-C").args(command.split_whitespace()));
     assert_eq!(lab.tip("work"), lab.tip("main"));
