@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Key, Pin,
-    layout::{is_writable, stamp_secs},
+    layout::{is_writable, mark_secs, stamp_secs},
 };
 
 /// What has become of a cached blob since it was opened.
@@ -40,8 +40,8 @@ pub(super) struct Looks {
     size: u64,
     written: (i64, i64),
     changed: (i64, i64),
-    /// When it will seem to have been written, in seconds, once it is stamped.
-    stamp: i64,
+    /// When it seems to have been written, in seconds, while it is marked and once it is stamped.
+    ours: [i64; 2],
 }
 
 impl Looks {
@@ -51,23 +51,24 @@ impl Looks {
             size: file.size(),
             written: (file.mtime(), file.mtime_nsec()),
             changed: (file.ctime(), file.ctime_nsec()),
-            stamp: stamp_secs(&key.digest),
+            ours: [mark_secs(&key.digest), stamp_secs(&key.digest)],
         }
     }
 
     /// Judges by what the same file looks like now.
     pub(super) fn fate(&self, now: &Metadata) -> Fate {
         let written = (now.mtime(), now.mtime_nsec());
-        let is_stamped = written == (self.stamp, 0);
-        if now.size() != self.size || (written != self.written && !is_stamped) {
+        let is_ours = self.ours.map(|secs| (secs, 0)).contains(&written);
+        if now.size() != self.size || (written != self.written && !is_ours) {
             return Fate::Changed;
         }
         if now.nlink() == 0 {
             return Fate::Removed;
         }
         let is_untouched = (now.ctime(), now.ctime_nsec()) == self.changed;
-        // A stamp counts as long as nobody makes the file writable.
-        let is_trusted = is_stamped && !is_writable(now);
+        // A stamp counts as long as nobody makes the file writable, and so does a mark on the way
+        // to it.
+        let is_trusted = is_ours && !is_writable(now);
         if is_untouched || is_trusted { Fate::Sound } else { Fate::Doubtful }
     }
 }

@@ -180,8 +180,9 @@ fn stamp(shared: &Shared, key: &Key, file: &File) -> io::Result<()> {
     if standing(key, &found, shared.user) != Standing::Marked || found.uid() != shared.user {
         return Ok(());
     }
-    set_times(file, None, Some(stamp_secs(&key.digest)))?;
+    // In this order: whoever has it open takes a mark for a stamp as soon as nobody may write.
     file.set_permissions(Permissions::from_mode(0o444))?;
+    set_times(file, None, Some(stamp_secs(&key.digest)))?;
     let stamped = file.metadata()?;
     if is_writable(&stamped) {
         // The disk knows no modes.

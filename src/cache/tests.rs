@@ -646,6 +646,25 @@ fn gc_spares_what_is_kept_whatever_its_age() {
 }
 
 #[test]
+fn a_blob_is_readable_at_every_moment_of_being_synced_and_stamped() {
+    let dir = Dir::new();
+    let cache = dir.cache();
+    for number in 0..100_u32 {
+        let content = number.to_le_bytes();
+        let key = key_of(&content);
+        let blob = cache.admit(&key, &content, Room::Wanted).unwrap();
+        let seal = blob.seal().unwrap();
+        std::thread::scope(|scope| {
+            let syncing = scope.spawn(|| cache.flush());
+            while !syncing.is_finished() {
+                assert_eq!(seal.fate(), Fate::Sound);
+                blob.read_at(&mut [0; 4], 0).unwrap();
+            }
+        });
+    }
+}
+
+#[test]
 fn what_others_do_to_a_cached_file_is_told_by_its_looks() {
     let dir = Dir::new();
     let cache = dir.cache();
@@ -660,6 +679,8 @@ fn what_others_do_to_a_cached_file_is_told_by_its_looks() {
     cache.flush();
     fs::hard_link(&path, dir.root().join("link")).unwrap();
     assert_eq!(fates(&blob, &seal), (Fate::Sound, Fate::Sound), "stamped and linked");
+    set_mtime(&path, mark_secs(&key_of(b"one").digest));
+    assert_eq!(fates(&blob, &seal), (Fate::Sound, Fate::Sound), "about to be stamped");
     fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
     assert_eq!(fates(&blob, &seal), (Fate::Doubtful, Fate::Doubtful));
     assert!(!is_readable(&blob));
