@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Makes a Debian package in target/debian. Takes cargo-deb (cargo install --locked cargo-deb) and
-# dpkg-dev. With --no-build the program in target/release is packed as it is.
+# dpkg-dev. With --no-build the program in target/release is packed as it is; what else is said is
+# passed on to cargo-deb.
 #
-#     systemd/package.sh [--no-build]
+#     systemd/package.sh [--no-build] [OPTION...]
 #     systemd/package.sh --assets PROGRAM FOLDER
 #
 # The second form makes only what the package holds besides files of the repository: manual pages,
@@ -26,8 +27,10 @@ if [ "${1:-}" = --assets ]; then
     make_assets "$2" "$3"
     exit
 fi
-if [ "${1:-}" != --no-build ]; then
+if [ "${1:-}" = --no-build ]; then
+    shift
+else
     cargo build --locked --release --bin dvcfs
 fi
 make_assets target/release/dvcfs target/assets
-cargo deb --no-build --locked --strip
+cargo deb --no-build --locked --strip "$@"

@@ -20,6 +20,15 @@ make_environment() {
     cp tests/requirements.txt "$venv/requirements.txt"
 }
 
+# Makes cargo-deb, which packs the program, unless it is there.
+make_packer() {
+    mkdir -p "$target/tools/bin"
+    PATH=$(cd "$target/tools/bin" && pwd):$PATH
+    if ! cargo deb --version >/dev/null 2>&1; then
+        cargo install --quiet --locked --root "$target/tools" cargo-deb@3.8.0
+    fi
+}
+
 # run_tests ARGUMENT... runs `cargo test` and fails unless at least one test passed.
 run_tests() {
     local log passed
@@ -39,6 +48,7 @@ need_for_tests
 install_missing
 require_cargo
 mkdir -p "$target"
+make_packer
 make_environment "$target/venv"
 DVCFS_TEST_VENV=$(cd "$target/venv" && pwd)
 export DVCFS_TEST_VENV

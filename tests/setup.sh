@@ -37,6 +37,8 @@ need_for_tests() {
     need bsdutils command -v script
     need mount command -v mount
     need systemd command -v systemd-analyze
+    # What a package of the program depends on is found by it.
+    need dpkg-dev command -v dpkg-shlibdeps
 }
 
 as_root() {
