@@ -52,6 +52,8 @@ pub enum Shows {
 /// Attributes of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stat {
+    /// Its inode on the overlay's disk.
+    pub inode: u64,
     /// In bytes.
     pub size: u64,
     /// Permission bits, with those for set-id and sticky.
@@ -252,6 +254,7 @@ fn parse_mode(text: &[u8]) -> Option<u16> {
 /// Plain attributes from the system's.
 pub(super) fn stat_of(raw: &RawStat) -> Stat {
     Stat {
+        inode: raw.st_ino,
         size: raw.st_size.cast_unsigned(),
         mode: (raw.st_mode & 0o7777) as u16,
         uid: raw.st_uid,

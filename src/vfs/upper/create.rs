@@ -143,7 +143,7 @@ impl View<'_> {
     ) -> Result<(Attr, Ttl), Stop> {
         let entry = self.upper.overlay.find(path)?.ok_or(VfsError::NotFound)?;
         debug_assert!(entry.kind != Kind::Whiteout, "it was just made");
-        let ino = names.new_ino();
+        let ino = names.own_ino(entry.stat.inode);
         names.put(ino, folder, name);
         self.count_lookup(names, ino);
         let seen = self.attr_of(ino, Some(&entry))?;

@@ -3,7 +3,8 @@
 //!
 //! What the base has and what was never touched is not in here. An entry of the base stays once it
 //! is, so there are as many as were changed; one of the overlay's own goes when the kernel has
-//! forgotten it.
+//! forgotten it, and is the same inode when it is found again: as long as it has a name, its number
+//! is kept by that of its file on the overlay's disk.
 
 use std::collections::HashMap;
 
@@ -26,6 +27,9 @@ struct Known {
     lookups: u64,
 }
 
+/// The number of a file on the disk that the overlay lies on.
+type DiskInode = u64;
+
 /// The table of names.
 #[derive(Debug)]
 pub(super) struct Names {
@@ -35,6 +39,8 @@ pub(super) struct Names {
     /// The overlay's own number that was the next one when these names began.
     first: Index,
     next: Index,
+    /// The numbers of the overlay's own entries, by the inodes that the disk has for them.
+    numbers: HashMap<DiskInode, Index>,
     known: HashMap<Ino, Known>,
     at: HashMap<(Ino, Name), Ino>,
     /// Whether a folder of the base is elsewhere, so that what is in it is, too.
@@ -49,6 +55,7 @@ impl Names {
             base,
             first: 1,
             next: 1,
+            numbers: HashMap::new(),
             known: HashMap::new(),
             at: HashMap::new(),
             has_moved_folders: false,
@@ -65,6 +72,7 @@ impl Names {
     pub(super) fn start_over(&mut self, base: Slot) {
         self.base = base;
         self.first = self.next;
+        self.numbers.clear();
         self.at.clear();
         let own = self.own;
         self.known.retain(|ino, known| ino.slot() == own && known.lookups > 0);
@@ -102,11 +110,12 @@ impl Names {
         self.has_moved_folders = true;
     }
 
-    /// A number that no entry has.
-    pub(super) fn new_ino(&mut self) -> Ino {
-        let ino = Ino::new(self.own, self.next);
-        self.next += 1;
-        ino
+    /// The inode of an entry of the overlay's own. One that was not known gets a number that no
+    /// entry has or had.
+    pub(super) fn own_ino(&mut self, on_disk: DiskInode) -> Ino {
+        let number = *self.numbers.entry(on_disk).or_insert(self.next);
+        self.next = self.next.max(number + 1);
+        Ino::new(self.own, number)
     }
 
     /// Has an entry be in a folder under a name, wherever it was before.
@@ -116,9 +125,12 @@ impl Names {
         self.set(ino, Seat::At(folder, name.clone()));
     }
 
-    /// Has an entry be nowhere.
-    pub(super) fn remove(&mut self, ino: Ino, last: Option<Attr>) {
+    /// Has an entry be nowhere. The disk may give its inode there to another file from now on.
+    pub(super) fn remove(&mut self, ino: Ino, on_disk: Option<DiskInode>, last: Option<Attr>) {
         self.leave(ino);
+        if let Some(on_disk) = on_disk {
+            self.numbers.remove(&on_disk);
+        }
         if self.is_own(ino) && !self.known.contains_key(&ino) {
             return;
         }
@@ -180,13 +192,13 @@ mod tests {
     #[test]
     fn an_entry_is_found_where_it_was_put_last() {
         let mut names = Names::new(9, 3);
-        let (ino, other) = (names.new_ino(), names.new_ino());
+        let (ino, other) = (names.own_ino(1), names.own_ino(2));
         names.put(ino, FOLDER, &name("a"));
         names.put(other, FOLDER, &name("b"));
         names.put(ino, FOLDER, &name("b"));
         assert_eq!(names.find(FOLDER, &name("a")), None);
         assert_eq!(names.find(FOLDER, &name("b")), Some(ino));
-        names.remove(other, None);
+        names.remove(other, Some(2), None);
         assert_eq!(names.find(FOLDER, &name("b")), Some(ino), "its place was taken");
         assert!(matches!(names.seat(ino), Some(Seat::At(..))));
     }
@@ -194,7 +206,7 @@ mod tests {
     #[test]
     fn the_overlays_own_go_when_the_kernel_forgets_them_and_others_stay() {
         let mut names = Names::new(9, 3);
-        let (own, of_base) = (names.new_ino(), Ino::new(3, 7));
+        let (own, of_base) = (names.own_ino(1), Ino::new(3, 7));
         for ino in [own, of_base] {
             names.put(ino, FOLDER, &name("a"));
         }
@@ -202,21 +214,35 @@ mod tests {
         names.count(own);
         names.forget(own, 1);
         assert!(names.seat(own).is_some());
-        names.remove(own, None);
+        names.remove(own, Some(1), None);
         assert!(matches!(names.seat(own), Some(Seat::Gone(None))));
         names.forget(own, 1);
         assert!(names.seat(own).is_none());
-        names.remove(of_base, None);
+        names.remove(of_base, None, None);
         assert!(matches!(names.seat(of_base), Some(Seat::Gone(None))));
         assert!(names.find(FOLDER, &name("a")).is_none());
-        names.remove(own, None);
+        names.remove(own, Some(1), None);
         assert!(names.seat(own).is_none(), "nobody knows it any more");
+    }
+
+    #[test]
+    fn an_entry_is_the_same_inode_until_it_has_no_name_any_more() {
+        let mut names = Names::new(9, 3);
+        let ino = names.own_ino(7);
+        names.put(ino, FOLDER, &name("a"));
+        names.count(ino);
+        names.forget(ino, 1);
+        assert!(names.seat(ino).is_none());
+        assert_eq!(names.own_ino(7), ino);
+        assert_ne!(names.own_ino(8), ino);
+        names.remove(ino, Some(7), None);
+        assert_ne!(names.own_ino(7), ino, "the disk gave its inode to another file");
     }
 
     #[test]
     fn above_another_base_nothing_is_where_it_was() {
         let mut names = Names::new(9, 3);
-        let (own, unknown, of_base) = (names.new_ino(), names.new_ino(), Ino::new(3, 7));
+        let (own, unknown, of_base) = (names.own_ino(1), names.own_ino(2), Ino::new(3, 7));
         for (ino, text) in [(own, "a"), (unknown, "b"), (of_base, "c")] {
             names.put(ino, FOLDER, &name(text));
         }
@@ -229,7 +255,7 @@ mod tests {
         assert!(matches!(names.seat(own), Some(Seat::Gone(None))));
         assert!(names.seat(unknown).is_none() && names.seat(of_base).is_none());
         assert_eq!(names.find(FOLDER, &name("a")), None);
-        let new = names.new_ino();
+        let new = names.own_ino(1);
         assert_ne!(new, own, "the kernel may still know it");
         assert!(names.is_present(new));
     }

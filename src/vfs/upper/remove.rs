@@ -50,12 +50,14 @@ impl Vfs {
 /// What is to be known of an entry once its name is gone.
 pub(super) struct End {
     pub(super) ino: Ino,
+    /// What it was on the disk, if it was there.
+    on_disk: Option<u64>,
     last: Option<super::super::Attr>,
 }
 
 impl End {
     pub(super) fn note(self, names: &mut Names) {
-        names.remove(self.ino, self.last);
+        names.remove(self.ino, self.on_disk, self.last);
         names.note_change();
     }
 }
@@ -74,7 +76,8 @@ impl View<'_> {
             // What the base says of it can be asked again.
             None => None,
         };
-        Ok(End { ino, last })
+        let on_disk = child.upper.as_ref().map(|entry| entry.stat.inode);
+        Ok(End { ino, on_disk, last })
     }
 
     /// Checks that a folder shows nothing.

@@ -43,6 +43,23 @@ impl Lab {
 }
 
 #[test]
+fn what_the_kernel_forgot_is_the_same_inode_when_it_is_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let lab = writable(folder.path());
+    let (ino, file) = lab.create("new");
+    lab.vfs.close(ino, true);
+    drop(file);
+    lab.vfs.forget(ino, 1);
+    let Lookup::Found { attr, .. } = lab.wait(lab.vfs.lookup(ROOT_INO, b"new")).unwrap() else {
+        panic!("it is there");
+    };
+    assert_eq!(attr.ino, ino);
+    lab.wait(lab.vfs.unlink(ROOT_INO, Name::new(b"new").unwrap())).unwrap();
+    let (another, _file) = lab.create("new");
+    assert_ne!(another, ino, "whatever number it has on the disk");
+}
+
+#[test]
 fn whoever_comes_to_write_while_the_base_changes_does_not_get_the_file_that_was() {
     let folder = tempfile::tempdir().unwrap();
     let lab = writable(folder.path());

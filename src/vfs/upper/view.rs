@@ -130,7 +130,10 @@ impl View<'_> {
             Kind::File { origin: Some(path) } => self.base_at(path)?,
             _ => None,
         };
-        let ino = origin.map_or_else(|| names.new_ino(), |index| self.ino_of(index));
+        let ino = match origin {
+            Some(index) => self.ino_of(index),
+            None => names.own_ino(entry.stat.inode),
+        };
         names.put(ino, folder, name);
         Ok(ino)
     }
