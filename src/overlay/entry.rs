@@ -3,7 +3,10 @@
 use std::{
     fs::File,
     io,
-    os::{fd::AsFd, unix::ffi::OsStringExt},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStringExt,
+    },
 };
 
 use rustix::fs::{Dir, FileType, OFlags, Stat as RawStat, fstat, fstatvfs, readlinkat};
@@ -112,13 +115,31 @@ impl Overlay {
         read_entry(&file)
     }
 
+    /// Where the content of these entries of a folder comes from, as far as the base has it.
+    pub fn origins<'a>(
+        &self,
+        folder: &RepoPath,
+        names: impl Iterator<Item = &'a Name>,
+    ) -> io::Result<Vec<RepoPath>> {
+        let Some(folder) = self.open_folder(folder)? else { return Ok(Vec::new()) };
+        let marked =
+            names.filter_map(|name| marks::get_at(&folder, name, marks::ORIGIN).transpose());
+        let path =
+            |mark: io::Result<Vec<u8>>| mark.map(|mark| RepoPath::new(&mark).ok()).transpose();
+        marked.filter_map(path).collect()
+    }
+
+    /// Opens a folder of the upper layer to read it; nothing if it does not have the folder.
+    fn open_folder(&self, path: &RepoPath) -> io::Result<Option<OwnedFd>> {
+        match open_at(self.upper()?, as_path(path), OFlags::RDONLY | OFlags::DIRECTORY) {
+            Err(error) if is_absent(&error) => Ok(None),
+            other => Ok(Some(other?)),
+        }
+    }
+
     /// The names in a folder of the upper layer, sorted; none if it does not have the folder.
     pub fn list(&self, path: &RepoPath) -> io::Result<Vec<Listed>> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let folder = match open_at(self.upper()?, as_path(path), flags) {
-            Err(error) if is_absent(&error) => return Ok(Vec::new()),
-            other => other?,
-        };
+        let Some(folder) = self.open_folder(path)? else { return Ok(Vec::new()) };
         let mut names = Vec::new();
         for entry in Dir::new(folder)? {
             let entry = entry?;

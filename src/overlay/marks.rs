@@ -1,13 +1,19 @@
 //! Marks: extended attributes that say what an entry of the upper folder stands for.
 
-use std::{io, os::fd::AsFd};
+use std::{
+    ffi::OsStr,
+    io,
+    os::{fd::AsFd, unix::ffi::OsStrExt},
+    path::Path,
+};
 
 use rustix::{
-    fs::{XattrFlags, getxattr, listxattr, removexattr, setxattr},
+    fs::{XattrFlags, getxattr, lgetxattr, listxattr, removexattr, setxattr},
     io::Errno,
 };
 
 use super::magic_link;
+use crate::path::Name;
 
 /// What all marks begin with; programs neither see nor set them.
 pub(super) const PREFIX: &[u8] = b"user.dvcfs.";
@@ -26,9 +32,21 @@ const LARGEST: usize = 64 << 10;
 
 /// The value of an attribute of an entry that is open, if it has one.
 pub(super) fn get(file: impl AsFd, name: &str) -> io::Result<Option<Vec<u8>>> {
+    let link = magic_link(&file);
+    value(|value| getxattr(&link, name, value))
+}
+
+/// The value of an attribute of what has a name in a folder that is open. That is one call, where
+/// opening it first is three.
+pub(super) fn get_at(folder: impl AsFd, at: &Name, name: &str) -> io::Result<Option<Vec<u8>>> {
+    let path = Path::new(&magic_link(&folder)).join(OsStr::from_bytes(at.as_bytes()));
+    value(|value| lgetxattr(&path, name, value))
+}
+
+fn value(get: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> io::Result<Option<Vec<u8>>> {
     let mut value = vec![0; 1024];
     loop {
-        match getxattr(magic_link(&file), name, &mut value) {
+        match get(&mut value) {
             Ok(length) => {
                 value.truncate(length);
                 return Ok(Some(value));

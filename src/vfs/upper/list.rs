@@ -11,7 +11,7 @@ use super::{
     view::Standing,
 };
 use crate::{
-    overlay::{Kind, Listed, ListedKind, Shows},
+    overlay::{Listed, ListedKind},
     path::Name,
     tree::{Index, ListingEntry, NeedsManifest},
 };
@@ -139,16 +139,8 @@ impl View<'_> {
             return Ok(());
         }
         let path = self.path(names, folder)?;
-        for listed in unknown {
-            let entry = self.upper.overlay.find(&path.join(&listed.name))?;
-            let kind = entry.map(|entry| entry.kind);
-            if let Some(Kind::Folder(Shows::Of(origin)) | Kind::File { origin: Some(origin) }) =
-                kind
-            {
-                self.base_at(&origin)?;
-            }
-        }
-        Ok(())
+        let origins = self.upper.overlay.origins(&path, unknown.map(|listed| &listed.name))?;
+        origins.iter().try_for_each(|origin| self.base_at(origin).map(drop))
     }
 
     /// Whether a folder shows anything of the base beside the names that the upper folder has.
