@@ -33,6 +33,11 @@ pub(super) fn may_write(flags: OpenFlags) -> bool {
     flags.acc_mode() != OpenAccMode::O_RDONLY
 }
 
+/// Whether a file is opened to be empty, which does not take that it is opened to be written.
+pub(super) fn truncates(flags: OpenFlags) -> bool {
+    flags.0 & libc::O_TRUNC != 0
+}
+
 impl FuseFs {
     pub(super) fn open_merged(
         &self,
@@ -41,11 +46,10 @@ impl FuseFs {
         (ino, flags): (Ino, OpenFlags),
         reply: ReplyOpen,
     ) {
-        let is_writing = may_write(flags);
         let how = Opening {
             reads: flags.acc_mode() != OpenAccMode::O_WRONLY,
-            writes: is_writing,
-            truncates: is_writing && flags.0 & libc::O_TRUNC != 0,
+            writes: may_write(flags),
+            truncates: truncates(flags),
             takes_set_id: loses_set_id(request),
         };
         let (vfs, uppers) = (Arc::clone(&self.vfs), Arc::clone(&self.uppers));

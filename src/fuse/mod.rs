@@ -30,10 +30,9 @@ use std::{
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags,
-    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
-    WriteFlags,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
+    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use tokio::runtime::Handle;
 
@@ -306,7 +305,7 @@ impl Filesystem for FuseFs {
         if self.vfs.is_merged(Ino(ino.0)) {
             return self.open_merged(timing, request, (Ino(ino.0), flags), reply);
         }
-        if flags.acc_mode() != OpenAccMode::O_RDONLY {
+        if change::may_write(flags) || change::truncates(flags) {
             return reply.error(errno(&VfsError::ReadOnly));
         }
         let mode = self.kernel.mode();

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, FileTimes, OpenOptions, Permissions},
     io::{Read, Seek, SeekFrom, Write},
-    os::unix::fs::{FileExt, MetadataExt, PermissionsExt},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::Path,
     process::{Command, Stdio},
     time::{Duration, UNIX_EPOCH},
@@ -22,6 +22,7 @@ in_both_open_modes! {
     a_large_file_is_copied_up_whole,
     whoever_reads_already_sees_what_is_written,
     what_is_emptied_is_not_fetched,
+    an_open_to_read_can_empty_a_file_too,
     attributes_change_without_the_content,
     attributes_of_ones_own_are_kept,
     room_is_given_and_taken_away,
@@ -130,6 +131,32 @@ fn what_is_emptied_is_not_fetched() {
     assert_eq!(fs::read(writable.path("data/a.bin")).unwrap(), b"new");
     assert_eq!(fs::read(writable.path("data/sub/c.bin")).unwrap(), b"");
     assert_eq!(fs::read(writable.path("large.bin")).unwrap(), b"small");
+}
+
+fn an_open_to_read_can_empty_a_file_too() {
+    let mut writable = Writable::new();
+    fs::write(writable.path("new"), "text").unwrap();
+    let names = ["data/a.bin", "large.bin", "README.md", "new"];
+    for name in names {
+        let path = writable.path(name);
+        let reader = File::open(&path).unwrap();
+        let before = reader.metadata().unwrap().modified().unwrap();
+        let emptied = OpenOptions::new().read(true).custom_flags(libc::O_TRUNC).open(&path);
+        let emptied = emptied.unwrap();
+        assert_eq!(emptied.metadata().unwrap().len(), 0, "{name}");
+        assert!(emptied.metadata().unwrap().modified().unwrap() > before, "{name}");
+        assert_eq!((&reader).read(&mut [0; 8]).unwrap(), 0, "{name}");
+        assert!((&emptied).write(b"x").is_err(), "{name}: it is open to read");
+        append(&path, "more");
+        assert_eq!((&emptied).read(&mut [0; 8]).unwrap(), 4, "{name}");
+    }
+    let stats = writable.path(".dvcfs/stats");
+    let refused = OpenOptions::new().read(true).custom_flags(libc::O_TRUNC).open(stats);
+    assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EROFS));
+    writable.remount();
+    for name in names {
+        assert_eq!(fs::read_to_string(writable.path(name)).unwrap(), "more", "{name}");
+    }
 }
 
 fn attributes_change_without_the_content() {
@@ -372,7 +399,8 @@ fn a_write_takes_set_id_bits_away() {
         ("a", "echo more >> \"$1\"", 0o777),
         ("b", "echo less > \"$1\"", 0o777),
         ("c", "truncate -s 1 \"$1\"", 0o777),
-        ("d", "cat \"$1\" > /dev/null", 0o6777),
+        ("d", "perl -MFcntl -e 'sysopen F, shift, O_TRUNC or die' \"$1\"", 0o777),
+        ("e", "cat \"$1\" > /dev/null", 0o6777),
     ];
     for (name, ..) in writes {
         fs::write(writable.path(name), "text").unwrap();
