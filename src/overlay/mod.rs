@@ -261,10 +261,26 @@ impl Overlay {
     }
 }
 
+/// What the kernel takes of a path at a time; names are shorter.
+const PIECE: usize = 4095;
+
 /// Opens something below a folder of ours; never by way of a symbolic link or a mount.
 fn open_at(folder: impl AsFd, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    let mut rest = path.as_os_str().as_bytes();
+    let mut reached = None;
+    while rest.len() > PIECE
+        && let Some(end) = rest[..=PIECE].iter().rposition(|byte| *byte == b'/')
+    {
+        let from = reached.as_ref().map_or(folder.as_fd(), OwnedFd::as_fd);
+        reached = Some(open_piece(from, &rest[..end], OFlags::PATH | OFlags::DIRECTORY)?);
+        rest = &rest[end + 1..];
+    }
+    let from = reached.as_ref().map_or(folder.as_fd(), OwnedFd::as_fd);
+    open_piece(from, if rest.is_empty() { b"." } else { rest }, flags)
+}
+
+fn open_piece(folder: impl AsFd, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     Ok(openat2(folder, path, flags, Mode::empty(), resolve)?)
 }

@@ -284,3 +284,30 @@ fn a_file_gets_a_second_name_outside() {
     overlay.take_out(&path("a")).unwrap();
     assert_eq!(std::fs::read(place).unwrap(), b"text");
 }
+
+#[test]
+fn a_path_that_is_longer_than_the_kernel_takes_is_walked_in_pieces() {
+    let (_dir, overlay) = opened();
+    for first in 53..=58 {
+        let names = std::iter::once("f".repeat(first)).chain(vec!["x".repeat(100); 40]);
+        let mut at = RepoPath::root();
+        for name in names {
+            at = at.join(&crate::path::Name::new(name.as_bytes()).unwrap());
+            overlay.create_folder(&at, 0o755, owner(), &Shows::Same).unwrap();
+        }
+        let file = at.join(&crate::path::Name::new(b"file").unwrap());
+        overlay.create_file(&file, 0o644, owner()).unwrap().write_all(b"text").unwrap();
+        let mut text = String::new();
+        overlay.open_file(&file, false).unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "text");
+        assert_eq!(overlay.list(&at).unwrap().len(), 1);
+        overlay.sync_folder(&at).unwrap();
+        let link = at.join(&crate::path::Name::new(b"link").unwrap());
+        overlay.create_link(&link, b".", owner()).unwrap();
+        let through = link.join(&crate::path::Name::new(b"file").unwrap());
+        assert!(overlay.open_file(&through, false).is_err(), "links are not followed");
+    }
+    assert_eq!(overlay.list(&RepoPath::root()).unwrap().len(), 6);
+    overlay.take_out_together(&[]).unwrap();
+    assert!(overlay.is_empty().unwrap());
+}

@@ -2,13 +2,13 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io,
+    io::{self, Write},
     os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, symlink},
     path::Path,
 };
 
 use rustix::{
-    fs::{CWD, FileType, Mode, RenameFlags, mknodat, renameat_with},
+    fs::{CWD, FileType, Mode, OFlags, RenameFlags, mknodat, renameat_with},
     io::Errno,
 };
 
@@ -29,6 +29,7 @@ in_both_open_modes! {
     modes_are_inherited_as_on_a_disk,
     a_listing_goes_on_while_names_go,
     threads_do_not_disturb_each_other,
+    a_path_may_be_longer_than_the_kernel_takes,
 }
 
 fn os_error<T: std::fmt::Debug>(result: io::Result<T>) -> Errno {
@@ -319,4 +320,47 @@ fn threads_do_not_disturb_each_other() {
     assert_eq!(left("data") + left("docs/deep") + left(""), 4 * 75);
     assert_eq!(left("docs"), 0);
     assert!(fs::read(root.join("docs/deep/sub/c.bin")).unwrap() == noise(3, 5000));
+}
+
+/// Opens a folder some names below another, one name after the other; those that are missing are made.
+fn enter(folder: &Path, names: &[&str]) -> File {
+    names.iter().fold(File::open(folder).unwrap(), |at, name| {
+        _ = rustix::fs::mkdirat(&at, *name, Mode::RWXU);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat(&at, *name, flags, Mode::empty()).unwrap().into()
+    })
+}
+
+fn a_path_may_be_longer_than_the_kernel_takes() {
+    let mut writable = Writable::new();
+    let (x, y) = ("x".repeat(200), "y".repeat(200));
+    let (xs, ys) = ([&x[..]; 12], [&y[..]; 12]);
+    let top = writable.mounted().dir().to_owned();
+    let open = |folder: &File, flags| {
+        let mode = Mode::RUSR | Mode::WUSR;
+        File::from(rustix::fs::openat(folder, "file", flags | OFlags::CLOEXEC, mode).unwrap())
+    };
+    let made = open(&enter(&top, &[&["a"], &xs[..]].concat()), OFlags::WRONLY | OFlags::CREATE);
+    (&made).write_all(b"text\n").unwrap();
+    let (from, to) = (enter(&top, &["a"]), enter(&top, &[&["b"], &ys[..]].concat()));
+    rustix::fs::renameat(&from, &x, &to, "moved").unwrap();
+    drop((made, from, to));
+    let names = [&["b"], &ys[..], &["moved"], &xs[1..]].concat();
+    let read = || io::read_to_string(open(&enter(&top, &names), OFlags::RDONLY)).unwrap();
+    enter(&top, &names).sync_all().unwrap();
+    for is_recorded in [false, true] {
+        if is_recorded {
+            writable.snapshot(&[]);
+            assert!(writable.changes().is_empty(), "{:?}", writable.changes());
+        }
+        writable.remount();
+        assert_eq!(read(), "text\n");
+        let (code, said) = writable.run("status", &[]);
+        assert_eq!(code, Some(0), "{said}");
+    }
+    fs::remove_dir_all(top.join("b")).unwrap();
+    assert_eq!(writable.changes().len(), 1, "{:?}", writable.changes());
+    let (code, said) = writable.run("discard", &["--yes"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(read(), "text\n");
 }
