@@ -23,7 +23,7 @@ use rustix::{
 use super::{
     Overlay, Shows, Spot, Stat, as_path, attribute, attribute_names, is_absent, magic_link,
     marks::{self, MODE, OPAQUE, ORIGIN},
-    open_at, set_attribute,
+    open_at, read_entry, set_attribute,
 };
 use crate::{path::RepoPath, steps};
 
@@ -192,13 +192,33 @@ impl Overlay {
         if let Some(before) = self.look_at(path)? {
             copy_attributes(&before, &draft.file)?;
         }
-        self.give(&draft.file, stat.mode, Owner { uid: stat.uid, gid: stat.gid })?;
-        let (accessed, modified) = (stat.accessed.into(), stat.modified.into());
-        futimens(&draft.file, &Times { accessed, modified }.into())?;
+        self.dress(&draft, stat)?;
         let Some(name) = draft.name.take() else { return Ok(()) };
         let spot = self.place(path)?;
         steps::reached("draft filled");
         unnoticed(&spot.folder, || self.put(&name, path))
+    }
+
+    /// Gives a draft attributes.
+    pub fn dress(&self, draft: &Draft, stat: &Stat) -> io::Result<()> {
+        self.give(&draft.file, stat.mode, Owner { uid: stat.uid, gid: stat.gid })?;
+        let (accessed, modified) = (stat.accessed.into(), stat.modified.into());
+        Ok(futimens(&draft.file, &Times { accessed, modified }.into())?)
+    }
+
+    /// Gives a draft the attributes of another file, also those that programs have set on it.
+    pub fn dress_like(&self, draft: &Draft, other: impl AsFd) -> io::Result<()> {
+        copy_attributes(&other, &draft.file)?;
+        let entry = read_entry(other)?.ok_or(Errno::STALE)?;
+        self.dress(draft, &entry.stat)
+    }
+
+    /// A file without a name that has the content of one in the base, and no bytes here.
+    pub fn nameless(&self, origin: &RepoPath, stat: &Stat) -> io::Result<OwnedFd> {
+        let draft = self.draft()?;
+        marks::set(&draft.file, ORIGIN, origin.as_bytes())?;
+        self.dress(&draft, stat)?;
+        Ok(draft.file.try_clone()?.into())
     }
 
     /// Puts a file in place that has the content of a file in the base, and no bytes here.

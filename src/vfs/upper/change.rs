@@ -103,7 +103,7 @@ impl Vfs {
     /// The value of an extended attribute that a program set.
     pub(in super::super) fn own_xattr(&self, ino: Ino, name: &[u8]) -> Option<Vec<u8>> {
         let name = std::str::from_utf8(name).ok()?;
-        if overlay::is_mark(name.as_bytes()) {
+        if name.starts_with("user.dvc.") || overlay::is_mark(name.as_bytes()) {
             return None;
         }
         self.with_view(|view| view.xattr(&*view.names()?, ino, name)).ok()?
@@ -124,7 +124,7 @@ fn check_settable(name: &str) -> Result<(), VfsError> {
     if !name.starts_with("user.") {
         return Err(VfsError::NoSuchAttributes);
     }
-    if name.starts_with("user.dvc.") || overlay::is_mark(name.as_bytes()) {
+    if overlay::is_mark(name.as_bytes()) {
         return Err(VfsError::NotPermitted);
     }
     Ok(())
@@ -181,7 +181,8 @@ impl View<'_> {
         }
         match self.standing(names, ino)? {
             Standing::Base(path, index) => self.raise_in_place(names, ino, (&path, index))?,
-            Standing::Upper(..) | Standing::Gone(_) => {}
+            Standing::Gone(_) => self.raise_nameless(ino)?,
+            Standing::Upper(..) => {}
         }
         self.existing_entry(names, ino)?.ok_or_else(|| VfsError::NotFound.into())
     }
@@ -202,13 +203,22 @@ impl View<'_> {
         Ok(())
     }
 
+    /// Has a file of the base that lost its name have attributes of its own until it is closed.
+    fn raise_nameless(&self, ino: Ino) -> Result<(), Stop> {
+        let index = self.index_of(ino).ok_or(VfsError::NotFound)?;
+        let (origin, stat) = (self.base_path(index)?, self.base_stat(index)?);
+        self.upper.keep_nameless(ino, self.upper.overlay.nameless(&origin, &stat)?);
+        Ok(())
+    }
+
     fn existing_entry(&self, names: &Names, ino: Ino) -> Result<Option<Arc<OwnedFd>>, Stop> {
         if let Some(file) = self.upper.open_file(ino) {
             return Ok(Some(Arc::new(file.try_clone()?.into())));
         }
         match self.standing(names, ino)? {
             Standing::Upper(path, _) => Ok(self.upper.overlay.look_at(&path)?.map(Arc::new)),
-            Standing::Base(..) | Standing::Gone(_) => Ok(None),
+            Standing::Gone(_) => Ok(self.upper.nameless(ino)),
+            Standing::Base(..) => Ok(None),
         }
     }
 

@@ -246,7 +246,10 @@ impl View<'_> {
                 names.note_change();
             }
             // It lives on in whoever has it open.
-            Standing::Gone(_) => overlay.set_mode(&file, self.base_stat(index)?.mode)?,
+            Standing::Gone(_) => match self.upper.nameless(ino) {
+                Some(before) => overlay.dress_like(&draft, &*before)?,
+                None => overlay.dress(&draft, &self.base_stat(index)?)?,
+            },
         }
         if bytes == Bytes::None {
             overlay::set_times(&file, Times { accessed: Time::Kept, modified: Time::Now })?;

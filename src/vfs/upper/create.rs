@@ -63,7 +63,7 @@ impl Vfs {
             let (attr, _) = view.enter_new(&mut names, (folder, &name), &path)?;
             let count = u64::from(writes);
             let file_here = Some(Arc::clone(&file));
-            let open = Open { count: 1, writers: count, file: file_here, is_loose: false };
+            let open = Open { count: 1, writers: count, file: file_here, ..Open::default() };
             view.upper.open.lock().insert(attr.ino, open);
             view.upper.writes.fetch_add(count, Ordering::SeqCst);
             Ok((attr, file))

@@ -240,7 +240,12 @@ impl Vfs {
         let vfs = self.myself();
         Answer::later(run_blocking(move || {
             vfs.on_disk(|view| {
-                let path = view.path(&*view.names()?, ino)?;
+                let names = view.names()?;
+                if matches!(names.seat(ino), Some(Seat::Gone(_))) {
+                    return Ok(());
+                }
+                let path = view.path(&names, ino)?;
+                drop(names);
                 Ok(view.upper.overlay.sync_folder(&path)?)
             })
         }))

@@ -37,6 +37,7 @@ use std::{
     collections::HashMap,
     fs::File,
     io,
+    os::fd::OwnedFd,
     sync::{
         Arc, Weak,
         atomic::{AtomicU64, Ordering},
@@ -91,6 +92,8 @@ struct Open {
     writers: u64,
     /// Its file in the overlay, once it has bytes there.
     file: Option<Arc<File>>,
+    /// What has its attributes, once it has lost its name and as long as it has no bytes here.
+    nameless: Option<Arc<OwnedFd>>,
     /// Whether it had lost its name when another base came, and so is nobody else's.
     is_loose: bool,
 }
@@ -302,6 +305,18 @@ impl Upper {
     /// The file of an inode that is open and has bytes here.
     fn open_file(&self, ino: Ino) -> Option<Arc<File>> {
         self.open.lock().get(&ino)?.file.clone()
+    }
+
+    /// What has the attributes of an inode that is open without a name and without bytes here.
+    fn nameless(&self, ino: Ino) -> Option<Arc<OwnedFd>> {
+        self.open.lock().get(&ino)?.nameless.clone()
+    }
+
+    /// Keeps the attributes of an inode that is without a name, if anybody has it open.
+    fn keep_nameless(&self, ino: Ino, entry: OwnedFd) {
+        if let Some(open) = self.open.lock().get_mut(&ino) {
+            open.nameless = Some(Arc::new(entry));
+        }
     }
 }
 

@@ -6,7 +6,10 @@ use super::{
     names::Names,
     view::{Child, gone},
 };
-use crate::path::{Name, RepoPath};
+use crate::{
+    overlay::Kind,
+    path::{Name, RepoPath},
+};
 
 impl Vfs {
     /// Removes a name that is no folder's. Whoever has the file open keeps it.
@@ -72,7 +75,14 @@ impl View<'_> {
     ) -> Result<End, Stop> {
         let ino = self.identify(names, (folder, name), child)?;
         let last = match &child.upper {
-            Some(entry) => Some(gone(self.attr_of(ino, Some(entry))?.attr)),
+            Some(entry) => {
+                if matches!(entry.kind, Kind::File { origin: Some(_) })
+                    && let Some(held) = self.upper.overlay.look_at(&child.path)?
+                {
+                    self.upper.keep_nameless(ino, held);
+                }
+                Some(gone(self.attr_of(ino, Some(entry))?.attr))
+            }
             // What the base says of it can be asked again.
             None => None,
         };

@@ -197,11 +197,14 @@ impl View<'_> {
         match self.standing(&names, ino)? {
             Standing::Upper(_, entry) => self.attr_of(ino, Some(&entry)),
             Standing::Base(..) => self.attr_of(ino, None),
-            Standing::Gone(Some(last)) => {
-                Ok(Seen { attr: *last, ttl: Ttl::None, unsized_node: None })
-            }
-            Standing::Gone(None) => {
-                let mut seen = self.attr_of(ino, None)?;
+            Standing::Gone(last) => {
+                let mut seen = match (self.upper.nameless(ino), last) {
+                    (Some(entry), _) => {
+                        self.attr_of(ino, overlay::read_entry(&*entry)?.as_ref())?
+                    }
+                    (None, Some(last)) => Seen { attr: *last, ttl: Ttl::None, unsized_node: None },
+                    (None, None) => self.attr_of(ino, None)?,
+                };
                 seen.attr = gone(seen.attr);
                 Ok(seen)
             }

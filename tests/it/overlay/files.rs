@@ -25,6 +25,7 @@ in_both_open_modes! {
     an_open_to_read_can_empty_a_file_too,
     attributes_change_without_the_content,
     attributes_of_ones_own_are_kept,
+    what_lost_its_name_has_attributes_until_it_is_closed,
     room_is_given_and_taken_away,
     bytes_are_copied_within_the_mount,
     locks_exclude_each_other,
@@ -220,6 +221,58 @@ fn attributes_of_ones_own_are_kept() {
         rustix::fs::removexattr(&path, "user.note").unwrap();
         let gone = getxattr(&path, "user.note", &mut value);
         assert_eq!(gone, Err(rustix::io::Errno::NODATA));
+    }
+}
+
+fn what_lost_its_name_has_attributes_until_it_is_closed() {
+    let writable = Writable::new();
+    // One that the overlay has an entry of, one that it has none of, and one that is replaced.
+    let names = ["data/a.bin", "data/b.bin", "data/sub/c.bin"];
+    setxattr(writable.path("data/a.bin"), "user.note", b"before", XattrFlags::empty()).unwrap();
+    fs::write(writable.path("new"), "new").unwrap();
+    let time = UNIX_EPOCH + Duration::new(1_234_567_890, 5);
+    for (name, seed) in names.into_iter().zip(1..) {
+        let path = writable.path(name);
+        let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let size = file.metadata().unwrap().len();
+        if name == "data/sub/c.bin" {
+            fs::rename(writable.path("new"), &path).unwrap();
+        } else {
+            fs::remove_file(&path).unwrap();
+        }
+        file.set_permissions(Permissions::from_mode(0o600)).unwrap();
+        file.set_times(FileTimes::new().set_modified(time)).unwrap();
+        let owner = (rustix::process::getuid(), rustix::process::getgid());
+        rustix::fs::fchown(&file, Some(owner.0), Some(owner.1)).unwrap();
+        rustix::fs::fsetxattr(&file, "user.more", b"after", XattrFlags::empty()).unwrap();
+        let check = |has_time: bool| {
+            let found = file.metadata().unwrap();
+            assert_eq!((found.mode() & 0o7777, found.nlink(), found.len()), (0o600, 0, size));
+            assert_eq!(found.modified().unwrap() == time, has_time, "{name}");
+            let mut value = [0; 16];
+            assert_eq!(rustix::fs::fgetxattr(&file, "user.more", &mut value), Ok(5), "{name}");
+            let before = rustix::fs::fgetxattr(&file, "user.note", &mut value);
+            assert_eq!(before.is_ok(), name == "data/a.bin", "{name}");
+            file.sync_all().unwrap();
+        };
+        check(true);
+        let mut expected = noise(seed, size as usize);
+        let mut whole = vec![0; expected.len()];
+        file.read_exact_at(&mut whole, 0).unwrap();
+        assert!(whole == expected, "{name}");
+        expected[..2].copy_from_slice(b"xy");
+        file.write_all_at(b"xy", 0).unwrap();
+        file.read_exact_at(&mut whole, 0).unwrap();
+        assert!(whole == expected, "{name}");
+        check(false);
+    }
+    assert_eq!(writable.names("data"), ["sub"]);
+    assert_eq!(fs::read_to_string(writable.path("data/sub/c.bin")).unwrap(), "new");
+    fs::create_dir(writable.path("made")).unwrap();
+    for name in ["made", "docs/deep"] {
+        let folder = File::open(writable.path(name)).unwrap();
+        fs::remove_dir_all(writable.path(name)).unwrap();
+        folder.sync_all().unwrap();
     }
 }
 
