@@ -12,7 +12,7 @@
 //! | another revision after sixteen million of them in one mount | `ENOSPC` |
 //! | anything that would change something | `EROFS` |
 //! | name exists, folder not empty | `EEXIST`, `ENOTEMPTY` |
-//! | what an overlay does not offer: hard links, devices, sockets, our own attributes | `EPERM` |
+//! | what an overlay does not offer: hard links, devices, sockets, its own marks | `EPERM` |
 //! | the overlay's disk | what the system says |
 //! | an overlay in which a snapshot or a discard could not be ended | `EIO` |
 //! | blob listed but on no remote | `EIO`, never `ENOENT` |

@@ -271,6 +271,11 @@ impl Vfs {
     pub fn xattr_names(&self, ino: Ino) -> Result<Vec<Vec<u8>>, VfsError> {
         let mut names = self.own_xattr_names(ino);
         let Some((epoch, index)) = self.node_of(ino)? else { return Ok(names) };
+        let node = epoch.tree().map(|tree| tree.node(index)).transpose()?.flatten();
+        if matches!(node, Some(Node::Link(_))) {
+            // The kernel lets nobody read attributes of the user's on a link.
+            return Ok(names);
+        }
         for name in XATTRS.map(str::as_bytes) {
             if self.xattr_value(&epoch, index, name)?.is_some() {
                 names.push([XATTR_PREFIX, name].concat());

@@ -75,6 +75,9 @@ impl Vfs {
         }
         self.ask(move |view| {
             let mut names = view.names()?;
+            if tells_of_content(&name) {
+                return view.require_changeable(&names, ino);
+            }
             let entry = view.own_entry(&mut names, ino)?;
             match (before, overlay::attribute(&*entry, &name)?) {
                 (Before::Absent, Some(_)) => return Err(VfsError::Exists.into()),
@@ -92,6 +95,9 @@ impl Vfs {
         }
         self.ask(move |view| {
             let mut names = view.names()?;
+            if tells_of_content(&name) {
+                return view.require_changeable(&names, ino);
+            }
             if view.xattr(&names, ino, &name)?.is_none() {
                 return Err(VfsError::NoAttribute.into());
             }
@@ -103,7 +109,7 @@ impl Vfs {
     /// The value of an extended attribute that a program set.
     pub(in super::super) fn own_xattr(&self, ino: Ino, name: &[u8]) -> Option<Vec<u8>> {
         let name = std::str::from_utf8(name).ok()?;
-        if name.starts_with("user.dvc.") || overlay::is_mark(name.as_bytes()) {
+        if overlay::is_mark(name.as_bytes()) {
             return None;
         }
         self.with_view(|view| view.xattr(&*view.names()?, ino, name)).ok()?
@@ -119,7 +125,13 @@ impl Vfs {
     }
 }
 
-/// Programs set attributes of the user's, except those that we show or keep ourselves.
+/// Whether an attribute is one of those that tell what a name shows. Programs that carry attributes
+/// along set and remove them as they find them on other files; that changes nothing.
+fn tells_of_content(name: &str) -> bool {
+    name.starts_with("user.dvc.")
+}
+
+/// Programs set attributes of the user's, except those that the overlay keeps.
 fn check_settable(name: &str) -> Result<(), VfsError> {
     if !name.starts_with("user.") {
         return Err(VfsError::NoSuchAttributes);
@@ -171,11 +183,13 @@ impl View<'_> {
         Ok(())
     }
 
+    fn require_changeable(&self, names: &Names, ino: Ino) -> Result<(), Stop> {
+        if self.is_present(names, ino) { Ok(()) } else { Err(VfsError::ReadOnly.into()) }
+    }
+
     /// The entry of the upper folder that an inode has; one of the base gets one.
     fn own_entry(&self, names: &mut Names, ino: Ino) -> Result<Arc<OwnedFd>, Stop> {
-        if !self.is_present(names, ino) {
-            return Err(VfsError::ReadOnly.into());
-        }
+        self.require_changeable(names, ino)?;
         if let Some(entry) = self.existing_entry(names, ino)? {
             return Ok(entry);
         }

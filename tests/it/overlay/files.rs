@@ -25,6 +25,7 @@ in_both_open_modes! {
     an_open_to_read_can_empty_a_file_too,
     attributes_change_without_the_content,
     attributes_of_ones_own_are_kept,
+    attributes_that_tell_of_content_are_carried_along_without_effect,
     what_lost_its_name_has_attributes_until_it_is_closed,
     room_is_given_and_taken_away,
     bytes_are_copied_within_the_mount,
@@ -203,10 +204,8 @@ fn attributes_of_ones_own_are_kept() {
         setxattr(&path, "user.note", b"two", XattrFlags::REPLACE).unwrap();
         let absent = setxattr(&path, "user.other", b"x", XattrFlags::REPLACE);
         assert_eq!(absent, Err(rustix::io::Errno::NODATA));
-        for ours in ["user.dvc.md5", "user.dvcfs.origin"] {
-            let refused = setxattr(&path, ours, b"x", XattrFlags::empty());
-            assert_eq!(refused, Err(rustix::io::Errno::PERM), "{ours}");
-        }
+        let refused = setxattr(&path, "user.dvcfs.origin", b"x", XattrFlags::empty());
+        assert_eq!(refused, Err(rustix::io::Errno::PERM));
     }
     append(&writable.path("data/b.bin"), "grown");
     writable.remount();
@@ -222,6 +221,39 @@ fn attributes_of_ones_own_are_kept() {
         let gone = getxattr(&path, "user.note", &mut value);
         assert_eq!(gone, Err(rustix::io::Errno::NODATA));
     }
+}
+
+fn attributes_that_tell_of_content_are_carried_along_without_effect() {
+    let writable = Writable::new();
+    setxattr(writable.path("data"), "user.note", b"one", XattrFlags::empty()).unwrap();
+    let dir = writable.mounted().dir();
+    let copy = |program: &str, args: &[&str]| {
+        succeed(writable.sandbox.tool(program).current_dir(dir).args(args));
+    };
+    copy("cp", &["--preserve=xattr", "data/a.bin", "copied.bin"]);
+    copy("cp", &["-a", "--preserve=xattr", "docs", "texts"]);
+    for _again in 0..2 {
+        copy("rsync", &["-aX", "data/", "synced/"]);
+        copy("rsync", &["-aX", "--delete", "link", "docs", "synced-docs/"]);
+    }
+    assert!(fs::read(writable.path("synced/a.bin")).unwrap() == noise(1, SMALL));
+    let value = |name: &str, attribute: &str| {
+        let mut value = [0; 64];
+        let length = getxattr(writable.path(name), attribute, &mut value)?;
+        Ok(String::from_utf8_lossy(&value[..length]).into_owned())
+    };
+    assert_eq!(value("synced", "user.note").as_deref(), Ok("one"));
+    let md5 = value("data/a.bin", "user.dvc.md5").unwrap();
+    for name in ["copied.bin", "synced/a.bin", "data/a.bin"] {
+        setxattr(writable.path(name), "user.dvc.md5", b"x", XattrFlags::empty()).unwrap();
+        rustix::fs::removexattr(writable.path(name), "user.dvc.md5").unwrap();
+    }
+    assert_eq!(value("data/a.bin", "user.dvc.md5"), Ok(md5));
+    for name in ["copied.bin", "synced/a.bin"] {
+        assert_eq!(value(name, "user.dvc.md5"), Err(rustix::io::Errno::NODATA), "{name}");
+    }
+    let beside = setxattr(writable.path(".dvcfs"), "user.dvc.md5", b"x", XattrFlags::empty());
+    assert_eq!(beside, Err(rustix::io::Errno::ROFS));
 }
 
 fn what_lost_its_name_has_attributes_until_it_is_closed() {
