@@ -86,14 +86,14 @@ fn exact_time((secs, nanos): (i64, u32)) -> SystemTime {
     start.map_or(UNIX_EPOCH, |start| start + Duration::from_nanos(nanos.into()))
 }
 
-/// A time as the library tells it, in seconds and nanoseconds since the epoch.
+/// A time of the kernel's in seconds and nanoseconds since the epoch, from what the library makes of
+/// it: before 1970 it takes the nanoseconds away instead of adding them.
 pub(super) fn since_epoch(time: SystemTime) -> (i64, u32) {
     match time.duration_since(UNIX_EPOCH) {
         Ok(after) => (after.as_secs() as i64, after.subsec_nanos()),
         Err(before) => {
             let before = before.duration();
-            let (secs, nanos) = (-(before.as_secs() as i64), before.subsec_nanos());
-            if nanos == 0 { (secs, 0) } else { (secs - 1, 1_000_000_000 - nanos) }
+            (-(before.as_secs() as i64), before.subsec_nanos())
         }
     }
 }
@@ -110,9 +110,15 @@ mod tests {
 
     #[test]
     fn times_before_1970_come_back_as_they_were() {
-        for time in [(0, 0), (-1, 0), (-2, 999_999_999), (5, 1)] {
-            assert_eq!(since_epoch(exact_time(time)), time);
+        let told = |secs: i64, nanos| match u64::try_from(secs) {
+            Ok(secs) => UNIX_EPOCH + Duration::new(secs, nanos),
+            Err(_) => UNIX_EPOCH - Duration::new(secs.unsigned_abs(), nanos),
+        };
+        for (secs, nanos) in [(0, 0), (-1, 0), (-1, 500_000_000), (-2, 999_999_999), (5, 1)] {
+            assert_eq!(since_epoch(told(secs, nanos)), (secs, nanos));
         }
+        let half = Duration::from_millis(500);
+        assert_eq!(exact_time((-1, 500_000_000)), UNIX_EPOCH - half);
     }
 
     #[test]

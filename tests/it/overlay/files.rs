@@ -27,6 +27,7 @@ in_both_open_modes! {
     attributes_of_ones_own_are_kept,
     attributes_that_tell_of_content_are_carried_along_without_effect,
     what_lost_its_name_has_attributes_until_it_is_closed,
+    times_before_1970_are_kept,
     room_is_given_and_taken_away,
     bytes_are_copied_within_the_mount,
     locks_exclude_each_other,
@@ -305,6 +306,19 @@ fn what_lost_its_name_has_attributes_until_it_is_closed() {
         let folder = File::open(writable.path(name)).unwrap();
         fs::remove_dir_all(writable.path(name)).unwrap();
         folder.sync_all().unwrap();
+    }
+}
+
+fn times_before_1970_are_kept() {
+    let writable = Writable::new();
+    let file = File::create(writable.path("old")).unwrap();
+    for before in [Duration::from_millis(500), Duration::new(7, 0), Duration::new(7, 1)] {
+        let time = UNIX_EPOCH - before;
+        file.set_times(FileTimes::new().set_accessed(time).set_modified(time)).unwrap();
+        for found in [file.metadata().unwrap(), fs::metadata(writable.kept("old")).unwrap()] {
+            assert_eq!(found.modified().unwrap(), time);
+            assert_eq!(found.accessed().unwrap(), time);
+        }
     }
 }
 
