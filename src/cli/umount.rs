@@ -1,21 +1,29 @@
 //! `dvcfs umount`: ends a mount of ours, and nothing else.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     os::fd::AsRawFd,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use rustix::fs::{Mode, OFlags};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{Mode, OFlags},
+    process::{Pid, PidfdFlags, pidfd_open},
+};
 
 use super::{
     args::UmountArgs,
     exit::{Code, Failure},
-    mounts::{self, Record, Records},
+    mounts::{self, Records},
     settings::Settings,
 };
-use crate::fuse;
+use crate::{fuse, path::escape};
+
+/// How long the daemon may take to end.
+const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 pub(super) fn run(settings: &Settings, args: &UmountArgs) -> Result<ExitCode, Failure> {
     let shown = args.dir.display();
@@ -37,8 +45,12 @@ pub(super) fn run(settings: &Settings, args: &UmountArgs) -> Result<ExitCode, Fa
         }
     }
     fuse::unmount(&dir, args.lazy).map_err(|error| refused(&dir, &error))?;
-    if let Some(record) = records.of_running(&dir).filter(|_| !args.lazy) {
-        wait_for_daemon(&record);
+    if let Some(record) = records.of_running(&dir).filter(|_| !args.lazy)
+        && !ends_within(record.pid, PATIENCE)
+    {
+        let warning = lives_on(&dir, record.pid);
+        // Whoever does not read this is told by the next mount.
+        _ = writeln!(io::stderr(), "{}", escape(warning.as_bytes()));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -68,16 +80,47 @@ fn refused(dir: &Path, error: &io::Error) -> Failure {
     }
 }
 
-/// Waits until the daemon has ended, so that what follows finds its files closed. A pidfd says
-/// when a process is gone.
-fn wait_for_daemon(record: &Record) {
-    let Some(pid) = rustix::process::Pid::from_raw(record.pid as i32) else { return };
-    let Ok(process) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
-        return;
-    };
-    let mut ended = [rustix::event::PollFd::new(&process, rustix::event::PollFlags::IN)];
-    let deadline = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
-    if let Err(error) = rustix::event::poll(&mut ended, Some(&deadline)) {
-        tracing::debug!("wait for the daemon: {error}");
+fn lives_on(dir: &Path, pid: u32) -> String {
+    let shown = dir.display();
+    format!(
+        "warning: {shown} is unmounted, but its daemon (process {pid}) lives on and keeps its overlay \
+         in use: most likely another mount namespace, as of a container, has a copy of the mount \
+         (grep -l {shown} /proc/*/mountinfo); kill {pid} ends it all the same"
+    )
+}
+
+/// Waits until a process has ended, so that what follows finds its files closed. A pidfd says when
+/// a process is gone; where it cannot be had, it is.
+fn ends_within(pid: u32, patience: Timespec) -> bool {
+    let Some(pid) = Pid::from_raw(pid.cast_signed()) else { return true };
+    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return true };
+    let mut ended = [PollFd::new(&process, PollFlags::IN)];
+    match poll(&mut ended, Some(&patience)) {
+        Ok(count) => count > 0,
+        Err(error) => {
+            tracing::debug!("wait for the daemon: {error}");
+            true
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_lives_on_is_told_from_one_that_ends() {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut process = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let pid = process.id();
+        assert!(!ends_within(pid, now));
+        drop(process.stdin.take());
+        assert!(ends_within(pid, PATIENCE));
+        process.wait().unwrap();
+        assert!(ends_within(pid, now));
+        let warning = lives_on(Path::new("/mnt"), pid);
+        assert!(warning.contains(&format!("(process {pid}) lives on")), "{warning}");
     }
 }
