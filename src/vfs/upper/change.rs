@@ -56,7 +56,7 @@ impl Vfs {
     }
 
     fn resize(&self, ino: Ino, size: u64, takes_set_id: bool) -> Answer<()> {
-        let bytes = if size == 0 { Bytes::None } else { Bytes::All };
+        let bytes = if size == 0 { Bytes::None } else { Bytes::First(size) };
         let (vfs, writing) = (self.myself(), self.writing(ino));
         self.with_own_bytes(ino, bytes).and_then(move |file| {
             let _writing = writing;

@@ -22,6 +22,7 @@ use crate::{
     cache::CachedBlob,
     overlay::{self, Draft, Kind, Time, Times},
     path::{Name, RepoPath},
+    steps,
     tree::Index,
 };
 
@@ -30,6 +31,9 @@ use crate::{
 pub(super) enum Bytes {
     /// All of it.
     All,
+    /// So many bytes of it, if it has more. It is cut before it gets its place, or whoever reads what
+    /// is cut off finds zeros for as long as the kernel does not know the new size.
+    First(u64),
     /// Nothing, which takes nothing from the network.
     None,
 }
@@ -87,16 +91,23 @@ impl Vfs {
         let vfs = Arc::clone(self);
         let draft = run_blocking(move || vfs.on_disk(|view| Ok(view.upper.overlay.draft()?)));
         let mut draft = draft.await?;
-        if bytes == Bytes::All {
+        if bytes != Bytes::None {
             draft = self.fill(index, draft).await?;
         }
         let vfs = Arc::clone(self);
         run_blocking(move || {
-            if bytes == Bytes::All {
+            if let Bytes::First(size) = bytes
+                && size < draft.file().metadata()?.len()
+            {
+                draft.file().set_len(size)?;
+            }
+            if bytes != Bytes::None {
                 // Once it has its name it hides what the base has, also after a loss of power.
                 draft.file().sync_data()?;
             }
-            vfs.on_disk(|view| view.put_up(ino, index, (draft, bytes)))
+            vfs.on_disk(|view| view.put_up(ino, index, (draft, bytes)))?;
+            steps::reached("copied up");
+            Ok(())
         })
         .await
     }
@@ -251,7 +262,7 @@ impl View<'_> {
                 None => overlay.dress(&draft, &self.base_stat(index)?)?,
             },
         }
-        if bytes == Bytes::None {
+        if bytes != Bytes::All {
             overlay::set_times(&file, Times { accessed: Time::Kept, modified: Time::Now })?;
         }
         if let Some(open) = self.upper.open.lock().get_mut(&ino) {

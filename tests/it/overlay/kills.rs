@@ -104,6 +104,18 @@ fn hashes(text: &str, key: &str) -> Vec<String> {
     text.split(key).skip(1).map(word).collect()
 }
 
+#[test]
+fn a_file_of_the_base_that_is_cut_short_is_so_from_its_first_moment_on() {
+    let mut writable = Writable::new();
+    writable.remount_until("copied up");
+    let path = writable.path("large.bin");
+    let before = fs::metadata(&path).unwrap().modified().unwrap();
+    File::options().write(true).open(&path).unwrap().set_len(7000).unwrap_err();
+    writable.remount_dead();
+    assert!(fs::read(&path).unwrap() == noise(4, super::LARGE)[..7000]);
+    assert!(fs::metadata(&path).unwrap().modified().unwrap() > before);
+}
+
 /// Every step of a snapshot.
 const STEPS: [&str; 13] = [
     "hashed",
