@@ -114,7 +114,7 @@ impl Overlay {
         let root = self.find(&RepoPath::root())?.map(|entry| entry.stat).unwrap_or_default();
         let folder = Stat { mode: 0o755, modified: root.modified, ..root };
         for (path, kept) in kept {
-            if *kept == Kept::Entry || self.find(path)?.is_some() {
+            if *kept == Kept::Entry || self.find(path)?.is_some() || self.is_in_no_folder(path)? {
                 continue;
             }
             self.make_parents(path, &|_| Ok(folder))?;
@@ -129,6 +129,17 @@ impl Overlay {
             }
         }
         Ok(())
+    }
+
+    /// Whether what the overlay has on the way to a path is no folder, which says that all below is
+    /// gone.
+    fn is_in_no_folder(&self, path: &RepoPath) -> io::Result<bool> {
+        for folder in path.folders() {
+            if let Some(entry) = self.find(&folder)? {
+                return Ok(!matches!(entry.kind, Kind::Folder(_)));
+            }
+        }
+        Ok(false)
     }
 
     fn keep_in(&self, folder: &RepoPath, kept: &BTreeMap<RepoPath, Kept>) -> io::Result<()> {

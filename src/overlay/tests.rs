@@ -273,6 +273,24 @@ fn what_is_kept_shows_above_a_base_that_has_the_rest() {
 }
 
 #[test]
+fn below_what_is_no_folder_nothing_needs_a_mark() {
+    let (_dir, overlay) = opened();
+    write(&overlay, "code", "a file by now");
+    overlay.create_link(&path("link"), b"x", owner()).unwrap();
+    write(&overlay, "recorded", "");
+    let kept = [
+        (path("code"), Kept::Entry),
+        (path("code/deep/x"), Kept::Gone),
+        (path("link"), Kept::Entry),
+        (path("link/x"), Kept::Gone),
+    ];
+    overlay.keep_only(&kept.into()).unwrap();
+    assert_eq!(read(&overlay, "code"), "a file by now");
+    assert_eq!(kind(&overlay, "link"), Some(Kind::Link));
+    assert_eq!(kind(&overlay, "recorded"), None);
+}
+
+#[test]
 fn a_file_gets_a_second_name_outside() {
     let (dir, overlay) = opened();
     write(&overlay, "a", "text");

@@ -7,6 +7,7 @@ mod ends;
 mod files;
 mod kept_out;
 mod kills;
+mod left;
 mod model;
 mod names;
 mod records;

@@ -31,8 +31,8 @@ pub(super) fn of(
         !has(folder) && !touched.contains(folder) && touched_below.next().is_none()
     };
     let is_untouched_cover = |folder: &RepoPath| match mark.kind(folder) {
-        // Whatever was recorded below is gone by now.
-        Some(Kind::Whiteout) => true,
+        // It says that all below is gone; whatever was recorded there is gone by now.
+        Some(Kind::Whiteout | Kind::File { .. } | Kind::Link | Kind::Pipe) => true,
         Some(Kind::Folder(Shows::Nothing | Shows::Of(_))) => is_whole(folder),
         _ => false,
     };
