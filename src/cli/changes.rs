@@ -44,6 +44,9 @@ pub(super) struct Told {
     /// Why a snapshot leaves it out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) refused: Option<String>,
+    /// Whether it is left out as it is meant.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) ignored: bool,
 }
 
 /// What an overlay changes, with the manifests that it takes to tell.
@@ -87,6 +90,7 @@ fn tell(tree: &Tree, change: &Change, route: Route) -> Told {
         Happened::Deleted => "deleted",
         Happened::Renamed => "renamed",
     };
+    let ignored = matches!(route, Route::Ignored(_));
     let (into, file, refused) = match route {
         Route::Git => (Some("git"), None, None),
         Route::Uncached(output) => {
@@ -111,6 +115,7 @@ fn tell(tree: &Tree, change: &Change, route: Route) -> Told {
         into: into.map(str::to_owned),
         file,
         refused,
+        ignored,
     }
 }
 

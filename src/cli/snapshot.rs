@@ -119,16 +119,16 @@ pub(super) fn run(settings: &Settings, args: &SnapshotArgs) -> Result<ExitCode, 
     let typed = typed(args, &record)?;
     if args.dry_run {
         let told = changes::of_mount_by(&record, typed)?;
+        let recorded = told.iter().filter(|told| told.refused.is_none()).cloned();
+        let recorded: Vec<_> = recorded.collect();
         if args.json {
             print(&(serde_json::to_string_pretty(&told).unwrap_or_default() + "\n"));
         } else {
-            print(&format!(
-                "{}would be recorded: {}\n",
-                changes::describe(&told),
-                changes::summary(&told)
-            ));
+            let would = changes::summary(&recorded);
+            print(&format!("{}would be recorded: {would}\n", changes::describe(&told)));
         }
-        return Ok(ExitCode::SUCCESS);
+        let is_all = told.iter().all(|told| told.refused.is_none() || told.ignored);
+        return Ok(code(is_all && !recorded.is_empty()));
     }
     let message = match &args.message {
         Some(message) => message.clone(),
@@ -164,8 +164,12 @@ pub(super) fn run(settings: &Settings, args: &SnapshotArgs) -> Result<ExitCode, 
         }
         print(&text);
     }
-    let is_all = waits.left.iter().all(|left| left.ignored);
-    Ok(if is_all { ExitCode::SUCCESS } else { Code::Failed.into() })
+    Ok(code(waits.left.iter().all(|left| left.ignored)))
+}
+
+/// Whether all is recorded that is meant to be, as an exit code.
+fn code(is_all: bool) -> ExitCode {
+    if is_all { ExitCode::SUCCESS } else { Code::Failed.into() }
 }
 
 fn typed(args: &SnapshotArgs, record: &Record) -> Result<Typed, Failure> {

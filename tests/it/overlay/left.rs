@@ -38,3 +38,22 @@ fn what_took_the_place_of_a_folder_and_is_not_chosen_stays() {
         }
     }
 }
+
+#[test]
+fn a_dry_run_counts_what_would_be_recorded_and_ends_as_the_snapshot_does() {
+    let writable = Writable::new();
+    let dry_run = || {
+        let (code, said) = writable.run("snapshot", &["--dry-run"]);
+        (code, said.lines().last().unwrap_or_default().to_owned())
+    };
+    assert_eq!(dry_run(), (Some(1), "would be recorded: none".to_owned()));
+    fs::write(writable.path("data/x.dvc"), "x").unwrap();
+    assert_eq!(dry_run(), (Some(1), "would be recorded: none".to_owned()));
+    fs::write(writable.path("note"), "note").unwrap();
+    assert_eq!(dry_run(), (Some(1), "would be recorded: 1 added (4 B)".to_owned()));
+    fs::remove_file(writable.path("data/x.dvc")).unwrap();
+    fs::create_dir_all(writable.path(".dvc/tmp")).unwrap();
+    fs::write(writable.path(".dvc/tmp/lock"), "ignored").unwrap();
+    assert_eq!(dry_run(), (Some(0), "would be recorded: 1 added (4 B)".to_owned()));
+    writable.snapshot(&[]);
+}
