@@ -11,10 +11,12 @@
 //! | `plan` | which changes are recorded, and where |
 //! | `hash` | the contents of files that go to DVC |
 //! | `writer` | manifests, `.dvc` files, lock files and what goes to git |
+//! | `ignores` | the lines that keep outputs out of git |
 //! | `kept` | what stays in the overlay |
 //! | `settle` | the moment from which on it is done |
 
 mod hash;
+mod ignores;
 mod kept;
 mod plan;
 mod settle;
@@ -177,16 +179,6 @@ pub enum SnapshotError {
         /// Why.
         #[source]
         source: Box<Self>,
-    },
-    /// Two changes hang together of which one cannot be recorded.
-    #[error("{path} cannot be recorded ({why}), and {needs} is needed for what it shows")]
-    Tied {
-        /// The one that cannot.
-        path: RepoPath,
-        /// Why.
-        why: String,
-        /// The other.
-        needs: RepoPath,
     },
     /// A file of the overlay or of the outbox.
     #[error("{path}")]

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::{Ground, SnapshotError};
+use super::{
+    Ground, SnapshotError,
+    ignores::{IGNORE, refuse_without_ignore},
+};
 use crate::{
     git::Repository,
     overlay::Overlay,
@@ -147,6 +150,13 @@ pub struct Routed {
     pub is_source: bool,
 }
 
+impl Routed {
+    pub(super) fn refuse(&mut self, why: String) {
+        self.route = Route::Refused(why.clone());
+        self.left = Some(Left::Refused(why));
+    }
+}
+
 /// What a snapshot does with each of the changes that an overlay makes to a tree of a repository;
 /// only those at or below the chosen paths are recorded if there are any, and those without which
 /// they make no sense.
@@ -179,6 +189,7 @@ fn tied(
         let route = possible(tree, &change, router.route(&change)?);
         list.push(Routed { change, route, left: None, is_source });
     }
+    refuse_without_ignore(&mut list, tree)?;
     let ties = Ties::of(&list, tree)?;
     let is_chosen = ties.choose(&list, chosen);
     for (routed, is_chosen) in list.iter_mut().zip(is_chosen) {
@@ -189,6 +200,7 @@ fn tied(
             _ => None,
         };
     }
+    ties.refuse(&mut list);
     Ok((list, ties))
 }
 
@@ -247,7 +259,7 @@ impl Ties {
                 _ => None,
             };
             let folder = output.and_then(RepoPath::parent);
-            let ignore = folder.and_then(|folder| folder.resolve(b".gitignore").ok());
+            let ignore = folder.and_then(|folder| folder.resolve(IGNORE).ok());
             let ignore = ignore.and_then(|ignore| by_path.get(&ignore).copied());
             ties.ignored.extend(ignore.map(|ignore| (at, ignore)));
         }
@@ -283,24 +295,40 @@ impl Ties {
         }
     }
 
-    /// What is left must not lose what it shows to what is recorded.
+    /// Refuses also what makes no sense, or takes away what is shown, without something refused.
+    fn refuse(&self, list: &mut [Routed]) {
+        // Of what is nested one is gone where the other came.
+        let nested = self.nested.iter().flat_map(both);
+        let nested = nested.filter(|(at, _)| list[*at].change.new.is_none());
+        let recorded = self.recorded.iter().map(|(at, record)| (*record, *at));
+        let mut needed_by = HashMap::<_, Vec<_>>::new();
+        for (at, other) in nested.chain(self.shown.iter().copied()).chain(recorded) {
+            needed_by.entry(at).or_default().push(other);
+        }
+        let is_refused = |at: &usize| matches!(list[*at].left, Some(Left::Refused(_)));
+        let mut refused: Vec<_> = (0..list.len()).filter(is_refused).collect();
+        while let Some(at) = refused.pop() {
+            for other in needed_by.remove(&at).unwrap_or_default() {
+                if list[other].left.is_none() {
+                    let path = &list[at].change.path;
+                    let why = format!("it goes with {path}, which cannot be recorded");
+                    list[other].refuse(why);
+                    refused.push(other);
+                }
+            }
+        }
+    }
+
+    /// What is meant to stay must not lose what it shows to what is recorded.
     fn check(&self, list: &[Routed]) -> Result<(), SnapshotError> {
         let shown = self.shown.iter().filter(|(at, other)| {
             matches!((&list[*at].left, &list[*other].left), (Some(Left::Ignored(_)), None))
         });
         let bare: Vec<_> = shown.map(|(at, _)| list[*at].change.path.clone()).collect();
-        if !bare.is_empty() {
-            return Err(SnapshotError::Bare(bare));
-        }
-        // Of what is nested one is gone where the other came.
-        let nested = self.nested.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]);
-        let nested = nested.filter(|(at, _)| list[*at].change.new.is_none());
-        for (at, other) in nested.chain(self.shown.iter().copied()) {
-            if let (Some(Left::Refused(why)), None) = (&list[at].left, &list[other].left) {
-                let (path, needs) = (list[at].change.path.clone(), list[other].change.path.clone());
-                return Err(SnapshotError::Tied { path, why: why.clone(), needs });
-            }
-        }
-        Ok(())
+        if bare.is_empty() { Ok(()) } else { Err(SnapshotError::Bare(bare)) }
     }
+}
+
+fn both((a, b): &(usize, usize)) -> [(usize, usize); 2] {
+    [(*a, *b), (*b, *a)]
 }

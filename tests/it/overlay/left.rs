@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::symlink, process::Command};
 
 use super::Writable;
-use crate::support::succeed;
+use crate::support::{DATE, noise, succeed};
 
 impl Writable {
     fn replace_folder(&self, name: &str, by: &str) {
@@ -37,6 +37,135 @@ fn what_took_the_place_of_a_folder_and_is_not_chosen_stays() {
             }
         }
     }
+}
+
+#[test]
+fn what_took_the_place_of_a_folder_that_has_to_stay_is_left_with_it() {
+    let mut writable = Writable::new();
+    let record = fs::read_to_string(writable.path("data.dvc")).unwrap();
+    let manifest = record.lines().find_map(|line| line.split_once("md5: ")).unwrap().1;
+    let texts = [
+        ("dvc.yaml", "stages:\n  make:\n    cmd: make\n    outs:\n    - out\n".to_owned()),
+        (
+            "dvc.lock",
+            format!(
+                "schema: '2.0'\nstages:\n  make:\n    cmd: make\n    outs:\n    - path: out\n      \
+                 hash: md5\n      md5: {manifest}\n"
+            ),
+        ),
+        (
+            "imported.dvc",
+            format!(
+                "frozen: true\ndeps:\n- etag: e\n  path: s3://bucket/x\nouts:\n- md5: {manifest}\n  \
+                 hash: md5\n  path: imported\n"
+            ),
+        ),
+    ];
+    for (name, text) in &texts {
+        writable.registry.text(name, text).unwrap();
+    }
+    writable.registry.commit("Make and import", DATE).unwrap();
+    writable.remount();
+    for name in ["out", "imported"] {
+        assert!(writable.path(name).join("a.bin").exists());
+        writable.replace_folder(name, "a file");
+    }
+    fs::write(writable.path("new.txt"), "new\n").unwrap();
+    let (code, said) = writable.run("snapshot", &["-m", "x"]);
+    assert_eq!(code, Some(1), "{said}");
+    for line in [
+        "1 path recorded",
+        "left as it is: imported: it goes with imported/",
+        "left as it is: imported/a.bin: it is imported from a URL",
+        "left as it is: out: ",
+        "left as it is: out/a.bin: a stage of dvc.yaml makes it",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    writable.remount();
+    for name in ["out", "imported"] {
+        assert_eq!(fs::read_to_string(writable.path(name)).unwrap(), "a file");
+    }
+}
+
+#[test]
+fn a_rename_into_a_place_that_is_refused_leaves_both_sides_and_no_more() {
+    let mut writable = Writable::new();
+    fs::rename(writable.path("data/b.bin"), writable.path("data/b.dvc")).unwrap();
+    fs::rename(writable.path("large.bin"), writable.path("data/y.dvc")).unwrap();
+    fs::write(writable.path("large.bin"), "another").unwrap();
+    fs::write(writable.path("new.txt"), "new\n").unwrap();
+    let told = writable.changes();
+    let (code, said) = writable.run("snapshot", &["--dry-run"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("would be recorded: 1 added (4 B)"), "{said}");
+    let (code, said) = writable.run("snapshot", &["-m", "x", "large.bin"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("nothing can be recorded"), "{said}");
+    let (code, said) = writable.run("snapshot", &["-m", "x"]);
+    assert_eq!(code, Some(1), "{said}");
+    for line in [
+        "1 path recorded",
+        "left as it is: data/b.bin: it goes with data/b.dvc, which cannot be recorded",
+        "left as it is: data/b.dvc: DVC cannot hold its name",
+        "left as it is: data/y.dvc: DVC cannot hold its name",
+        "left as it is: large.bin: it goes with data/y.dvc, which cannot be recorded",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    writable.remount();
+    let left: Vec<_> = told.into_iter().filter(|line| !line.contains("new.txt")).collect();
+    assert_eq!(writable.changes(), left);
+    assert!(fs::read(writable.path("data/y.dvc")).unwrap() == noise(4, super::LARGE));
+    assert!(fs::read(writable.path("data/b.dvc")).unwrap() == noise(2, 10));
+    assert_eq!(fs::read_to_string(writable.path("large.bin")).unwrap(), "another");
+    assert!(!writable.path("data/b.bin").exists());
+    // With a name that can be recorded nothing is in the way any more.
+    fs::rename(writable.path("data/y.dvc"), writable.path("data/y")).unwrap();
+    fs::rename(writable.path("data/b.dvc"), writable.path("data/b.bin")).unwrap();
+    writable.snapshot(&[]);
+    assert!(fs::read(writable.path("data/y")).unwrap() == noise(4, super::LARGE));
+    assert_eq!(writable.changes(), Vec::<String>::new());
+}
+
+#[test]
+fn what_no_gitignore_can_keep_out_of_git_is_not_tracked() {
+    let writable = Writable::new();
+    for (folder, by) in [("g", "folder"), ("h", "link")] {
+        let ignore = writable.path(folder).join(".gitignore");
+        fs::create_dir(writable.path(folder)).unwrap();
+        match by {
+            "folder" => {
+                fs::create_dir(&ignore).unwrap();
+                fs::write(ignore.join("x"), "mine\n").unwrap();
+            }
+            _ => symlink("mine", &ignore).unwrap(),
+        }
+        fs::write(writable.path(folder).join("y.bin"), noise(5, 100)).unwrap();
+    }
+    let (code, said) = writable.run("snapshot", &["-m", "x"]);
+    assert_eq!(code, Some(1), "{said}");
+    let why = ".gitignore, which has to keep it out of git, is no file";
+    for line in [
+        "2 paths recorded".to_owned(),
+        format!("left as it is: g/y.bin: g/{why}"),
+        format!("left as it is: h/y.bin: h/{why}"),
+    ] {
+        assert!(said.contains(&line), "{line}: {said}");
+    }
+    let commit = writable.snapshot_ref();
+    assert_eq!(writable.touched(&commit), ["g/.gitignore/x", "h/.gitignore"]);
+    // So it is where the base has them.
+    let (code, said) = writable.run("snapshot", &["-m", "x"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("nothing can be recorded") && said.contains(why), "{said}");
+    assert_eq!(fs::read_to_string(writable.path("g/.gitignore/x")).unwrap(), "mine\n");
+    assert!(fs::read(writable.path("g/y.bin")).unwrap() == noise(5, 100));
+    // A file comes in the place of the link.
+    fs::remove_file(writable.path("h/.gitignore")).unwrap();
+    let commit = writable.snapshot(&["h"]);
+    assert_eq!(writable.touched(&commit), ["h/.gitignore", "h/y.bin.dvc"]);
+    assert_eq!(writable.text_at(&commit, "h/.gitignore"), "/y.bin");
 }
 
 #[test]
