@@ -5,6 +5,7 @@ mod choices;
 mod commits;
 mod ends;
 mod files;
+mod ignore_lines;
 mod kept_out;
 mod kills;
 mod left;

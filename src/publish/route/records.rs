@@ -33,7 +33,7 @@ impl Router<'_> {
     }
 
     /// What a `.dvc` file says; nothing if there is none.
-    pub(super) fn outputs_in(
+    pub(in crate::publish) fn outputs_in(
         &self,
         file: &RepoPath,
     ) -> Result<Option<Result<Vec<Output>, String>>, GitError> {

@@ -12,6 +12,7 @@
 //! | `hash` | the contents of files that go to DVC |
 //! | `writer` | manifests, `.dvc` files, lock files and what goes to git |
 //! | `ignores` | the lines that keep outputs out of git |
+//! | `records` | `.dvc` and lock files that were written by hand |
 //! | `kept` | what stays in the overlay |
 //! | `settle` | the moment from which on it is done |
 
@@ -19,6 +20,7 @@ mod hash;
 mod ignores;
 mod kept;
 mod plan;
+mod records;
 mod settle;
 mod writer;
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::{
     Ground, SnapshotError,
     ignores::{IGNORE, refuse_without_ignore},
+    records::is_let_go,
 };
 use crate::{
     git::Repository,
@@ -42,6 +43,8 @@ pub(super) struct Plan {
     pub(super) new_folders: BTreeMap<RepoPath, Vec<Change>>,
     /// The `.dvc` files of new files and folders.
     pub(super) records: BTreeMap<RepoPath, RepoPath>,
+    /// What is gone together with the `.dvc` file that declared it.
+    pub(super) let_go: Vec<Change>,
     /// Outputs that are gone as a whole.
     pub(super) removed: BTreeSet<OutputId>,
     pub(super) left: Vec<(Change, Left)>,
@@ -56,11 +59,17 @@ impl Plan {
         let Ground { overlay, tree, repository, .. } = *ground;
         let (list, ties) = tied((overlay, tree, repository), changes, rules, chosen)?;
         ties.check(&list)?;
+        let touched: BTreeSet<_> = list.iter().map(|routed| routed.change.path.clone()).collect();
         let mut plan = Self { removed: changes.removed_outputs.clone(), ..Self::default() };
         for Routed { change, route, left, .. } in list {
-            match left {
-                Some(left) => plan.leave(change, left),
-                None => plan.add(tree, change, route),
+            match (left, &route) {
+                (Some(left), _) => plan.leave(change, left),
+                (None, Route::Dotfile(output))
+                    if touched.contains(&tree.tracked(*output).declared_in) =>
+                {
+                    plan.let_go.push(change);
+                }
+                (None, _) => plan.add(tree, change, route),
             }
         }
         plan.add_empty(tree, changes, chosen);
@@ -132,7 +141,7 @@ impl Plan {
     /// The paths of everything that is recorded.
     pub(super) fn recorded(&self) -> impl Iterator<Item = &RepoPath> {
         let to_dvc = self.to_dvc().map(|(_, change)| change);
-        self.git.iter().chain(to_dvc).map(|change| &change.path)
+        self.git.iter().chain(to_dvc).chain(&self.let_go).map(|change| &change.path)
     }
 }
 
@@ -184,9 +193,20 @@ fn tied(
     let mut all: Vec<_> =
         sources.chain(changes.list.iter().map(|change| (change.clone(), false))).collect();
     all.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path));
-    let mut list = Vec::with_capacity(all.len());
+    let (mut list, mut let_go) = (Vec::with_capacity(all.len()), HashMap::new());
     for (change, is_source) in all {
-        let route = possible(tree, &change, router.route(&change)?);
+        let mut route = router.route(&change)?;
+        if let (Route::Refused(_), None, Some(Node::Blob { output, .. })) =
+            (&route, change.new, change.old)
+        {
+            let known = let_go.get(&output).copied();
+            let is_let_go = known.map_or_else(|| is_let_go(&router, tree, output), Ok)?;
+            let_go.insert(output, is_let_go);
+            if is_let_go {
+                route = Route::Dotfile(output);
+            }
+        }
+        let route = possible(tree, &change, route);
         list.push(Routed { change, route, left: None, is_source });
     }
     refuse_without_ignore(&mut list, tree)?;
@@ -232,6 +252,8 @@ struct Ties {
     ignored: Vec<(usize, usize)>,
     /// The first is tracked from now on, and the second is its `.dvc` file, written by hand.
     recorded: Vec<(usize, usize)>,
+    /// The first is gone, and the second is the `.dvc` file that no longer declares it.
+    let_go: Vec<(usize, usize)>,
 }
 
 impl Ties {
@@ -249,6 +271,10 @@ impl Ties {
             }
             if let Route::NewFile(record) | Route::NewFolder { record, .. } = route {
                 ties.recorded.extend(by_path.get(record).map(|record| (at, *record)));
+            }
+            if let Route::Dotfile(output) = route {
+                let record = by_path.get(&tree.tracked(*output).declared_in);
+                ties.let_go.extend(record.map(|record| (at, *record)));
             }
             let output = match route {
                 Route::NewFile(_) => Some(&change.path),
@@ -278,7 +304,8 @@ impl Ties {
                 is_done &= is_chosen[at];
                 is_chosen[at] = true;
             };
-            for (a, b) in self.nested.iter().chain(&self.shown).chain(&self.recorded) {
+            let (placed, declared) = (self.nested.iter().chain(&self.shown), &self.recorded);
+            for (a, b) in placed.chain(declared).chain(&self.let_go) {
                 if is_chosen[*a] || is_chosen[*b] {
                     choose(*a, &mut is_chosen);
                     choose(*b, &mut is_chosen);
@@ -301,8 +328,9 @@ impl Ties {
         let nested = self.nested.iter().flat_map(both);
         let nested = nested.filter(|(at, _)| list[*at].change.new.is_none());
         let recorded = self.recorded.iter().map(|(at, record)| (*record, *at));
+        let let_go = self.let_go.iter().flat_map(both);
         let mut needed_by = HashMap::<_, Vec<_>>::new();
-        for (at, other) in nested.chain(self.shown.iter().copied()).chain(recorded) {
+        for (at, other) in nested.chain(self.shown.iter().copied()).chain(recorded).chain(let_go) {
             needed_by.entry(at).or_default().push(other);
         }
         let is_refused = |at: &usize| matches!(list[*at].left, Some(Left::Refused(_)));

@@ -12,8 +12,6 @@ use super::{
 };
 use crate::{
     dvc::{
-        gitignore,
-        ignore::Ignore,
         lockfile,
         manifest::{
             Entry,
@@ -32,16 +30,19 @@ use crate::{
 };
 
 pub(super) struct Writer<'a> {
-    ground: &'a Ground<'a>,
+    pub(super) ground: &'a Ground<'a>,
     contents: &'a Contents,
-    edits: Edits,
+    pub(super) edits: Edits,
     /// The new content of outputs.
-    declared: BTreeMap<RepoPath, Recorded>,
+    pub(super) declared: BTreeMap<RepoPath, Recorded>,
+    /// Outputs that are to be kept out of git, and whether they are folders, by their own folder.
+    pub(super) ignored: BTreeMap<RepoPath, Vec<(RepoPath, bool)>>,
 }
 
 impl<'a> Writer<'a> {
     pub(super) fn new(ground: &'a Ground<'a>, contents: &'a Contents) -> Self {
-        Self { ground, contents, edits: Edits::new(), declared: BTreeMap::new() }
+        let (edits, declared, ignored) = Default::default();
+        Self { ground, contents, edits, declared, ignored }
     }
 
     /// Writes all that a plan says; gives what is to stand where in git's tree.
@@ -49,6 +50,8 @@ impl<'a> Writer<'a> {
         self.git(plan)?;
         self.folders(plan)?;
         self.files(plan)?;
+        self.stop_ignoring(plan)?;
+        self.start_ignoring()?;
         self.uncached(plan)?;
         let is_of_pipeline = |output: &OutputId| self.ground.tree.tracked(*output).is_of_pipeline();
         let outputs = plan.files.keys().chain(plan.folders.keys()).chain(&plan.uncached);
@@ -397,27 +400,23 @@ impl<'a> Writer<'a> {
         let file = &tracked.declared_in;
         if let OutputChange::Content(content) = becomes {
             self.declared.insert(tracked.output.path.clone(), content);
+            if tracked.output.is_cached {
+                self.keep_from_git(&tracked.output.path, &content);
+            }
         }
         if tracked.is_of_pipeline() {
             // The lock files come last, when all is known that they tell.
             return Ok(());
         }
-        if matches!(self.edits.get(file), Some(Edit::Removed)) {
-            return Ok(());
-        }
         let Some(text) = self.text(file)? else { return Ok(()) };
         let folder = file.parent().unwrap_or_default();
         let project = &tree.projects[tracked.project].root;
-        let path = tracked.output.path.clone();
-        let changes = [(path.clone(), becomes)].into();
+        let changes = [(tracked.output.path.clone(), becomes)].into();
         let failed = |source| SnapshotError::Record { path: file.clone(), source };
         let text = record::update(&text, &folder, project, &changes).map_err(failed)?;
         match text {
             Some(text) => self.put(file, text.as_bytes())?,
             None => _ = self.edits.insert(file.clone(), Edit::Removed),
-        }
-        if becomes == OutputChange::Removed {
-            self.stop_ignoring(&path)?;
         }
         Ok(())
     }
@@ -432,21 +431,13 @@ impl<'a> Writer<'a> {
         let Some(file) = plan.records.get(path) else { return Ok(()) };
         let failed = |source| SnapshotError::Record { path: file.clone(), source };
         let name = path.file_name().unwrap_or_default();
-        let folder = path.parent().unwrap_or_default();
         let text = match self.updated(file, path, content)? {
             Some(text) => text,
             None => record::create(name, content).map_err(failed)?,
         };
         self.put(file, text.as_bytes())?;
-        if self.is_ignored(path, matches!(content, Recorded::Folder { .. }))? {
-            return Ok(());
-        }
-        let ignore = folder.resolve(b".gitignore").unwrap_or_default();
-        let text = self.text(&ignore)?.unwrap_or_default();
-        match gitignore::add(&text, name) {
-            Some(text) => self.put(&ignore, &text),
-            None => Ok(()),
-        }
+        self.keep_from_git(path, content);
+        Ok(())
     }
 
     /// An existing `.dvc` file with new content of a path, if it tracks that.
@@ -471,35 +462,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn stop_ignoring(&mut self, path: &RepoPath) -> Result<(), SnapshotError> {
-        let folder = path.parent().unwrap_or_default();
-        let ignore = folder.resolve(b".gitignore").unwrap_or_default();
-        let Some(text) = self.text(&ignore)? else { return Ok(()) };
-        match gitignore::remove(&text, path.file_name().unwrap_or_default()) {
-            gitignore::Removed::Unchanged => Ok(()),
-            gitignore::Removed::Text(text) => self.put(&ignore, &text),
-            gitignore::Removed::Empty => {
-                self.edits.insert(ignore, Edit::Removed);
-                Ok(())
-            }
-        }
-    }
-
-    /// Whether git leaves a path out by itself.
-    fn is_ignored(&self, path: &RepoPath, is_dir: bool) -> Result<bool, SnapshotError> {
-        let mut rules = Ignore::of_git();
-        let folders: Vec<_> = path.folders().collect();
-        for folder in folders.into_iter().rev() {
-            let ignore = folder.resolve(b".gitignore").unwrap_or_default();
-            if let Some(text) = self.text(&ignore)? {
-                rules.add(&folder, &text);
-            }
-        }
-        Ok(rules.is_ignored(path, is_dir))
-    }
-
     /// A file of git's as it is by now.
-    fn text(&self, path: &RepoPath) -> Result<Option<Vec<u8>>, SnapshotError> {
+    pub(super) fn text(&self, path: &RepoPath) -> Result<Option<Vec<u8>>, SnapshotError> {
         let id = match self.edits.get(path) {
             Some(Edit::File { id, .. }) => Some(*id),
             Some(_) => None,
@@ -517,7 +481,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn put(&mut self, path: &RepoPath, text: &[u8]) -> Result<(), SnapshotError> {
+    pub(super) fn put(&mut self, path: &RepoPath, text: &[u8]) -> Result<(), SnapshotError> {
         let id = self.ground.repository.write_blob(text)?;
         self.edits.insert(path.clone(), Edit::File { id, is_executable: false });
         Ok(())

@@ -186,3 +186,24 @@ fn a_dry_run_counts_what_would_be_recorded_and_ends_as_the_snapshot_does() {
     assert_eq!(dry_run(), (Some(0), "would be recorded: 1 added (4 B)".to_owned()));
     writable.snapshot(&[]);
 }
+
+#[test]
+fn a_record_that_names_another_path_by_now_lets_go_of_the_old_one() {
+    let writable = Writable::new();
+    for (old, new) in [("large.bin", "huge.bin"), ("data", "set")] {
+        let record = writable.path(format!("{old}.dvc"));
+        let text = fs::read_to_string(&record).unwrap();
+        fs::write(&record, text.replace(&format!("path: {old}"), &format!("path: {new}"))).unwrap();
+        fs::rename(writable.path(old), writable.path(new)).unwrap();
+    }
+    let commit = writable.snapshot(&["huge.bin", "set"]);
+    assert_eq!(writable.touched(&commit), [".gitignore", "data.dvc", "large.bin.dvc"]);
+    assert_eq!(writable.changes(), Vec::<String>::new());
+    assert_eq!(fs::read_dir(writable.upper.join("upper")).unwrap().count(), 0);
+    assert!(fs::read(writable.path("huge.bin")).unwrap() == noise(4, super::LARGE));
+    assert!(fs::read(writable.path("set/a.bin")).unwrap() == noise(1, super::SMALL));
+    let rules = writable.text_at(&commit, ".gitignore");
+    let mut rules: Vec<_> = rules.lines().collect();
+    rules.sort_unstable();
+    assert_eq!(rules, ["/huge.bin", "/set"]);
+}
