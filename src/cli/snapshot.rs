@@ -32,6 +32,8 @@ use super::{
     unpushed,
 };
 use crate::{
+    blobs::BlobError,
+    dvc::output::Output,
     git::{CommitId, GitTreeId, Repository, TransportOptions},
     id::BlobId,
     overlay::Overlay,
@@ -39,9 +41,9 @@ use crate::{
     publish::{self, Ground, Holder, Keeping, Left, Mark, Outbox, Prepared, Rules, SnapshotError},
     registry::Registry,
     steps,
-    tree::OutputId,
+    tree::{OutputId, Project},
     usage::mapped_to_write,
-    vfs::{Rebased, Stillness, Vfs},
+    vfs::{Rebased, Stillness, Vfs, VfsError},
 };
 
 /// How often files that are opened meanwhile are copied before a snapshot is given up.
@@ -460,8 +462,18 @@ impl Snapshots {
             let read = self.runtime.block_on(self.vfs.read_blob(&tree, output, blob));
             read.map_err(|error| io::Error::other(chain(&error)))
         };
-        let (manifest, blob, size) = (&manifest, &blob, &size);
-        let ground = Ground { overlay, tree: &tree, repository, outbox, manifest, blob, size };
+        let has_manifest =
+            |project: usize, output: &Output| self.has_manifest(&tree.projects[project], output);
+        let ground = Ground {
+            overlay,
+            tree: &tree,
+            repository,
+            outbox,
+            manifest: &manifest,
+            has_manifest: &has_manifest,
+            blob: &blob,
+            size: &size,
+        };
         let stillness = match self.vfs.stillness().map_err(|error| chain(&error))? {
             Ok(stillness) => stillness,
             Err(open) => return encode(&Step::<Waits>::Busy(still_open(&open))),
@@ -508,6 +520,16 @@ impl Snapshots {
         // From now on no push of another mount takes it away.
         self.keep_taken()?;
         encode(&Step::Done(waits))
+    }
+
+    /// Whether the manifest of a folder of a project can be had.
+    fn has_manifest(&self, project: &Project, output: &Output) -> io::Result<bool> {
+        let project = (&project.root, project.config);
+        match self.runtime.block_on(self.vfs.manifest_of(project, output)) {
+            Ok(_) => Ok(true),
+            Err(VfsError::Blob(BlobError::Missing(_))) => Ok(false),
+            Err(error) => Err(io::Error::other(chain(&error))),
+        }
     }
 
     /// A tree that was prepared above another base is of no use any more.

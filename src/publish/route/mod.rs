@@ -309,7 +309,7 @@ impl<'a> Router<'a> {
     }
 
     /// The text of a file that is in git or comes there.
-    fn text(&self, path: &RepoPath) -> Result<Option<Vec<u8>>, GitError> {
+    pub(super) fn text(&self, path: &RepoPath) -> Result<Option<Vec<u8>>, GitError> {
         let node = match self.changed.get(path) {
             Some(Change { path: at, new: Some(new), .. }) if at == path => match new {
                 New::File(_) => return Ok(read_small(self.overlay, path)),

@@ -39,6 +39,7 @@ use super::{changes::Changes, outbox::Outbox, route::Rules};
 use crate::{
     dvc::{
         manifest::edit::{EditError, read_sound},
+        output::Output,
         record::RecordError,
     },
     git::{CommitId, Edit, Edits, GitError, GitTreeId, Repository},
@@ -55,6 +56,10 @@ const MOST_IN_GIT: u64 = 1 << 30;
 /// A stream of bytes.
 type Bytes = Box<dyn BufRead>;
 
+/// Whether the manifest of a folder, as an output of a project of the tree declares it, can be had:
+/// the project by its place there.
+type HasManifest<'a> = dyn Fn(usize, &Output) -> io::Result<bool> + Sync + 'a;
+
 /// What a snapshot is made from.
 pub struct Ground<'a> {
     /// The changes.
@@ -67,6 +72,8 @@ pub struct Ground<'a> {
     pub outbox: &'a Outbox,
     /// Gives the manifest of a tracked folder.
     pub manifest: &'a (dyn Fn(OutputId) -> io::Result<Box<dyn BufRead>> + Sync),
+    /// Whether a manifest that the tree does not know can be had.
+    pub has_manifest: &'a HasManifest<'a>,
     /// Gives the content of a blob of an output, checked as a whole.
     pub blob: &'a (dyn Fn(OutputId, BlobId) -> io::Result<Bytes> + Sync),
     /// The bytes of some blobs of an output together, unless they cannot be learnt.
@@ -208,6 +215,15 @@ pub enum SnapshotError {
         /// What is wrong with it.
         #[source]
         source: EditError,
+    },
+    /// Whether a manifest can be had that a file names which was written by hand.
+    #[error("the manifest that {path} names")]
+    Unheard {
+        /// The file.
+        path: RepoPath,
+        /// Why it cannot be told.
+        #[source]
+        source: io::Error,
     },
     /// The manifest is needed to tell what is where.
     #[error("a manifest cannot be read")]

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
-    Ground, SnapshotError,
+    Ground, HasManifest, SnapshotError,
     ignores::{IGNORE, refuse_without_ignore},
-    records::is_let_go,
+    records::{is_let_go, refuse_without_manifest},
 };
 use crate::{
     git::Repository,
@@ -57,7 +57,8 @@ impl Plan {
         chosen: &[RepoPath],
     ) -> Result<Self, SnapshotError> {
         let Ground { overlay, tree, repository, .. } = *ground;
-        let (list, ties) = tied((overlay, tree, repository), changes, rules, chosen)?;
+        let has_manifest = Some(ground.has_manifest);
+        let (list, ties) = tied((overlay, tree, repository), changes, rules, chosen, has_manifest)?;
         ties.check(&list)?;
         let touched: BTreeSet<_> = list.iter().map(|routed| routed.change.path.clone()).collect();
         let mut plan = Self { removed: changes.removed_outputs.clone(), ..Self::default() };
@@ -175,7 +176,7 @@ pub fn routed(
     rules: &Rules,
     chosen: &[RepoPath],
 ) -> Result<Vec<Routed>, SnapshotError> {
-    tied(ground, changes, rules, chosen).map(|(list, _)| list)
+    tied(ground, changes, rules, chosen, None).map(|(list, _)| list)
 }
 
 fn tied(
@@ -183,6 +184,7 @@ fn tied(
     changes: &Changes,
     rules: &Rules,
     chosen: &[RepoPath],
+    has_manifest: Option<&HasManifest<'_>>,
 ) -> Result<(Vec<Routed>, Ties), SnapshotError> {
     let mut router = Router::new(rules, (overlay, tree, repository), changes)?;
     let sources = changes.list.iter().filter_map(|change| {
@@ -219,6 +221,9 @@ fn tied(
             Route::Ignored(by) => Some(Left::Ignored(*by)),
             _ => None,
         };
+    }
+    if let Some(has_manifest) = has_manifest {
+        refuse_without_manifest(&mut list, (&router, tree), has_manifest)?;
     }
     ties.refuse(&mut list);
     Ok((list, ties))

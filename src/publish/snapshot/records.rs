@@ -1,11 +1,22 @@
-//! `.dvc` and lock files that were written by hand: what they let go of.
+//! `.dvc` and lock files that were written by hand: what they let go of, and whether what they name
+//! can be had.
 
-use super::SnapshotError;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{HasManifest, SnapshotError, plan::Routed};
 use crate::{
-    dvc::{dotfile, output::Output, pipeline},
+    dvc::{
+        dotfile,
+        output::{Content, Origin, Output},
+        pipeline,
+    },
     git::GitError,
+    id::TreeId,
     path::RepoPath,
-    publish::route::Router,
+    publish::{
+        changes::Change,
+        route::{Route, Router},
+    },
     tree::{OutputId, Tree},
 };
 
@@ -24,6 +35,64 @@ pub(super) fn is_let_go(
     }
     let Some(Ok(outputs)) = router.outputs_in(&tracked.declared_in)? else { return Ok(false) };
     Ok(outputs.iter().all(|declared| declared.path != tracked.output.path))
+}
+
+/// Refuses files that declare folders anew whose manifests are nowhere, so that nobody could list
+/// them.
+pub(super) fn refuse_without_manifest(
+    list: &mut [Routed],
+    (router, tree): (&Router<'_>, &Tree),
+    has_manifest: &HasManifest<'_>,
+) -> Result<(), SnapshotError> {
+    let known = tree.outputs().filter_map(|tracked| manifest(&tracked.output));
+    let mut is_had: BTreeMap<_, _> = known.map(|id| (id, true)).collect();
+    let written = list.iter().filter_map(|routed| match (&routed.left, &routed.route) {
+        (None, Route::NewFolder { folder, .. }) => Some(folder.clone()),
+        _ => None,
+    });
+    let written: BTreeSet<_> = written.collect();
+    for routed in list {
+        let Change { path, new: Some(_), .. } = &routed.change else { continue };
+        if routed.left.is_some() || routed.route != Route::Git {
+            continue;
+        }
+        let Some(project) = tree.project_around(path) else { continue };
+        let outputs = outputs_of(path, tree, &|path| Ok(router.text(path)?))?;
+        let stored = outputs.iter().filter(|output| {
+            output.is_cached
+                && !matches!(output.origin, Origin::Import(_))
+                // Such a manifest is written by the snapshot itself.
+                && !written.contains(&output.path)
+        });
+        let mut missing = None;
+        for output in stored {
+            let Some(id) = manifest(output) else { continue };
+            let is_had = if let Some(is_had) = is_had.get(&id) {
+                *is_had
+            } else {
+                let found = has_manifest(project, output);
+                let failed = |source| SnapshotError::Unheard { path: path.clone(), source };
+                *is_had.entry(id).or_insert(found.map_err(failed)?)
+            };
+            if !is_had {
+                missing = Some(&output.path);
+            }
+        }
+        if let Some(folder) = missing {
+            routed.refuse(format!(
+                "the manifest of {folder} is neither here nor on its remote; dvc push it from \
+                 where it was made"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn manifest(output: &Output) -> Option<TreeId> {
+    match output.content {
+        Content::Tree(id) => Some(id),
+        _ => None,
+    }
 }
 
 /// What a `.dvc` file, or a `dvc.yaml` with its lock file, declares by now; nothing if a file is

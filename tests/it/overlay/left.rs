@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::symlink, process::Command};
 
 use super::Writable;
-use crate::support::{DATE, noise, succeed};
+use crate::support::{DATE, md5_of, noise, succeed};
 
 impl Writable {
     fn replace_folder(&self, name: &str, by: &str) {
@@ -14,6 +14,17 @@ impl Writable {
             "pipe" => _ = succeed(Command::new("mkfifo").arg(&place)),
             _ => fs::write(&place, by).unwrap(),
         }
+    }
+
+    /// What `data.dvc` says, of another manifest of this text, and where the remote would have it.
+    fn record_of(&self, manifest: &str) -> (String, std::path::PathBuf) {
+        let file = self.sandbox.path("manifest");
+        fs::write(&file, manifest).unwrap();
+        let id = md5_of(&file).unwrap().0;
+        let record = fs::read_to_string(self.path("data.dvc")).unwrap();
+        let old = record.lines().find_map(|line| line.split_once("md5: ")).unwrap().1;
+        let object = self.registry.objects().join("files/md5").join(&id[..2]);
+        (record.replace(old, &format!("{id}.dir")), object.join(format!("{}.dir", &id[2..])))
     }
 }
 
@@ -206,4 +217,60 @@ fn a_record_that_names_another_path_by_now_lets_go_of_the_old_one() {
     let mut rules: Vec<_> = rules.lines().collect();
     rules.sort_unstable();
     assert_eq!(rules, ["/huge.bin", "/set"]);
+}
+
+#[test]
+fn a_record_of_a_manifest_that_is_nowhere_is_left_until_it_can_be_had() {
+    let writable = Writable::new();
+    let large = fs::read_to_string(writable.path("large.bin.dvc")).unwrap();
+    let large = large.lines().find_map(|line| line.split_once("md5: ")).unwrap().1.to_owned();
+    let manifest = format!("[{{\"md5\": \"{large}\", \"relpath\": \"c.bin\"}}]");
+    let (record, object) = writable.record_of(&manifest);
+    fs::write(writable.path("data.dvc"), &record).unwrap();
+    fs::write(writable.path("data/mine.txt"), "mine\n").unwrap();
+    let id = record.lines().find_map(|line| line.split_once("md5: ")).unwrap().1;
+    let yaml = "stages:\n  make:\n    cmd: make\n    outs:\n    - out\n";
+    let lock = format!(
+        "schema: '2.0'\nstages:\n  make:\n    cmd: make\n    outs:\n    - path: out\n      hash: \
+         md5\n      md5: {id}\n"
+    );
+    fs::create_dir(writable.path("sub")).unwrap();
+    fs::write(writable.path("sub/dvc.yaml"), yaml).unwrap();
+    fs::write(writable.path("sub/dvc.lock"), lock).unwrap();
+    fs::write(writable.path("new.txt"), "new\n").unwrap();
+    let (code, said) = writable.run("snapshot", &["-m", "x"]);
+    assert_eq!(code, Some(1), "{said}");
+    let why = "is neither here nor on its remote; dvc push it from where it was made";
+    for line in [
+        "1 path recorded".to_owned(),
+        format!("left as it is: data.dvc: the manifest of data {why}"),
+        "left as it is: data/mine.txt: ".to_owned(),
+        format!("left as it is: sub/dvc.lock: the manifest of sub/out {why}"),
+        format!("left as it is: sub/dvc.yaml: the manifest of sub/out {why}"),
+    ] {
+        assert!(said.contains(&line), "{line}: {said}");
+    }
+    assert_eq!(fs::read_to_string(writable.path("data/mine.txt")).unwrap(), "mine\n");
+    assert!(fs::read(writable.path("data/b.bin")).unwrap() == noise(2, 10));
+    assert_eq!(fs::read_to_string(writable.path("data.dvc")).unwrap(), record);
+
+    fs::create_dir_all(object.parent().unwrap()).unwrap();
+    fs::write(object, manifest).unwrap();
+    fs::remove_file(writable.path("data/mine.txt")).unwrap();
+    let commit = writable.snapshot(&[]);
+    assert_eq!(writable.touched(&commit), ["data.dvc", "sub/dvc.lock", "sub/dvc.yaml"]);
+    assert_eq!(writable.names("data"), ["c.bin"]);
+    assert_eq!(writable.names("sub/out"), ["c.bin"]);
+}
+
+#[test]
+fn a_record_of_a_folder_that_is_new_as_well_needs_no_manifest_from_elsewhere() {
+    let writable = Writable::new();
+    let (record, _) = writable.record_of("[]");
+    fs::create_dir(writable.path("set")).unwrap();
+    fs::write(writable.path("set/x"), "x").unwrap();
+    fs::write(writable.path("set.dvc"), record.replace("path: data", "path: set")).unwrap();
+    let commit = writable.snapshot(&[]);
+    assert_eq!(writable.touched(&commit), [".gitignore", "set.dvc"]);
+    assert_eq!(writable.names("set"), ["x"]);
 }

@@ -305,3 +305,25 @@ fn a_cache_that_is_deleted_and_a_fetch_that_prunes() {
     assert_eq!(lab.run("refresh", &[]).0, Some(0));
     lab.completes(&commit);
 }
+
+#[test]
+fn a_bucket_that_does_not_tell_whether_it_has_a_manifest_fails_the_snapshot() {
+    let lab = Lab::new();
+    let record = fs::read_to_string(lab.path("data.dvc")).unwrap();
+    let id = record.lines().find_map(|line| line.split_once("md5: ")).unwrap().1;
+    let other = record.replace(id, &format!("{}.dir", "1".repeat(32)));
+    fs::write(lab.path("data.dvc"), &other).unwrap();
+    fs::write(lab.path("note.txt"), "a note\n").unwrap();
+    lab.server.set_rule(|_| Some(Fault::Status(403, "AccessDenied")));
+    let (code, said) = lab.run("snapshot", &["-m", "x"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("the manifest that data.dvc names: "), "{said}");
+    assert!(said.contains("AccessDenied") || said.contains("refuse"), "{said}");
+    assert_eq!(lab.unpushed(), None);
+    lab.server.heal();
+    let (code, said) = lab.run("snapshot", &["-m", "x"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("left as it is: data.dvc: the manifest of data is neither"), "{said}");
+    lab.push(&[]);
+    assert_eq!(fs::read_to_string(lab.path("data.dvc")).unwrap(), other);
+}
