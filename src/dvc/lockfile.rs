@@ -1,12 +1,13 @@
 //! `dvc.lock`: what the outputs of a pipeline hashed to when it last ran.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::dvc::FormatError;
 use crate::dvc::document::{self, List, Map as DocumentMap, Scalar, Value};
 use crate::dvc::output::text;
-use crate::dvc::record::{RecordError, Recorded, set_hash};
+use crate::dvc::record::{Change, RecordError, Recorded, set_hash};
 use crate::dvc::yaml::{self, Map, Node};
+use crate::path::RepoPath;
 
 /// The stages of a lock file.
 ///
@@ -97,6 +98,22 @@ pub fn update(
     Ok(is_changed.then(|| document::compose(&document)))
 }
 
+/// The same for all stages that start from the folder of the lock file; the text as it is if that is
+/// what it has.
+pub(super) fn update_files(
+    bytes: &[u8],
+    file_dir: &RepoPath,
+    changes: &BTreeMap<RepoPath, Change>,
+) -> Result<String, RecordError> {
+    let content = |_: &str, path: &str| match changes.get(&file_dir.resolve(path.as_bytes()).ok()?)
+    {
+        Some(Change::Content(content)) => Some(*content),
+        Some(Change::Removed) | None => None,
+    };
+    let updated = update(bytes, &content)?;
+    Ok(updated.unwrap_or_else(|| String::from_utf8_lossy(bytes).into_owned()))
+}
+
 /// An entry in the order of lock files.
 fn entry(path: &str, content: &Recorded) -> DocumentMap {
     let mut entry = DocumentMap::default();
@@ -155,6 +172,23 @@ mod tests {
                  hash: md5\n      md5: d41d8cd98f00b204e9800998ecf8427e\n  b: {{cmd: y}} # other\n"
             )
         );
+    }
+
+    #[test]
+    fn paths_start_from_the_folder_of_the_lock_and_what_is_the_same_stays() {
+        let place = |text: &str| RepoPath::new(text.as_bytes()).unwrap();
+        let content = Recorded::File { digest: [0x1a; 16], size: 7, is_exec: false };
+        let update = |text: &str, path: &str| {
+            let changes = [(place(path), Change::Content(content))].into();
+            update_files(text.as_bytes(), &place("sub"), &changes).unwrap()
+        };
+        let old = "schema: '2.0'\nstages:\n  a:\n    cmd: x\n    deps:\n    - path: o\n      md5: a\n    \
+            outs:\n    - path: ../o\n      md5: a\n";
+        assert_eq!(update(old, "other"), old);
+        let entry = format!("hash: md5\n      md5: {}\n      size: 7\n", "1a".repeat(16));
+        let [head, dep, out] = [0, 1, 2].map(|at| old.split("md5: a\n").nth(at).unwrap());
+        assert_eq!(update(old, "sub/o"), format!("{head}{entry}{dep}md5: a\n{out}"));
+        assert_eq!(update(old, "o"), format!("{head}md5: a\n{dep}{entry}"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use crate::dvc::document::{self, DocumentError, List, Map, Scalar, Value};
 use crate::dvc::place::Base;
-use crate::dvc::{Flaw, FormatError, yaml};
+use crate::dvc::{Flaw, FormatError, lockfile, yaml};
 use crate::id::{Digest, hex};
 use crate::path::{NAME_MAX, PathError, RepoPath, check_name, escape};
 
@@ -136,7 +136,8 @@ fn path_in(text: &str) -> Option<String> {
 /// that the file is to be deleted.
 ///
 /// The file lies in `file_dir` of the DVC project at `project_root`. Outputs are told apart by
-/// where they lie in the repository.
+/// where they lie in the repository. A lock file may be given as well; its paths are taken from its
+/// own folder.
 pub fn update(
     bytes: &[u8],
     file_dir: &RepoPath,
@@ -148,6 +149,9 @@ pub fn update(
     let text = String::from_utf8_lossy(bytes);
     let mut document = document::parse(&text)?;
     let stage = document.as_map_mut().ok_or(FormatError::Shape("not a mapping"))?;
+    if stage.get("stages").is_some() && stage.get("outs").is_none() {
+        return lockfile::update_files(bytes, file_dir, changes).map(Some);
+    }
     let base = Base { file_dir, project_root };
     let wdir = stage.get("wdir").and_then(|wdir| wdir.as_scalar()?.as_str()).map(str::to_owned);
     let outputs = stage

@@ -3,6 +3,7 @@
 mod bad_input;
 mod crashes;
 mod pruned;
+mod sound;
 mod story;
 mod together;
 mod unmounted;

@@ -72,14 +72,18 @@ impl Book {
 }
 
 impl Router<'_> {
-    /// Whether a `.dvcignore` keeps a file from DVC.
-    pub(super) fn is_dvc_ignored(&mut self, path: &RepoPath) -> Result<bool, GitError> {
+    /// Whether a `.dvcignore` keeps a file or a folder from DVC.
+    pub(super) fn is_dvc_ignored(
+        &mut self,
+        path: &RepoPath,
+        is_dir: bool,
+    ) -> Result<bool, GitError> {
         let Some(project) = self.tree.project_around(path) else { return Ok(false) };
         for (folder, file) in self.dvc_books[project].unread(path) {
             let text = self.text(&file)?;
             self.dvc_books[project].add(folder, &file, text.as_deref());
         }
-        Ok(self.dvc_books[project].rules.is_ignored(path, false))
+        Ok(self.dvc_books[project].rules.is_ignored(path, is_dir))
     }
 
     /// Whether git leaves a new file out by itself.

@@ -3,16 +3,23 @@
 //!
 //! | file | is about |
 //! |---|---|
+//! | `flaws` | files of DVC and git that would leave a repository broken |
 //! | `ignored` | what is kept out of commits |
 //! | `records` | the `.dvc` files of what is tracked from now on |
+//! | `stages` | what pipelines make |
 
+mod flaws;
 mod ignored;
 mod records;
+mod stages;
 
 use std::{collections::BTreeMap, io::Read};
 
 pub use self::ignored::KeptOut;
-use self::ignored::{Book, is_private};
+use self::{
+    ignored::{Book, is_private},
+    stages::{Made, by_force},
+};
 use super::changes::{Change, Changes, New};
 use crate::{
     dvc::{
@@ -20,7 +27,6 @@ use crate::{
         ignore::Ignore,
         manifest::write::check_new,
         output::{Content, Origin},
-        pipeline,
     },
     git::{GitError, Repository},
     overlay::Overlay,
@@ -40,13 +46,13 @@ pub enum Route {
     Dotfile(OutputId),
     /// In the manifest of an output of the base that is a folder.
     Manifest(OutputId),
-    /// In this `.dvc` file, by which it is tracked from now on.
+    /// In this `.dvc` file, by which it is tracked from now on, or in this `dvc.lock`.
     NewFile(RepoPath),
     /// In the manifest of a folder that is tracked from now on.
     NewFolder {
         /// The folder.
         folder: RepoPath,
-        /// Its `.dvc` file.
+        /// Its `.dvc` file, or the `dvc.lock`.
         record: RepoPath,
     },
     /// Nowhere, as it is meant.
@@ -93,6 +99,8 @@ pub(super) struct Router<'a> {
     uncached: BTreeMap<&'a RepoPath, OutputId>,
     /// Outputs that `.dvc` files name which were written or changed by hand, and these files.
     by_hand: BTreeMap<RepoPath, &'a RepoPath>,
+    /// What stages of pipelines make by now.
+    made: BTreeMap<RepoPath, Made>,
     /// The `.dvc` files of folders that are tracked from now on, or why there can be none.
     new_folders: BTreeMap<RepoPath, Result<RepoPath, String>>,
     git_book: Book,
@@ -119,11 +127,13 @@ impl<'a> Router<'a> {
             changed: sources.chain(paths).collect(),
             uncached: outputs.map(|(id, tracked)| (&tracked.output.path, id)).collect(),
             by_hand: BTreeMap::new(),
+            made: BTreeMap::new(),
             new_folders: BTreeMap::new(),
             git_book: Book::of_git(),
             dvc_books: tree.projects.iter().map(|it| Book::of_dvc(&it.root)).collect(),
         };
         router.note_records()?;
+        router.note_stages()?;
         Ok(router)
     }
 
@@ -138,8 +148,8 @@ impl<'a> Router<'a> {
         if change.path.components().any(|name| name == b".git") {
             return refused("git does not take what lies in a folder .git");
         }
-        if let Some(flaw) = self.flaw(change)? {
-            return Ok(Route::Refused(format!("DVC could not read it: {flaw}")));
+        if let Some(why) = self.flaw(change)? {
+            return Ok(Route::Refused(why));
         }
         if let Some(output) = self.uncached_output(&change.path) {
             let is_left = self.is_left_by_git(change)?;
@@ -151,26 +161,6 @@ impl<'a> Router<'a> {
             Old::Output(output) => self.of_output(change, output),
             Old::Nothing => self.of_new(change),
         }
-    }
-
-    /// Why DVC could not read a file of its own that was written by hand, if so.
-    fn flaw(&self, change: &Change) -> Result<Option<String>, GitError> {
-        let path = &change.path;
-        let name = path.file_name().unwrap_or_default();
-        let is_dotfile = dotfile::is_name(name);
-        let is_pipeline = name == b"dvc.yaml";
-        let project = self.tree.project_around(path).filter(|_| is_dotfile || is_pipeline);
-        let is_own = matches!(old_output(self.tree, change), Old::Git | Old::Nothing);
-        let (Some(project), Some(New::File(_)), true) = (project, change.new, is_own) else {
-            return Ok(None);
-        };
-        if is_dotfile {
-            return Ok(self.outputs_in(path)?.and_then(Result::err));
-        }
-        let (root, folder) = (&self.tree.projects[project].root, path.parent().unwrap_or_default());
-        let text = self.text(path)?.unwrap_or_default();
-        let parsed = pipeline::parse(&text, None, &folder, root, &|_| None);
-        Ok(parsed.err().map(|flaw| flaw.to_string()))
     }
 
     /// The output without a copy in DVC's storage that a path is or lies in.
@@ -197,11 +187,7 @@ impl<'a> Router<'a> {
         let tracked = self.tree.tracked(output);
         let file = &tracked.declared_in;
         let is_refused = tracked.is_of_pipeline() && !self.rules.forces;
-        is_refused.then(|| {
-            Route::Refused(format!(
-                "a stage of {file} makes it; change what goes in, and dvc repro, or say --force"
-            ))
-        })
+        is_refused.then(|| Route::Refused(by_force(file)))
     }
 
     fn of_output(&mut self, change: &Change, output: OutputId) -> Result<Route, GitError> {
@@ -216,6 +202,11 @@ impl<'a> Router<'a> {
             } else {
                 refused(format!("{file}, which tracks it, was changed as well"))
             };
+        }
+        let is_unknown = matches!(tracked.output.content, Content::Unavailable(_));
+        if is_unknown && change.new.is_some() && self.made.contains_key(&change.path) {
+            let record = self.record_of(&change.path)?;
+            return Ok(record.map_or_else(Route::Refused, Route::NewFile));
         }
         if let Some(route) = self.of_stage(output) {
             return Ok(route);
@@ -245,7 +236,7 @@ impl<'a> Router<'a> {
                     return Ok(route);
                 }
                 let is_new = change.old.is_none() && change.new.is_some();
-                let is_ignored = is_new && self.is_dvc_ignored(&change.path)?;
+                let is_ignored = is_new && self.is_dvc_ignored(&change.path, false)?;
                 let into = Route::Manifest(output);
                 Ok(if is_ignored { Route::Ignored(KeptOut::DvcIgnore) } else { into })
             }
@@ -267,6 +258,7 @@ impl<'a> Router<'a> {
         }
         let asked = match change.new {
             _ if !is_in_project || is_control(path) => Some(false),
+            _ if let Some(made) = self.made_at(path) => Some(made.is_cached),
             _ if self.by_hand.contains_key(path) => Some(true),
             Some(New::Link) => Some(false),
             _ if self.rules.git.is_ignored(path, false) => Some(false),
@@ -283,7 +275,7 @@ impl<'a> Router<'a> {
         if let Some(route) = check(change, b"file") {
             return Ok(route);
         }
-        if self.is_dvc_ignored(path)? {
+        if self.is_dvc_ignored(path, false)? {
             return Ok(Route::Ignored(KeptOut::DvcIgnore));
         }
         Ok(self.record_of(path)?.map_or_else(Route::Refused, Route::NewFile))
@@ -294,7 +286,7 @@ impl<'a> Router<'a> {
         if let Some(route) = check(change, relative) {
             return Ok(route);
         }
-        if change.new.is_some() && self.is_dvc_ignored(&change.path)? {
+        if change.new.is_some() && self.is_dvc_ignored(&change.path, false)? {
             return Ok(Route::Ignored(KeptOut::DvcIgnore));
         }
         let record = self.record_of_folder(&folder)?;

@@ -6,7 +6,7 @@ use super::{Old, Router, old_output};
 use crate::{
     dvc::{
         dotfile,
-        output::{Origin, Output},
+        output::{Content, Origin, Output},
         record::{self, Recorded},
     },
     git::GitError,
@@ -66,8 +66,16 @@ impl Router<'_> {
         }
         let replaced = self.replaced(path).map(|output| self.tree.tracked(output));
         let replaced = replaced.filter(|tracked| tracked.output.path == *path);
+        let made = self.made.get(path).filter(|made| made.is_cached);
         if let Some(tracked) = replaced.filter(|tracked| tracked.is_of_pipeline()) {
-            return Ok(Err(format!("a stage of {} makes what was there", tracked.declared_in)));
+            let is_unknown = matches!(tracked.output.content, Content::Unavailable(_));
+            if !is_unknown || made.is_none() {
+                let file = &tracked.declared_in;
+                return Ok(Err(format!("a stage of {file} makes what was there")));
+            }
+        }
+        if let Some(made) = made {
+            return Ok(self.lock_of(made));
         }
         let known = self.by_hand.get(path).copied();
         let known = known.or(replaced.map(|tracked| &tracked.declared_in));
@@ -105,6 +113,7 @@ impl Router<'_> {
             self.rules.folders.contains(folder)
                 || self.changes.moved_outputs.contains(folder)
                 || self.by_hand.contains_key(folder)
+                || self.made.get(folder).is_some_and(|made| made.is_cached)
         };
         path.folders().filter(is_chosen).last()
     }
@@ -134,6 +143,13 @@ impl Router<'_> {
         if let Some(tracked) = output {
             let (path, file) = (&tracked.output.path, &tracked.declared_in);
             return Some(format!("{folder} cannot be tracked as one: {file} tracks {path} in it"));
+        }
+        let mut made = self.made.range::<[u8], _>(folder.below());
+        if let Some((path, made)) = made.next() {
+            let file = &made.file;
+            return Some(format!(
+                "{folder} cannot be tracked as one: a stage of {file} makes {path} in it"
+            ));
         }
         let file = self.in_git(folder)?;
         Some(format!("{folder} cannot be tracked as one: git tracks {file} in it"))
