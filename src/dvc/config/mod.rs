@@ -105,6 +105,12 @@ impl RawConfig {
     }
 }
 
+/// What keeps DVC from reading a configuration file at all, if something does.
+pub fn flaw(bytes: &[u8]) -> Option<String> {
+    let warning = syntax::parse(bytes).1.into_iter().next()?;
+    Some(warning.trim_end_matches(", ignored").to_owned())
+}
+
 /// How many `%(key)s` are followed for one value; it also stops those that lead to themselves.
 const REFERENCES_MAX: u32 = 100;
 

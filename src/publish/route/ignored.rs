@@ -110,6 +110,16 @@ impl Router<'_> {
         }
         Ok(self.git_book.rules.is_ignored(path, false))
     }
+
+    /// Whether the base has git leave a file out.
+    pub(super) fn was_git_ignored(&self, path: &RepoPath) -> Result<bool, GitError> {
+        let mut book = Book::of_git();
+        for (folder, file) in book.unread(path) {
+            let text = self.text_before(&file)?;
+            book.add(folder, &file, text.as_deref());
+        }
+        Ok(book.rules.is_ignored(path, false))
+    }
 }
 
 /// Whether a path is what DVC keeps in a `.dvc` folder for one machine: settings with passwords,

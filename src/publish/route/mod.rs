@@ -148,6 +148,9 @@ impl<'a> Router<'a> {
         if change.path.components().any(|name| name == b".git") {
             return refused("git does not take what lies in a folder .git");
         }
+        if let Some(submodule) = self.submodule_around(change)? {
+            return Ok(Route::Refused(format!("{submodule} is a submodule")));
+        }
         if let Some(why) = self.flaw(change)? {
             return Ok(Route::Refused(why));
         }
@@ -249,7 +252,8 @@ impl<'a> Router<'a> {
 
     fn of_new(&mut self, change: &Change) -> Result<Route, GitError> {
         let path = &change.path;
-        let is_in_project = self.tree.project_around(path).is_some();
+        let project = self.tree.project_around(path);
+        let is_in_project = project.is_some_and(|project| self.is_project(project));
         if let Some(folder) = self.new_folder(path).filter(|_| is_in_project) {
             return self.of_new_folder(change, folder);
         }
@@ -302,18 +306,24 @@ impl<'a> Router<'a> {
 
     /// The text of a file that is in git or comes there.
     pub(super) fn text(&self, path: &RepoPath) -> Result<Option<Vec<u8>>, GitError> {
-        let node = match self.changed.get(path) {
+        match self.changed.get(path) {
             Some(Change { path: at, new: Some(new), .. }) if at == path => match new {
-                New::File(_) => return Ok(read_small(self.overlay, path)),
-                New::Same { node, .. } => Some(*node),
-                New::Link | New::Pipe | New::Lost => None,
+                New::File(_) => Ok(read_small(self.overlay, path)),
+                New::Same { node, .. } => self.text_of(Some(*node)),
+                New::Link | New::Pipe | New::Lost => Ok(None),
             },
-            Some(_) => None,
-            None => {
-                let index = self.tree.find(path).ok().flatten();
-                index.and_then(|index| self.tree.node(index).ok().flatten())
-            }
-        };
+            Some(_) => Ok(None),
+            None => self.text_before(path),
+        }
+    }
+
+    /// The text of a file that the base has in git.
+    fn text_before(&self, path: &RepoPath) -> Result<Option<Vec<u8>>, GitError> {
+        let index = self.tree.find(path).ok().flatten();
+        self.text_of(index.and_then(|index| self.tree.node(index).ok().flatten()))
+    }
+
+    fn text_of(&self, node: Option<Node>) -> Result<Option<Vec<u8>>, GitError> {
         match node {
             Some(Node::GitFile { id, .. }) => Ok(Some(self.repository.blob(id, LARGEST_TEXT)?)),
             _ => Ok(None),

@@ -156,7 +156,7 @@ impl Router<'_> {
     }
 
     /// A file of git in a folder, if one stays there.
-    fn in_git(&self, folder: &RepoPath) -> Option<RepoPath> {
+    pub(super) fn in_git(&self, folder: &RepoPath) -> Option<RepoPath> {
         let mut changed = self.changed.range::<[u8], _>(folder.below());
         let changed = changed.find(|(path, change)| {
             change.path == **path
@@ -194,7 +194,7 @@ impl Router<'_> {
     }
 
     /// Whether there is anything at a path.
-    fn is_there(&self, path: &RepoPath) -> bool {
+    pub(super) fn is_there(&self, path: &RepoPath) -> bool {
         if let Some(change) = self.changed.get(path) {
             return change.path == *path && change.new.is_some();
         }

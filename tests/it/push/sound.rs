@@ -3,7 +3,7 @@
 use std::{ffi::OsStr, fs, path::Path};
 
 use super::Lab;
-use crate::support::{Dvc, md5_of, noise, succeed, text};
+use crate::support::{Dvc, Sandbox, md5_of, noise, succeed, text};
 
 const PIPELINE: &str = "\
 stages:
@@ -135,4 +135,92 @@ fn what_is_tracked_already_is_not_declared_again() {
     lab.snapshot();
     lab.push(&[]);
     lab.colleague_pulls("main", "clone");
+}
+
+#[test]
+fn nothing_comes_into_a_submodule_or_in_its_place() {
+    let commit = "1".repeat(40);
+    let mut lab = Lab::unmounted(Sandbox::new(), |registry| {
+        fs::create_dir_all(registry.repository().join("vendor/sm")).unwrap();
+        let entry = format!("160000,{commit},vendor/sm");
+        registry.git(&["update-index", "--add", "--cacheinfo", &entry]).unwrap();
+    });
+    lab.mount(&lab.url(), &["--rev", "main"]);
+    fs::write(lab.path("vendor/sm/x"), "x\n").unwrap();
+    fs::create_dir(lab.path("vendor/sm/data")).unwrap();
+    fs::write(lab.path("vendor/sm/data/y"), noise(1, 100)).unwrap();
+    fs::write(lab.path("vendor/note"), "a note\n").unwrap();
+    let said = lab.leaves(&["--dir", "vendor/sm/data"]);
+    assert!(said.contains("vendor/sm/x: vendor/sm is a submodule"), "{said}");
+    assert!(said.contains("vendor/sm/data/y: vendor/sm is a submodule"), "{said}");
+    assert!(said.contains("1 path recorded"), "{said}");
+    fs::remove_dir_all(lab.path("vendor/sm")).unwrap();
+    fs::write(lab.path("vendor/sm"), "x\n").unwrap();
+    assert!(lab.leaves(&[]).contains("vendor/sm: vendor/sm is a submodule"));
+    lab.push(&[]);
+    let listed = lab.listed();
+    let kept = format!("160000 commit {commit}\tvendor/sm");
+    assert!(listed.contains(&kept) && listed.contains("vendor/note"), "{listed}");
+}
+
+#[test]
+fn settings_and_rules_that_would_break_the_repository_are_named_and_stay() {
+    let lab = Lab::new();
+    let config = fs::read_to_string(lab.path(".dvc/config")).unwrap();
+    let ignored = fs::read_to_string(lab.path(".gitignore")).unwrap();
+    fs::write(lab.path(".dvc/config"), config + "[core\n").unwrap();
+    fs::write(lab.path(".dvcignore"), "# none of these\n*.bin\n").unwrap();
+    fs::write(lab.path(".gitignore"), ignored.clone() + "*.dvc\n").unwrap();
+    fs::write(lab.path("dvc.lock"), "stages: [\n").unwrap();
+    fs::write(lab.path("note.txt"), "a note\n").unwrap();
+    let said = lab.leaves(&[]);
+    for line in [
+        ".dvc/config: DVC could not read it: line ",
+        ".dvcignore: it would hide large.bin, which large.bin.dvc tracks",
+        ".gitignore: it would hide data.dvc, which DVC then refuses to read",
+        "dvc.lock: DVC could not read it: ",
+        "1 path recorded",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    fs::write(lab.path(".dvcignore"), "*.tmp\n").unwrap();
+    fs::write(lab.path(".gitignore"), ignored + "*.log\n").unwrap();
+    assert!(lab.leaves(&[]).contains("2 paths recorded"));
+    lab.push(&[]);
+    lab.colleague_pulls("main", "clone");
+}
+
+#[test]
+fn rules_that_hide_only_what_goes_as_well_are_recorded() {
+    let lab = Lab::new();
+    fs::write(lab.path(".dvcignore"), "large.bin\n").unwrap();
+    fs::remove_file(lab.path("large.bin")).unwrap();
+    fs::remove_file(lab.path("large.bin.dvc")).unwrap();
+    lab.snapshot();
+    lab.push(&[]);
+    lab.colleague_pulls("main", "clone");
+}
+
+#[test]
+fn the_settings_of_dvc_do_not_go_while_it_tracks_anything() {
+    let lab = Lab::new();
+    fs::remove_dir_all(lab.path(".dvc")).unwrap();
+    fs::write(lab.path("new.bin"), noise(9, 70_000)).unwrap();
+    let said = lab.leaves(&[]);
+    assert!(said.contains(".dvc/config: DVC needs it for what it tracks, such as data"), "{said}");
+    lab.push(&[]);
+    let clone = lab.colleague_pulls("main", "clone");
+    assert!(fs::read(clone.join("new.bin")).unwrap() == noise(9, 70_000));
+
+    // Without DVC there is only git.
+    for name in ["data", "large.bin", "new.bin"] {
+        fs::remove_file(lab.path(&format!("{name}.dvc"))).unwrap();
+        let path = lab.path(name);
+        if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
+    }
+    fs::write(lab.path("last.bin"), noise(9, 10)).unwrap();
+    lab.snapshot();
+    lab.push(&[]);
+    let listed = lab.listed();
+    assert!(listed.contains("last.bin") && !listed.contains(".dvc/"), "{listed}");
 }
