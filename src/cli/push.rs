@@ -73,9 +73,7 @@ pub(super) fn run(settings: Settings, args: &PushArgs) -> Result<ExitCode, Failu
     let record = changes::mounted(&settings, &args.dir, "push")?;
     let unpushed = Unpushed::of(&record).map_err(in_context)?;
     let Some(commit) = unpushed.newest() else {
-        if settings.verbosity > Verbosity::Quiet {
-            print("nothing to push: dvcfs snapshot records what was changed\n");
-        }
+        tell_nothing(args, unpushed.base.branch.as_deref(), settings.verbosity);
         return Ok(ExitCode::SUCCESS);
     };
     let Some(branch) = unpushed.base.branch.clone() else {
@@ -94,6 +92,25 @@ pub(super) fn run(settings: Settings, args: &PushArgs) -> Result<ExitCode, Failu
     let done = pushing.and_then(|mut pushing| pushing.run(args)).map_err(in_context)?;
     done.tell(args, context.settings.verbosity);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says that there is nothing to push.
+fn tell_nothing(args: &PushArgs, branch: Option<&str>, verbosity: Verbosity) {
+    if args.json {
+        let done = json!({
+            "commit": null,
+            "branch": branch,
+            "upstream": null,
+            "sent": 0,
+            "bytes": 0,
+            "present": 0,
+            "elsewhere": [],
+            "is_done": !args.dry_run,
+        });
+        print(&(serde_json::to_string_pretty(&done).unwrap_or_default() + "\n"));
+    } else if verbosity > Verbosity::Quiet {
+        print("nothing to push: dvcfs snapshot records what was changed\n");
+    }
 }
 
 impl Unpushed {

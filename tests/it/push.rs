@@ -6,6 +6,7 @@ mod pruned;
 mod sound;
 mod story;
 mod together;
+mod told;
 mod unmounted;
 
 use std::{
