@@ -154,6 +154,7 @@ enum Upstream {
 
 /// What was done, or would be.
 struct Done {
+    /// Where the branch is afterwards.
     commit: CommitId,
     branch: String,
     upstream: String,
@@ -202,6 +203,9 @@ impl<'a> Pushing<'a> {
             let (plan, mut done) = self.bring_data(args)?;
             sent = (sent.0 + done.sent, sent.1 + done.bytes);
             (done.sent, done.bytes) = sent;
+            if let Upstream::HasIt(tip) = upstream {
+                done.commit = tip;
+            }
             match upstream {
                 _ if args.dry_run => return Ok(done),
                 Upstream::Fits if !self.push()? => {}

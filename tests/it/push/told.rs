@@ -1,6 +1,9 @@
 //! What commands say around a push: in JSON, and of what was typed wrong.
 
-use super::Lab;
+use std::fs;
+
+use super::{Lab, hook};
+use crate::support::{succeed, text};
 
 #[test]
 fn nothing_to_push_is_an_object_of_the_same_kind() {
@@ -18,4 +21,28 @@ fn nothing_to_push_is_an_object_of_the_same_kind() {
         assert_eq!((&none["commit"], &none["sent"]), (&serde_json::Value::Null, &0.into()));
         assert_eq!((&none["branch"], &none["is_done"]), (&"main".into(), &is_done.into()));
     }
+}
+
+#[test]
+fn where_upstream_merged_by_hand_that_commit_is_told() {
+    let lab = Lab::new();
+    let commit = lab.change();
+    // The data goes first, as from a push that was cut off.
+    hook(&lab.origin(), "update", "exit 1");
+    lab.push_fails(1, &[]);
+    fs::remove_file(lab.origin().join("hooks/update")).unwrap();
+    let origin = lab.origin();
+    let mirrors = fs::read_dir(lab.sandbox.path("state/mirrors")).unwrap();
+    let mirror = mirrors.map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
+    succeed(lab.sandbox.git(&origin).arg("fetch").arg(&mirror).args(["--quiet", &commit]));
+    let git = |args: &[&str]| text(lab.sandbox.git(&origin).args(args)).trim().to_owned();
+    let tree = format!("{commit}^{{tree}}");
+    let (tip, message) = (lab.tip("main"), ["-m", "Merge by hand"]);
+    let merge = [&["commit-tree", &tree, "-p", &tip, "-p", &commit][..], &message].concat();
+    let merged = git(&merge);
+    git(&["update-ref", "refs/heads/main", &merged]);
+    let said = lab.push(&["--json"]);
+    let told: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(told["commit"], merged.as_str());
+    assert_eq!((lab.tip("main"), lab.unpushed()), (merged, None));
 }
