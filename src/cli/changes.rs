@@ -13,7 +13,7 @@ use super::{
     umount::resolve,
 };
 use crate::{
-    path::escape,
+    path::{RepoPath, escape},
     publish::{self, Change, Changes, ChangesError, Happened, Left, Route},
     tree::Tree,
     vfs::Vfs,
@@ -25,13 +25,19 @@ const DEADLINE: Duration = Duration::from_mins(10);
 /// One path, as the mount tells of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Told {
-    /// The path, safe to print.
+    /// The path, with marks in the place of what is not UTF-8.
     pub(super) path: String,
+    /// Its bytes, if it is not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) path_bytes: Option<Vec<u8>>,
     /// `added`, `modified`, `deleted` or `renamed`.
     pub(super) change: String,
     /// Where it came from, if it was renamed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) from: Option<String>,
+    /// The bytes of that, if it is not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) from_bytes: Option<Vec<u8>>,
     /// The bytes that the overlay has there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) size: Option<u64>,
@@ -91,32 +97,39 @@ fn tell(tree: &Tree, change: &Change, route: Route) -> Told {
         Happened::Renamed => "renamed",
     };
     let ignored = matches!(route, Route::Ignored(_));
+    let declared_in = |output| Some(tree.tracked(output).declared_in.clone());
     let (into, file, refused) = match route {
         Route::Git => (Some("git"), None, None),
-        Route::Uncached(output) => {
-            (Some("git"), Some(tree.tracked(output).declared_in.to_string()), None)
-        }
-        Route::Dotfile(output) => {
-            (Some("dvc"), Some(tree.tracked(output).declared_in.to_string()), None)
-        }
-        Route::Manifest(output) => {
-            (Some("manifest"), Some(tree.tracked(output).declared_in.to_string()), None)
-        }
-        Route::NewFile(record) => (Some("dvc"), Some(record.to_string()), None),
-        Route::NewFolder { record, .. } => (Some("manifest"), Some(record.to_string()), None),
+        Route::Uncached(output) => (Some("git"), declared_in(output), None),
+        Route::Dotfile(output) => (Some("dvc"), declared_in(output), None),
+        Route::Manifest(output) => (Some("manifest"), declared_in(output), None),
+        Route::NewFile(record) => (Some("dvc"), Some(record), None),
+        Route::NewFolder { record, .. } => (Some("manifest"), Some(record), None),
         Route::Ignored(by) => (None, None, Some(by.to_string())),
         Route::Refused(why) => (None, None, Some(why)),
     };
+    let (path, path_bytes) = in_json(&change.path);
+    let (from, from_bytes) = change.renamed_from.as_ref().map(in_json).unzip();
     Told {
-        path: change.path.to_string(),
+        path,
+        path_bytes,
         change: happened.to_owned(),
-        from: change.renamed_from.as_ref().map(ToString::to_string),
+        from,
+        from_bytes: from_bytes.flatten(),
         size: change.size(),
         into: into.map(str::to_owned),
-        file,
+        file: file.map(|file| in_json(&file).0),
         refused,
         ignored,
     }
+}
+
+/// A path as JSON has it: a text, and the bytes if no text can stand for them.
+pub(super) fn in_json(path: &RepoPath) -> (String, Option<Vec<u8>>) {
+    let bytes = path.as_bytes();
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    let is_exact = text.as_bytes() == bytes;
+    (text, (!is_exact).then(|| bytes.to_vec()))
 }
 
 /// The record of the mount on a folder.
@@ -155,16 +168,29 @@ pub(super) fn describe(changes: &[Told]) -> String {
     text
 }
 
+impl Told {
+    /// The path, or both if it was renamed, safe to print.
+    fn shown(&self) -> String {
+        let shown = |text: &str, bytes: &Option<Vec<u8>>| {
+            escape(bytes.as_deref().unwrap_or(text.as_bytes()))
+        };
+        let path = shown(&self.path, &self.path_bytes);
+        match &self.from {
+            Some(from) => format!("{} -> {path}", shown(from, &self.from_bytes)),
+            None => path,
+        }
+    }
+}
+
 fn line(told: &Told) -> String {
-    let from = told.from.as_ref().map_or(String::new(), |from| format!("{from} -> "));
     let bytes = |bytes| format!(" ({})", indicatif::HumanBytes(bytes));
     let size = told.size.map_or(String::new(), bytes);
     let goes = match (&told.refused, told.file.as_ref().or(told.into.as_ref())) {
         (Some(why), _) => format!(": {why}"),
-        (None, Some(place)) => format!("  [{place}]"),
+        (None, Some(place)) => format!("  [{}]", escape(place.as_bytes())),
         (None, None) => String::new(),
     };
-    format!("    {:<10}{from}{}{size}{goes}\n", told.change, told.path)
+    format!("    {:<10}{}{size}{goes}\n", told.change, told.shown())
 }
 
 /// How many paths there are of each kind, and the bytes of the overlay's own.
@@ -196,8 +222,7 @@ pub(super) fn as_diff(changes: &[Told]) -> String {
         }
         _ = writeln!(text, "{heading}:");
         for told in of_kind {
-            let from = told.from.as_ref().map_or(String::new(), |from| format!("{from} -> "));
-            _ = writeln!(text, "    {from}{}", told.path);
+            _ = writeln!(text, "    {}", told.shown());
         }
         text.push('\n');
     }

@@ -1,6 +1,6 @@
 //! What commands say around a push: in JSON, and of what was typed wrong.
 
-use std::fs;
+use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt};
 
 use super::{Lab, hook};
 use crate::support::{succeed, text};
@@ -45,4 +45,29 @@ fn where_upstream_merged_by_hand_that_commit_is_told() {
     let told: serde_json::Value = serde_json::from_str(&said).unwrap();
     assert_eq!(told["commit"], merged.as_str());
     assert_eq!((lab.tip("main"), lab.unpushed()), (merged, None));
+}
+
+#[test]
+fn names_in_json_are_the_names_themselves() {
+    let lab = Lab::new();
+    let names = ["q\"uo\nte.txt", "q\"uo\\nte.txt", "\u{202e}\u{fffd}"];
+    for name in names {
+        fs::write(lab.path(name), "text\n").unwrap();
+    }
+    let odd = b"odd\xff";
+    fs::write(lab.path("").join(OsStr::from_bytes(odd)), "text\n").unwrap();
+    let changes = [("snapshot", &["--dry-run", "--json"][..]), ("diff", &["--json"])];
+    for (command, args) in changes {
+        let mut dvcfs = lab.sandbox.dvcfs([command]);
+        let told = succeed(dvcfs.arg(lab.sandbox.path("mnt")).args(args));
+        let told: Vec<serde_json::Value> = serde_json::from_slice(&told).unwrap();
+        for name in names {
+            let change = told.iter().find(|change| change["path"] == name);
+            assert!(change.is_some_and(|change| change.get("path_bytes").is_none()), "{told:?}");
+        }
+        let change = told.iter().find(|change| change["path"] == "odd\u{fffd}").unwrap();
+        assert_eq!(change["path_bytes"], serde_json::json!(odd));
+    }
+    let (_, said) = lab.run("diff", &[]);
+    assert!(said.contains("    odd\\xff\n") && said.contains("q\"uo\\nte.txt\n"), "{said}");
 }
