@@ -3,7 +3,7 @@
 use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt};
 
 use super::{Lab, hook};
-use crate::support::{succeed, text};
+use crate::support::{noise, output, succeed, text};
 
 #[test]
 fn nothing_to_push_is_an_object_of_the_same_kind() {
@@ -70,4 +70,27 @@ fn names_in_json_are_the_names_themselves() {
     }
     let (_, said) = lab.run("diff", &[]);
     assert!(said.contains("    odd\\xff\n") && said.contains("q\"uo\\nte.txt\n"), "{said}");
+}
+
+#[test]
+fn a_folder_to_be_tracked_that_is_none_is_named_before_anything_is_recorded() {
+    let lab = Lab::new();
+    fs::create_dir(lab.path("recordings")).unwrap();
+    fs::write(lab.path("recordings/a.wav"), noise(1, 100)).unwrap();
+    for (folder, why) in [
+        ("recordigns", "recordigns: it is not in the mount"),
+        ("recordings/a.wav", "recordings/a.wav: it is no folder"),
+    ] {
+        let mut dvcfs = lab.sandbox.dvcfs(["snapshot", "-m", "x", "--dir", folder]);
+        let output = output(dvcfs.arg(lab.sandbox.path("mnt")));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(why), "{said}");
+        assert_eq!(lab.unpushed(), None);
+    }
+    let (code, said) = lab.run("snapshot", &["-m", "x", "--dir", "/recordings/"]);
+    assert_eq!(code, Some(2), "a path in the mount is relative: {said}");
+    let (code, said) = lab.run("snapshot", &["-m", "x", "--dir", "recordings/"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(lab.path("recordings.dvc").exists());
 }
