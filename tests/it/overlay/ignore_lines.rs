@@ -128,3 +128,18 @@ fn a_line_that_is_missing_comes_with_a_change_as_by_dvc_add() {
     assert!(!clone.join("sub/.gitignore").exists());
     assert!(!writable.path("sub/.gitignore").exists());
 }
+
+#[test]
+fn what_a_stage_makes_by_now_keeps_the_line() {
+    let writable = Writable::new();
+    let record = fs::read_to_string(writable.path("large.bin.dvc")).unwrap();
+    let id = record.lines().find_map(|line| line.split_once("md5: ")).unwrap().1;
+    let stage = "stages:\n  make:\n    cmd: make\n    outs:\n    - ";
+    let lock = format!("path: large.bin\n      hash: md5\n      md5: {id}\n");
+    fs::write(writable.path("dvc.yaml"), format!("{stage}large.bin\n")).unwrap();
+    fs::write(writable.path("dvc.lock"), format!("schema: '2.0'\n{stage}{lock}")).unwrap();
+    fs::remove_file(writable.path("large.bin.dvc")).unwrap();
+    let commit = writable.snapshot(&[]);
+    assert_eq!(writable.touched(&commit), ["dvc.lock", "dvc.yaml", "large.bin.dvc"]);
+    assert!(fs::read(writable.path("large.bin")).unwrap() == noise(4, super::LARGE));
+}
