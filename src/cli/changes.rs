@@ -1,11 +1,10 @@
 //! What a writable mount changes: as the mount tells it, and as commands print it.
 
-use std::{fmt::Write, fs, path::Path, time::Duration};
+use std::{fmt::Write, path::Path, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    args::SnapshotArgs,
     control::{Request, Response, ask},
     exit::{Code, Failure, chain},
     mounts::{Record, Records},
@@ -141,23 +140,6 @@ pub(super) fn mounted(settings: &Settings, dir: &Path, what: &str) -> Result<Rec
         let message = format!("{what} {}: no dvcfs is mounted there", dir.display());
         Failure::new(Code::Usage, message).hint("dvcfs status lists your mounts")
     })
-}
-
-/// Makes sure that what a snapshot is to track as folders are folders of the mount.
-pub(super) fn check_folders(settings: &Settings, args: &SnapshotArgs) -> Result<(), Failure> {
-    let record = mounted(settings, &args.dir, "snapshot")?;
-    for folder in &args.folders {
-        let place = record.mount_point.join(folder.trim_matches('/'));
-        let why = match fs::symlink_metadata(place) {
-            Ok(found) if found.is_dir() => continue,
-            Ok(_) => "is no folder",
-            Err(_) => "is not in the mount",
-        };
-        let message = format!("snapshot --dir {}: it {why}", escape(folder.as_bytes()));
-        let hint = "name a folder by its path from the root of the mount";
-        return Err(Failure::new(Code::Usage, message).hint(hint));
-    }
-    Ok(())
 }
 
 /// Asks a mount what it changes.

@@ -88,11 +88,7 @@ fn dispatch(cli: Cli, matches: &ArgMatches) -> Result<ExitCode, Failure> {
         Command::Mount(args) => mount::run(settings()?, &args),
         Command::Umount(args) => umount::run(&settings()?, &args),
         Command::Status(args) => status::run(&settings()?, &args),
-        Command::Snapshot(args) => {
-            let settings = settings()?;
-            changes::check_folders(&settings, &args)?;
-            snapshot::run(&settings, &args)
-        }
+        Command::Snapshot(args) => snapshot::run(&settings()?, &args),
         Command::Push(args) => push::run(settings()?, &args),
         Command::Discard(args) => discard::run(&settings()?, &args),
         Command::Refresh(args) => refresh::run(&settings()?, &args),

@@ -5,7 +5,9 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsStr,
     fmt::Write as _,
+    fs,
     io::{self, IsTerminal, Write as _},
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     process::{Command, ExitCode},
@@ -176,9 +178,19 @@ fn code(is_all: bool) -> ExitCode {
 
 fn typed(args: &SnapshotArgs, record: &Record) -> Result<Typed, Failure> {
     let folder = |folder: &String| {
-        let path = RepoPath::root().resolve(folder.trim_end_matches('/').as_bytes());
-        path.map(|path| path.as_bytes().to_vec())
-            .map_err(|error| Failure::new(Code::Usage, format!("snapshot --dir {folder}: {error}")))
+        let refused = |why: &str| {
+            let folder = escape(folder.as_bytes());
+            Failure::new(Code::Usage, format!("snapshot --dir {folder}: {why}"))
+        };
+        let path = RepoPath::root().resolve(folder.trim_matches('/').as_bytes());
+        let path = path.map_err(|error| refused(&error.to_string()))?;
+        let place = record.mount_point.join(OsStr::from_bytes(path.as_bytes()));
+        let why = match fs::symlink_metadata(place) {
+            Ok(found) if found.is_dir() => return Ok(path.as_bytes().to_vec()),
+            Ok(_) => "it is no folder",
+            Err(_) => "it is not in the mount",
+        };
+        Err(refused(why).hint("name a folder by its path from the root of the mount"))
     };
     let folders = args.folders.iter().map(folder).collect::<Result<Vec<_>, _>>()?;
     let chosen = args.paths.iter().map(|path| inside("snapshot", &record.mount_point, path));
