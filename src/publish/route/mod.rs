@@ -207,7 +207,7 @@ impl<'a> Router<'a> {
             };
         }
         let is_unknown = matches!(tracked.output.content, Content::Unavailable(_));
-        if is_unknown && change.new.is_some() && self.made.contains_key(&change.path) {
+        if is_unknown && self.made.contains_key(&change.path) && self.is_changed(&change.path) {
             let record = self.record_of(&change.path)?;
             return Ok(record.map_or_else(Route::Refused, Route::NewFile));
         }

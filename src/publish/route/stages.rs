@@ -123,7 +123,7 @@ impl Router<'_> {
     }
 
     /// Whether there is something else at a path, or in it, than before.
-    fn is_changed(&self, path: &RepoPath) -> bool {
+    pub(super) fn is_changed(&self, path: &RepoPath) -> bool {
         let is_new =
             |change: &Change, path: &RepoPath| change.path == *path && change.new.is_some();
         let mut below = self.changed.range::<[u8], _>(path.below());

@@ -121,6 +121,28 @@ fn what_a_stage_made_in_the_mount_is_recorded_by_force_together_with_the_lock() 
 }
 
 #[test]
+fn a_folder_that_a_stage_made_follows_its_pipeline() {
+    let lab = Lab::new();
+    let pipeline = "stages:\n  split:\n    cmd: split large.bin\n    outs: [parts]\n";
+    fs::write(lab.path("dvc.yaml"), pipeline).unwrap();
+    lab.snapshot();
+    // What was never made shows as a file that cannot be read.
+    fs::remove_file(lab.path("parts")).unwrap();
+    fs::create_dir(lab.path("parts")).unwrap();
+    fs::write(lab.path("parts/a"), noise(5, 100)).unwrap();
+    let entry =
+        "    - path: parts\n      hash: md5\n      md5: d751713988987e9331980363e24189ce.dir\n";
+    let head = "schema: '2.0'\nstages:\n  split:\n    cmd: split large.bin\n    outs:\n";
+    fs::write(lab.path("dvc.lock"), [head, entry].concat()).unwrap();
+    assert!(lab.leaves(&[]).contains("dvc.lock: it tells of parts, which is not recorded"));
+    let (code, said) = lab.run("snapshot", &["-m", "Change", "--force"]);
+    assert_eq!(code, Some(0), "{said}");
+    lab.push(&[]);
+    let clone = lab.colleague_pulls("main", "clone");
+    assert!(fs::read(clone.join("parts/a")).unwrap() == noise(5, 100));
+}
+
+#[test]
 fn what_is_tracked_already_is_not_declared_again() {
     let lab = Lab::new();
     let copy = |from: &str, to: &str| fs::copy(lab.path(from), lab.path(to)).unwrap();
