@@ -132,6 +132,11 @@ pub(super) fn in_json(path: &RepoPath) -> (String, Option<Vec<u8>>) {
     (text, (!is_exact).then(|| bytes.to_vec()))
 }
 
+/// A path that came in JSON, safe to print.
+pub(super) fn shown(text: &str, bytes: Option<&[u8]>) -> String {
+    escape(bytes.unwrap_or(text.as_bytes()))
+}
+
 /// The record of the mount on a folder.
 pub(super) fn mounted(settings: &Settings, dir: &Path, what: &str) -> Result<Record, Failure> {
     let place = resolve(dir).ok();
@@ -171,12 +176,9 @@ pub(super) fn describe(changes: &[Told]) -> String {
 impl Told {
     /// The path, or both if it was renamed, safe to print.
     fn shown(&self) -> String {
-        let shown = |text: &str, bytes: &Option<Vec<u8>>| {
-            escape(bytes.as_deref().unwrap_or(text.as_bytes()))
-        };
-        let path = shown(&self.path, &self.path_bytes);
+        let path = shown(&self.path, self.path_bytes.as_deref());
         match &self.from {
-            Some(from) => format!("{} -> {path}", shown(from, &self.from_bytes)),
+            Some(from) => format!("{} -> {path}", shown(from, self.from_bytes.as_deref())),
             None => path,
         }
     }

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeSet,
     ffi::OsStr,
-    fmt::Write as _,
+    fmt::{self, Write as _},
     fs,
     io::{self, IsTerminal, Write as _},
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
@@ -100,11 +100,22 @@ struct Waits {
 /// A change that stays one.
 #[derive(Debug, Serialize, Deserialize)]
 struct Leaving {
+    /// The path, with marks in the place of what is not UTF-8.
     path: String,
+    /// Its bytes, if it is not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    path_bytes: Option<Vec<u8>>,
     why: String,
     /// Whether that is as it was meant.
     #[serde(default)]
     ignored: bool,
+}
+
+impl fmt::Display for Leaving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = changes::shown(&self.path, self.path_bytes.as_deref());
+        write!(f, "{path}: {}", self.why)
+    }
 }
 
 /// What one of both steps came to.
@@ -157,9 +168,9 @@ pub(super) fn run(settings: &Settings, args: &SnapshotArgs) -> Result<ExitCode, 
         let bytes = indicatif::HumanBytes(waits.bytes);
         let recorded = counted(waits.recorded as u64, "path");
         let mut text = format!("{commit}\n{recorded} recorded ({bytes})\n");
-        for Leaving { path, why, .. } in &waits.left {
+        for left in &waits.left {
             // Writing to a String cannot fail.
-            _ = writeln!(text, "left as it is: {path}: {why}");
+            _ = writeln!(text, "left as it is: {left}");
         }
         if waits.not_chosen > 0 {
             // As above.
@@ -182,7 +193,7 @@ fn typed(args: &SnapshotArgs, record: &Record) -> Result<Typed, Failure> {
             let folder = escape(folder.as_bytes());
             Failure::new(Code::Usage, format!("snapshot --dir {folder}: {why}"))
         };
-        let path = RepoPath::root().resolve(folder.trim_matches('/').as_bytes());
+        let path = RepoPath::root().resolve(folder.trim_end_matches('/').as_bytes());
         let path = path.map_err(|error| refused(&error.to_string()))?;
         let place = record.mount_point.join(OsStr::from_bytes(path.as_bytes()));
         let why = match fs::symlink_metadata(place) {
@@ -252,7 +263,7 @@ fn nothing(left: &[Leaving]) -> String {
     } else {
         "nothing can be recorded"
     };
-    let lines = left.iter().map(|left| format!("\n    {}: {}", left.path, left.why));
+    let lines = left.iter().map(|left| format!("\n    {left}"));
     lines.fold(head.to_owned(), |text, line| text + &line)
 }
 
@@ -624,7 +635,8 @@ fn leaving(left: &[(RepoPath, Left)]) -> Vec<Leaving> {
             Left::Ignored(by) => (by.to_string(), true),
             Left::NotChosen => return None,
         };
-        Some(Leaving { path: path.to_string(), why, ignored })
+        let (path, path_bytes) = changes::in_json(path);
+        Some(Leaving { path, path_bytes, why, ignored })
     });
     told.collect()
 }

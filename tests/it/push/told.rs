@@ -70,6 +70,13 @@ fn names_in_json_are_the_names_themselves() {
     }
     let (_, said) = lab.run("diff", &[]);
     assert!(said.contains("    odd\\xff\n") && said.contains("q\"uo\\nte.txt\n"), "{said}");
+    let refused = lab.path("").join(OsStr::from_bytes(b"\xff.dvc"));
+    fs::write(refused, "outs").unwrap();
+    let mut dvcfs = lab.sandbox.dvcfs(["snapshot", "-m", "x", "--json"]);
+    let told = output(dvcfs.arg(lab.sandbox.path("mnt"))).stdout;
+    let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
+    let left = told["left"].as_array().unwrap();
+    assert!(left.iter().any(|left| left["path_bytes"] == serde_json::json!(b"\xff.dvc")), "{told}");
 }
 
 #[test]
