@@ -39,7 +39,10 @@ impl Writable {
     }
 
     fn try_snapshot_of(&self, step_of_command: Option<&str>, paths: &[&str]) -> bool {
-        let mut dvcfs = self.sandbox.dvcfs(["snapshot", "-m", "Try", "--dir", "set"]);
+        let mut dvcfs = self.sandbox.dvcfs(["snapshot", "-m", "Try"]);
+        if self.path("set").is_dir() {
+            dvcfs.args(["--dir", "set"]);
+        }
         if let Some(step) = step_of_command {
             dvcfs.env("DVCFS_TEST_END_AT", step);
         }
