@@ -11,7 +11,9 @@ target=${CARGO_TARGET_DIR:-target}
 # made from the same requirements is used again.
 make_environment() {
     local venv=$1
-    if cmp -s tests/requirements.txt "$venv/requirements.txt"; then
+    # One that was moved does not work any more.
+    if cmp -s tests/requirements.txt "$venv/requirements.txt" &&
+        "$venv/bin/dvc" --version >/dev/null 2>&1; then
         return
     fi
     rm -rf "$venv"
