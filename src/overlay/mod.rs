@@ -266,17 +266,13 @@ const PIECE: usize = 4095;
 
 /// Opens something below a folder of ours; never by way of a symbolic link or a mount.
 fn open_at(folder: impl AsFd, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-    let mut rest = path.as_os_str().as_bytes();
-    let mut reached = None;
-    while rest.len() > PIECE
-        && let Some(end) = rest[..=PIECE].iter().rposition(|byte| *byte == b'/')
-    {
-        let from = reached.as_ref().map_or(folder.as_fd(), OwnedFd::as_fd);
-        reached = Some(open_piece(from, &rest[..end], OFlags::PATH | OFlags::DIRECTORY)?);
-        rest = &rest[end + 1..];
+    let bytes = path.as_os_str().as_bytes();
+    let split = bytes.get(..=PIECE).and_then(|most| most.iter().rposition(|byte| *byte == b'/'));
+    if let Some(end) = split {
+        let reached = open_piece(folder, &bytes[..end], OFlags::PATH | OFlags::DIRECTORY)?;
+        return open_at(reached, Path::new(OsStr::from_bytes(&bytes[end + 1..])), flags);
     }
-    let from = reached.as_ref().map_or(folder.as_fd(), OwnedFd::as_fd);
-    open_piece(from, if rest.is_empty() { b"." } else { rest }, flags)
+    open_piece(folder, if bytes.is_empty() { b"." } else { bytes }, flags)
 }
 
 fn open_piece(folder: impl AsFd, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use super::{Old, Router, old_output};
 use crate::{
     dvc::{
-        config, dotfile,
+        config,
         lockfile::Lock,
         output::{Content, Output},
     },
@@ -32,7 +32,6 @@ impl Router<'_> {
             b"config" if folder.file_name() == Some(b".dvc") => {
                 config::flaw(&text()?).map(|flaw| unreadable(&flaw))
             }
-            b"dvc.yaml" => self.flaw_of_outputs(path, self.made_by(path)?),
             b"dvc.lock" if self.tree.project_around(path).is_some() => {
                 let flaw = Lock::parse(&text()?).err().map(|flaw| unreadable(&flaw.to_string()));
                 flaw.or_else(|| {
@@ -42,8 +41,7 @@ impl Router<'_> {
             }
             b".dvcignore" => self.hidden_from_dvc(&folder)?,
             b".gitignore" => self.hidden_from_git(&folder)?,
-            name if dotfile::is_name(name) => self.flaw_of_outputs(path, self.outputs_in(path)?),
-            _ => None,
+            _ => self.flaw_of_outputs(path, self.outputs_in(path)?),
         })
     }
 

@@ -16,6 +16,7 @@ mod stages;
 use std::{collections::BTreeMap, io::Read};
 
 pub use self::ignored::KeptOut;
+pub(super) use self::records::outputs_in;
 use self::{
     ignored::{Book, is_private},
     stages::{Made, by_force},
@@ -305,7 +306,7 @@ impl<'a> Router<'a> {
     }
 
     /// The text of a file that is in git or comes there.
-    pub(super) fn text(&self, path: &RepoPath) -> Result<Option<Vec<u8>>, GitError> {
+    fn text(&self, path: &RepoPath) -> Result<Option<Vec<u8>>, GitError> {
         match self.changed.get(path) {
             Some(Change { path: at, new: Some(new), .. }) if at == path => match new {
                 New::File(_) => Ok(read_small(self.overlay, path)),

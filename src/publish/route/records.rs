@@ -7,13 +7,46 @@ use crate::{
     dvc::{
         dotfile,
         output::{Content, Origin, Output},
+        pipeline,
         record::{self, Recorded},
     },
     git::GitError,
     path::{Name, RepoPath},
     publish::changes::Change,
-    tree::{Index, Node, OutputId},
+    tree::{Index, Node, OutputId, Tree},
 };
+
+/// Outputs, or why they cannot be read; nothing where no file declares any.
+pub(in crate::publish) type Declared = Option<Result<Vec<Output>, String>>;
+
+/// The text that a file has, if it has one.
+type TextOf<'a, E> = dyn Fn(&RepoPath) -> Result<Option<Vec<u8>>, E> + 'a;
+
+/// What a `.dvc` file declares, or a `dvc.yaml` with the `dvc.lock` beside it, either of which may
+/// be named, by the texts that files have.
+pub(in crate::publish) fn outputs_in<E>(
+    file: &RepoPath,
+    tree: &Tree,
+    text: &TextOf<'_, E>,
+) -> Result<Declared, E> {
+    let Some(project) = tree.project_around(file) else { return Ok(None) };
+    let (root, folder) = (&tree.projects[project].root, file.parent().unwrap_or_default());
+    let name = file.file_name().unwrap_or_default();
+    let parsed = if dotfile::is_name(name) {
+        text(file)?.map(|text| dotfile::parse(&text, &folder, root))
+    } else if name == b"dvc.yaml" || name == b"dvc.lock" {
+        let beside = |name: &[u8]| match folder.resolve(name) {
+            Ok(path) => text(&path),
+            Err(_) => Ok(None),
+        };
+        let (yaml, lock) = (beside(b"dvc.yaml")?, beside(b"dvc.lock")?);
+        let other = |path: &RepoPath| text(path).ok().flatten();
+        yaml.map(|yaml| pipeline::parse(&yaml, lock.as_deref(), &folder, root, &other))
+    } else {
+        None
+    };
+    Ok(parsed.map(|parsed| parsed.map(|it| it.outputs).map_err(|flaw| flaw.to_string())))
+}
 
 impl Router<'_> {
     /// Notes what `.dvc` files say that were written or changed by hand.
@@ -32,16 +65,9 @@ impl Router<'_> {
         Ok(())
     }
 
-    /// What a `.dvc` file says; nothing if there is none.
-    pub(in crate::publish) fn outputs_in(
-        &self,
-        file: &RepoPath,
-    ) -> Result<Option<Result<Vec<Output>, String>>, GitError> {
-        let Some(project) = self.tree.project_around(file) else { return Ok(None) };
-        let Some(text) = self.text(file)? else { return Ok(None) };
-        let (root, folder) = (&self.tree.projects[project].root, file.parent().unwrap_or_default());
-        let parsed = dotfile::parse(&text, &folder, root);
-        Ok(Some(parsed.map(|parsed| parsed.outputs).map_err(|flaw| flaw.to_string())))
+    /// [`outputs_in`] a file as it is with all changes.
+    pub(in crate::publish) fn outputs_in(&self, file: &RepoPath) -> Result<Declared, GitError> {
+        outputs_in(file, self.tree, &|path| self.text(path))
     }
 
     /// The output of the base that had a path to itself which is something new now, or that was a

@@ -4,10 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Router;
 use crate::{
-    dvc::{
-        output::{Content, Output},
-        pipeline,
-    },
+    dvc::output::{Content, Output},
     git::GitError,
     path::RepoPath,
     publish::changes::Change,
@@ -54,7 +51,7 @@ impl Router<'_> {
         });
         let files: BTreeSet<_> = known.chain(changed).collect();
         for file in files {
-            let Some(Ok(outputs)) = self.made_by(&file)? else { continue };
+            let Some(Ok(outputs)) = self.outputs_in(&file)? else { continue };
             if self.is_dvc_ignored(&file, false)? {
                 continue;
             }
@@ -75,23 +72,6 @@ impl Router<'_> {
             }
         }
         Ok(())
-    }
-
-    /// The outputs of a `dvc.yaml` with the `dvc.lock` beside it; nothing if there is none.
-    pub(super) fn made_by(
-        &self,
-        file: &RepoPath,
-    ) -> Result<Option<Result<Vec<Output>, String>>, GitError> {
-        let Some(project) = self.tree.project_around(file) else { return Ok(None) };
-        let Some(text) = self.text(file)? else { return Ok(None) };
-        let (root, folder) = (&self.tree.projects[project].root, file.parent().unwrap_or_default());
-        let lock = match folder.resolve(b"dvc.lock") {
-            Ok(lock) => self.text(&lock)?,
-            Err(_) => None,
-        };
-        let other = |path: &RepoPath| self.text(path).ok().flatten();
-        let parsed = pipeline::parse(&text, lock.as_deref(), &folder, root, &other);
-        Ok(Some(parsed.map(|parsed| parsed.outputs).map_err(|flaw| flaw.to_string())))
     }
 
     /// What a stage makes at a path or around it.

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     SnapshotError,
     plan::{Plan, Routed},
-    records::outputs_of,
     writer::Writer,
 };
 use crate::{
@@ -14,7 +13,7 @@ use crate::{
     path::RepoPath,
     publish::{
         changes::{Change, New},
-        route::Route,
+        route::{Route, outputs_in},
     },
     tree::{Node, Tracked, Tree},
 };
@@ -87,7 +86,8 @@ impl Writer<'_> {
         let files: BTreeSet<_> = files.chain(by_hand).collect();
         let mut declared = BTreeSet::new();
         for file in files {
-            let outputs = outputs_of(file, self.ground.tree, &|path| self.text(path))?;
+            let outputs = outputs_in(file, self.ground.tree, &|path| self.text(path))?;
+            let outputs = outputs.and_then(Result::ok).unwrap_or_default();
             declared.extend(outputs.into_iter().map(|output| output.path));
         }
         let gone = in_doubt.iter().map(|tracked| &tracked.output.path);

@@ -5,23 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{HasManifest, SnapshotError, plan::Routed};
 use crate::{
-    dvc::{
-        dotfile,
-        output::{Content, Origin, Output},
-        pipeline,
-    },
+    dvc::output::{Content, Origin, Output},
     git::GitError,
     id::TreeId,
-    path::RepoPath,
     publish::{
         changes::Change,
         route::{Route, Router},
     },
     tree::{OutputId, Tree},
 };
-
-/// The text that a file has by now, if it has one.
-type TextOf<'a> = dyn Fn(&RepoPath) -> Result<Option<Vec<u8>>, SnapshotError> + 'a;
 
 /// Whether the `.dvc` file of an output was changed to declare it no longer.
 pub(super) fn is_let_go(
@@ -57,7 +49,7 @@ pub(super) fn refuse_without_manifest(
             continue;
         }
         let Some(project) = tree.project_around(path) else { continue };
-        let outputs = outputs_of(path, tree, &|path| Ok(router.text(path)?))?;
+        let outputs = router.outputs_in(path)?.and_then(Result::ok).unwrap_or_default();
         let stored = outputs.iter().filter(|output| {
             output.is_cached
                 && !matches!(output.origin, Origin::Import(_))
@@ -93,27 +85,4 @@ fn manifest(output: &Output) -> Option<TreeId> {
         Content::Tree(id) => Some(id),
         _ => None,
     }
-}
-
-/// What a `.dvc` file, or a `dvc.yaml` with its lock file, declares by now; nothing if a file is
-/// neither.
-pub(super) fn outputs_of(
-    file: &RepoPath,
-    tree: &Tree,
-    text: &TextOf<'_>,
-) -> Result<Vec<Output>, SnapshotError> {
-    let Some(project) = tree.project_around(file) else { return Ok(Vec::new()) };
-    let (root, folder) = (&tree.projects[project].root, file.parent().unwrap_or_default());
-    let name = file.file_name().unwrap_or_default();
-    let parsed = if dotfile::is_name(name) {
-        text(file)?.map(|text| dotfile::parse(&text, &folder, root))
-    } else if name == b"dvc.yaml" || name == b"dvc.lock" {
-        let beside = |name: &[u8]| text(&folder.resolve(name).unwrap_or_default());
-        let (yaml, lock) = (beside(b"dvc.yaml")?, beside(b"dvc.lock")?);
-        let other = |path: &RepoPath| text(path).ok().flatten();
-        yaml.map(|yaml| pipeline::parse(&yaml, lock.as_deref(), &folder, root, &other))
-    } else {
-        None
-    };
-    Ok(parsed.and_then(Result::ok).map(|parsed| parsed.outputs).unwrap_or_default())
 }
