@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     sync::Arc,
@@ -14,7 +14,7 @@ use std::{
 use rustix::{
     fs::{
         AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_NOW,
-        UTIME_OMIT, Uid, chmod, chownat, fchmod, fchown, fsync, futimens, mkdirat, mknodat, openat,
+        UTIME_OMIT, Uid, chmod, chownat, fchmod, fstat, fsync, futimens, mkdirat, mknodat, openat,
         renameat_with, symlinkat, unlinkat, utimensat,
     },
     io::Errno,
@@ -103,7 +103,7 @@ impl Overlay {
         below: &dyn Fn(&RepoPath) -> io::Result<Stat>,
     ) -> io::Result<()> {
         let Some(parent) = path.parent() else { return Ok(()) };
-        if parent.is_root() || self.look_at(&parent)?.is_some() {
+        if self.folder(&parent)?.is_some() || self.look_at(&parent)?.is_some() {
             return Ok(());
         }
         self.make_parents(&parent, below)?;
@@ -119,10 +119,10 @@ impl Overlay {
     pub fn create_file(&self, path: &RepoPath, mode: u16, owner: Owner) -> io::Result<File> {
         let spot = self.place(path)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        let create = |folder: &_, name: &OsStr| {
+        let create = |folder: BorrowedFd<'_>, name: &OsStr| {
             openat(folder, name, flags | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)
         };
-        match create(&spot.folder, spot.name) {
+        match create(spot.folder.as_fd(), spot.name) {
             Err(Errno::EXIST) => {}
             created => {
                 let file = created?;
@@ -131,7 +131,7 @@ impl Overlay {
             }
         }
         let name = self.temporary();
-        let file = create(&self.work, OsStr::new(&name))?;
+        let file = create(self.work.as_fd(), OsStr::new(&name))?;
         self.give(&file, mode, owner)?;
         steps::reached("file made");
         self.put(&name, path)?;
@@ -252,6 +252,7 @@ impl Overlay {
         } else {
             renameat_with(&spot.folder, spot.name, &self.work, &*name, RenameFlags::empty())?;
         }
+        self.folders.forget(path);
         steps::reached("folder removed");
         // All that is in it are whiteouts.
         self.discard(&name)
@@ -265,11 +266,15 @@ impl Overlay {
         }
         let (old, new) = (self.place(from)?, self.place(to)?);
         let flags = if how.leaves_whiteout { RenameFlags::WHITEOUT } else { RenameFlags::empty() };
-        match renameat_with(&old.folder, old.name, &new.folder, new.name, flags) {
+        let moved = match renameat_with(&old.folder, old.name, &new.folder, new.name, flags) {
             // A folder and a whiteout change places first.
             Err(Errno::NOTDIR) => rename_over_whiteout(&old, &new, how),
-            other => Ok(other?),
+            other => other.map_err(io::Error::from),
+        };
+        for path in [from, to] {
+            self.folders.forget(path);
         }
+        moved
     }
 
     /// Takes the whiteouts out of a folder that shows nothing, and has it go on showing nothing.
@@ -289,12 +294,14 @@ impl Overlay {
     /// Has a folder show something else of the base.
     pub fn set_shows(&self, path: &RepoPath, shows: &Shows) -> io::Result<()> {
         let folder = self.look_at(path)?.ok_or(Errno::NOENT)?;
-        set_shows(&folder, shows)
+        let set = set_shows(&folder, shows);
+        self.folders.forget(path);
+        set
     }
 
     /// Sets permission bits.
     pub fn set_mode(&self, file: impl AsFd, mode: u16) -> io::Result<()> {
-        let raw = rustix::fs::fstat(&file)?;
+        let raw = fstat(&file)?;
         let kind = FileType::from_raw_mode(raw.st_mode);
         let needed = match (self.is_privileged, kind) {
             (false, FileType::Directory) => 0o700,
@@ -307,6 +314,9 @@ impl Overlay {
             marks::clear(&file, MODE)?;
         } else {
             marks::set(&file, MODE, format!("{mode:o}").as_bytes())?;
+        }
+        if kind == FileType::Directory {
+            self.folders.forget(&RepoPath::root());
         }
         // By its name among the open ones, since a file that is only looked at has no other.
         Ok(chmod(magic_link(&file), Mode::from_raw_mode((mode | needed).into()))?)
@@ -328,9 +338,11 @@ impl Overlay {
     /// Sets owner and permission bits of something new.
     fn give(&self, file: impl AsFd, mode: u16, owner: Owner) -> io::Result<()> {
         if self.is_privileged {
-            // Before the mode, since a change of owner takes set-id bits away.
-            let (uid, gid) = (Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)));
-            fchown(&file, uid, gid)?;
+            let now = fstat(&file)?;
+            if (now.st_uid, now.st_gid) != (owner.uid, owner.gid) {
+                // Before the mode, since a change of owner takes set-id bits away.
+                set_owner(&file, Some(owner.uid), Some(owner.gid))?;
+            }
             return Ok(fchmod(&file, Mode::from_raw_mode(mode.into()))?);
         }
         self.set_mode(file, mode)
@@ -350,7 +362,7 @@ pub fn set_times(entry: impl AsFd, times: Times) -> io::Result<()> {
 
 /// Does something in a folder that is no change of it to whoever looks, and so leaves its time.
 fn unnoticed<T>(folder: impl AsFd, change: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    let before = Stat::from(&rustix::fs::fstat(&folder)?);
+    let before = Stat::from(&fstat(&folder)?);
     let done = change()?;
     set_times(folder, Times { accessed: Time::Kept, modified: before.modified.into() })?;
     Ok(done)

@@ -11,7 +11,11 @@ use std::{
 
 use rustix::fs::{Dir, FileType, OFlags, Stat as RawStat, fstat, fstatvfs, readlinkat};
 
-use super::{Overlay, as_path, is_absent, marks, open_at};
+use super::{
+    Overlay, as_path, is_absent,
+    marks::{self, Marks},
+    open_at,
+};
 use crate::path::{Name, RepoPath};
 
 /// An entry of the upper folder.
@@ -111,6 +115,10 @@ pub enum ListedKind {
 impl Overlay {
     /// What the overlay has at a path; nothing if it has nothing.
     pub fn find(&self, path: &RepoPath) -> io::Result<Option<Entry>> {
+        self.check()?;
+        if let Some(folder) = self.folders.find(path) {
+            return entry(&fstat(&*folder)?, || folder.marks().cloned());
+        }
         let Some(file) = self.look_at(path)? else { return Ok(None) };
         read_entry(&file)
     }
@@ -209,24 +217,29 @@ pub struct Totals {
 
 /// What an entry that is open is; nothing if it was not put there through a mount.
 pub fn read_entry(file: impl AsFd) -> io::Result<Option<Entry>> {
-    let raw = fstat(&file)?;
-    let marked = |kind| -> io::Result<Entry> {
-        let mut stat = stat_of(&raw);
-        if let Some(mode) = marks::get(&file, marks::MODE)? {
-            stat.mode = parse_mode(&mode).unwrap_or(stat.mode);
-        }
-        Ok(Entry { kind, stat })
+    entry(&fstat(&file)?, || Marks::of(&file))
+}
+
+fn entry(raw: &RawStat, marks: impl FnOnce() -> io::Result<Marks>) -> io::Result<Option<Entry>> {
+    let plain = |kind| Entry { kind, stat: stat_of(raw) };
+    let marked = |kind, mode: Option<u16>| {
+        let mut entry = plain(kind);
+        entry.stat.mode = mode.unwrap_or(entry.stat.mode);
+        entry
     };
-    let plain = |kind| Entry { kind, stat: stat_of(&raw) };
     let entry = match FileType::from_raw_mode(raw.st_mode) {
-        FileType::RegularFile => marked(Kind::File { origin: origin(&file)? })?,
+        FileType::RegularFile => {
+            let Marks { origin, mode, .. } = marks()?;
+            marked(Kind::File { origin }, mode)
+        }
         FileType::Directory => {
-            let shows = match origin(&file)? {
+            let Marks { is_opaque, origin, mode } = marks()?;
+            let shows = match origin {
                 Some(path) => Shows::Of(path),
-                None if marks::get(&file, marks::OPAQUE)?.is_some() => Shows::Nothing,
+                None if is_opaque => Shows::Nothing,
                 None => Shows::Same,
             };
-            marked(Kind::Folder(shows))?
+            marked(Kind::Folder(shows), mode)
         }
         FileType::Symlink => plain(Kind::Link),
         FileType::Fifo => plain(Kind::Pipe),
@@ -261,15 +274,6 @@ pub fn remove_attribute(entry: impl AsFd, name: &str) -> io::Result<()> {
 /// Whether a name of an extended attribute is one of the overlay's own marks.
 pub fn is_mark(name: &[u8]) -> bool {
     name.starts_with(marks::PREFIX)
-}
-
-fn origin(file: impl AsFd) -> io::Result<Option<RepoPath>> {
-    let origin = marks::get(file, marks::ORIGIN)?;
-    Ok(origin.and_then(|path| RepoPath::new(&path).ok()))
-}
-
-fn parse_mode(text: &[u8]) -> Option<u16> {
-    u16::from_str_radix(std::str::from_utf8(text).ok()?, 8).ok()
 }
 
 /// Plain attributes from the system's.

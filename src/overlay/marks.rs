@@ -8,12 +8,12 @@ use std::{
 };
 
 use rustix::{
-    fs::{XattrFlags, getxattr, lgetxattr, listxattr, removexattr, setxattr},
+    fs::{XattrFlags, flistxattr, getxattr, lgetxattr, listxattr, removexattr, setxattr},
     io::Errno,
 };
 
 use super::magic_link;
-use crate::path::Name;
+use crate::path::{Name, RepoPath};
 
 /// What all marks begin with; programs neither see nor set them.
 pub(super) const PREFIX: &[u8] = b"user.dvcfs.";
@@ -29,6 +29,39 @@ pub(super) const MODE: &str = "user.dvcfs.mode";
 
 /// A value of this size is never exceeded by the kernel.
 const LARGEST: usize = 64 << 10;
+
+/// The marks of an entry.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Marks {
+    pub(super) is_opaque: bool,
+    /// The path in the base that the content comes from.
+    pub(super) origin: Option<RepoPath>,
+    /// The permission bits that are shown.
+    pub(super) mode: Option<u16>,
+}
+
+impl Marks {
+    /// Those of an entry that is open. Most have none, which one call tells.
+    pub(super) fn of(file: impl AsFd) -> io::Result<Self> {
+        let mut marks = Self::default();
+        for name in names(&file)? {
+            match str::from_utf8(&name) {
+                Ok(OPAQUE) => marks.is_opaque = true,
+                Ok(ORIGIN) => {
+                    let path = get(&file, ORIGIN)?;
+                    marks.origin = path.and_then(|path| RepoPath::new(&path).ok());
+                }
+                Ok(MODE) => marks.mode = get(&file, MODE)?.as_deref().and_then(parse_mode),
+                _ => {}
+            }
+        }
+        Ok(marks)
+    }
+}
+
+fn parse_mode(text: &[u8]) -> Option<u16> {
+    u16::from_str_radix(str::from_utf8(text).ok()?, 8).ok()
+}
 
 /// The value of an attribute of an entry that is open, if it has one.
 pub(super) fn get(file: impl AsFd, name: &str) -> io::Result<Option<Vec<u8>>> {
@@ -62,7 +95,12 @@ fn value(get: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> io::Result<Opt
 pub(super) fn names(file: impl AsFd) -> io::Result<Vec<Vec<u8>>> {
     let mut list = vec![0; 1024];
     loop {
-        match listxattr(magic_link(&file), &mut list) {
+        // One that was opened to be looked at can be asked by its link alone, which takes longer.
+        let listed = match flistxattr(&file, &mut list) {
+            Err(Errno::BADF) => listxattr(magic_link(&file), &mut list),
+            listed => listed,
+        };
+        match listed {
             Ok(length) => {
                 let names = list[..length].split(|byte| *byte == 0);
                 return Ok(names.filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect());

@@ -40,12 +40,14 @@ use rustix::fs::{
     mkdirat, openat2, renameat_with, syncfs, unlinkat,
 };
 
+use self::folders::{Folder, Folders};
 use crate::{path::RepoPath, steps};
 
 mod base;
 mod change;
 mod entry;
 mod error;
+mod folders;
 mod marks;
 mod take_out;
 
@@ -62,7 +64,8 @@ pub use take_out::Kept;
 #[derive(Debug)]
 pub struct Overlay {
     dir: PathBuf,
-    upper: OwnedFd,
+    upper: Arc<Folder>,
+    folders: Folders,
     work: Arc<OwnedFd>,
     temporaries: AtomicU64,
     /// Whether files can be given to other users.
@@ -73,7 +76,7 @@ pub struct Overlay {
 
 /// The parent of an entry, open, and the entry's name in it.
 struct Spot<'a> {
-    folder: OwnedFd,
+    folder: Arc<Folder>,
     name: &'a OsStr,
 }
 
@@ -97,9 +100,11 @@ impl Overlay {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             rustix::fs::open(dir.join(place), flags, Mode::empty())
         };
+        let upper = open("upper").map_err(io::Error::from).map_err(failed("open it"))?;
         let overlay = Self {
             dir: dir.to_owned(),
-            upper: open("upper").map_err(io::Error::from).map_err(failed("open it"))?,
+            upper: Arc::new(Folder::new(upper)),
+            folders: Folders::new(),
             work: Arc::new(open("work").map_err(io::Error::from).map_err(failed("open it"))?),
             temporaries: AtomicU64::new(0),
             is_privileged: rustix::process::geteuid().is_root(),
@@ -140,7 +145,7 @@ impl Overlay {
         Ok(())
     }
 
-    fn upper(&self) -> io::Result<&OwnedFd> {
+    fn upper(&self) -> io::Result<&Arc<Folder>> {
         self.check()?;
         Ok(&self.upper)
     }
@@ -209,12 +214,21 @@ impl Overlay {
 
     /// The open parent and the name of an entry; nothing if the overlay does not have the parent.
     fn spot<'a>(&self, path: &'a RepoPath) -> io::Result<Option<Spot<'a>>> {
-        let parent = path.parent().unwrap_or_default();
         let name = OsStr::from_bytes(path.file_name().unwrap_or(b"."));
-        match open_at(self.upper()?, as_path(&parent), OFlags::PATH | OFlags::DIRECTORY) {
-            Ok(folder) => Ok(Some(Spot { folder, name })),
+        let folder = self.folder(&path.parent().unwrap_or_default())?;
+        Ok(folder.map(|folder| Spot { folder, name }))
+    }
+
+    /// A folder, open for what is done at names in it; nothing if the overlay does not have it.
+    fn folder(&self, path: &RepoPath) -> io::Result<Option<Arc<Folder>>> {
+        let upper = self.upper()?;
+        if path.is_root() {
+            return Ok(Some(Arc::clone(upper)));
+        }
+        let open = || open_at(upper, as_path(path), OFlags::PATH | OFlags::DIRECTORY);
+        match self.folders.get(path, open) {
             Err(error) if is_absent(&error) => Ok(None),
-            Err(error) => Err(error),
+            other => other.map(Some),
         }
     }
 

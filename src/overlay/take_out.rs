@@ -3,15 +3,11 @@
 use std::{collections::BTreeMap, fs, io, path::Path};
 
 use rustix::{
-    fs::{AtFlags, CWD, OFlags, RenameFlags, fstat, linkat, renameat_with, stat, unlinkat},
+    fs::{AtFlags, CWD, RenameFlags, fstat, linkat, renameat_with, stat, unlinkat},
     io::Errno,
 };
 
-use super::{
-    Entry, Kind, Overlay, Shows, Stat, as_path,
-    marks::{self, OPAQUE, ORIGIN},
-    open_at,
-};
+use super::{Entry, Kind, Overlay, Shows, Stat};
 use crate::{atomic, path::RepoPath, steps};
 
 /// The name of the note of what is taken out together, in the overlay's folder.
@@ -47,6 +43,7 @@ impl Overlay {
             Err(Errno::NOENT) => Ok(()),
             moved => {
                 moved?;
+                self.folders.forget(path);
                 steps::reached("taken out");
                 self.discard(&name)
             }
@@ -156,7 +153,7 @@ impl Overlay {
             }
             let is_folder = matches!(self.find(&path)?, Some(Entry { kind: Kind::Folder(_), .. }));
             if is_folder && kept.range::<[u8], _>(path.below()).next().is_some() {
-                self.show_same(&path)?;
+                self.set_shows(&path, &Shows::Same)?;
                 self.keep_in(&path, kept)?;
             } else {
                 self.take_out(&path)?;
@@ -178,14 +175,9 @@ impl Overlay {
             }
             let spot = self.place(&path)?;
             unlinkat(&spot.folder, spot.name, AtFlags::REMOVEDIR)?;
+            self.folders.forget(&path);
             folder = path.parent();
         }
         Ok(())
-    }
-
-    fn show_same(&self, path: &RepoPath) -> io::Result<()> {
-        let folder = open_at(self.upper()?, as_path(path), OFlags::PATH | OFlags::DIRECTORY)?;
-        marks::clear(&folder, OPAQUE)?;
-        marks::clear(&folder, ORIGIN)
     }
 }

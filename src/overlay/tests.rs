@@ -329,3 +329,46 @@ fn a_path_that_is_longer_than_the_kernel_takes_is_walked_in_pieces() {
     overlay.take_out_together(&[]).unwrap();
     assert!(overlay.is_empty().unwrap());
 }
+
+#[test]
+fn what_is_done_at_a_name_is_done_in_the_folder_that_is_there_now() {
+    let (_dir, overlay) = opened();
+    let make = |name| overlay.create_folder(&path(name), 0o755, owner(), &Shows::Same).unwrap();
+    make("a");
+    make("a/in");
+    write(&overlay, "a/in/x", "first");
+    overlay.rename(&path("a"), &path("b"), Renaming::default()).unwrap();
+    assert_eq!((kind(&overlay, "a/in"), kind(&overlay, "a/in/x")), (None, None));
+    make("a");
+    make("a/in");
+    write(&overlay, "a/in/x", "second");
+    assert_eq!([read(&overlay, "b/in/x"), read(&overlay, "a/in/x")], ["first", "second"]);
+    overlay.take_out(&path("a")).unwrap();
+    overlay
+        .make_parents(&path("a/in/x"), &|_| Ok(Stat { mode: 0o755, ..Stat::default() }))
+        .unwrap();
+    write(&overlay, "a/in/x", "third");
+    assert_eq!(read(&overlay, "a/in/x"), "third");
+    overlay.remove(&path("a/in/x"), false).unwrap();
+    overlay.remove_folder(&path("a/in"), false).unwrap();
+    overlay.prune(&path("a/in")).unwrap();
+    assert_eq!(kind(&overlay, "a"), None);
+    make("a");
+    write(&overlay, "a/x", "fourth");
+    assert_eq!(read(&overlay, "a/x"), "fourth");
+}
+
+#[test]
+fn what_a_folder_shows_is_told_as_it_is_once_that_changes() {
+    let (_dir, overlay) = opened();
+    overlay.create_folder(&path("a"), 0o755, owner(), &Shows::Same).unwrap();
+    write(&overlay, "a/x", "");
+    for shows in [Shows::Nothing, Shows::Of(path("b")), Shows::Same] {
+        overlay.set_shows(&path("a"), &shows).unwrap();
+        assert_eq!(kind(&overlay, "a"), Some(Kind::Folder(shows)));
+    }
+    for mode in [0o500, 0o755] {
+        overlay.set_mode(held(&overlay, "a"), mode).unwrap();
+        assert_eq!(overlay.find(&path("a")).unwrap().unwrap().stat.mode, mode);
+    }
+}

@@ -12,7 +12,7 @@ use super::{
     view::Child,
 };
 use crate::{
-    overlay::{Kind, Owner, Shows},
+    overlay::{self, Entry, Kind, Owner, Shows},
     path::{Name, RepoPath},
 };
 
@@ -43,7 +43,8 @@ impl Vfs {
         self.ask(move |view| {
             let mut names = view.names()?;
             let (path, _) = view.make(&mut names, (folder, &name), &new, (mode, owner))?;
-            view.enter_new(&mut names, (folder, &name), &path)
+            let entry = view.upper.overlay.find(&path)?.ok_or(VfsError::NotFound)?;
+            view.enter_new(&mut names, (folder, &name), &entry)
         })
     }
 
@@ -58,9 +59,10 @@ impl Vfs {
     ) -> Answer<(Attr, Arc<File>)> {
         self.ask(move |view| {
             let mut names = view.names()?;
-            let (path, file) = view.make(&mut names, (folder, &name), &New::File, (mode, owner))?;
+            let (_, file) = view.make(&mut names, (folder, &name), &New::File, (mode, owner))?;
             let file = Arc::new(file.ok_or(VfsError::Stale)?);
-            let (attr, _) = view.enter_new(&mut names, (folder, &name), &path)?;
+            let entry = overlay::read_entry(&*file)?.ok_or(VfsError::Stale)?;
+            let (attr, _) = view.enter_new(&mut names, (folder, &name), &entry)?;
             let count = u64::from(writes);
             let file_here = Some(Arc::clone(&file));
             let open = Open { count: 1, writers: count, file: file_here, ..Open::default() };
@@ -139,14 +141,13 @@ impl View<'_> {
         &self,
         names: &mut Names,
         (folder, name): (Ino, &Name),
-        path: &RepoPath,
+        entry: &Entry,
     ) -> Result<(Attr, Ttl), Stop> {
-        let entry = self.upper.overlay.find(path)?.ok_or(VfsError::NotFound)?;
         debug_assert!(entry.kind != Kind::Whiteout, "it was just made");
         let ino = names.own_ino(entry.stat.inode);
         names.put(ino, folder, name);
         self.count_lookup(names, ino);
-        let seen = self.attr_of(ino, Some(&entry))?;
+        let seen = self.attr_of(ino, Some(entry))?;
         Ok((seen.attr, seen.ttl))
     }
 }
