@@ -236,12 +236,15 @@ def publish_to(shop, args, url):
     command = [shop.program, "mount", ours, shop.mount_point, "--rev", "main",
                f"--overlay={shop.work / 'overlay'}"]
     with Mount(shop, command) as mount:
+        # Nobody is to wait for what others have left to be written.
+        os.sync()
         shutil.copytree(wavs, mount.path / "wavs")
         times["dvcfs snapshot"] = taken(lambda: snapshot(shop, mount, "--dir", "wavs"))
         times["dvcfs push"] = taken(lambda: subprocess.run(
             [shop.program, "push", mount.path], check=True, env=shop.env,
             stdout=subprocess.DEVNULL))
     if args.dvc:
+        os.sync()
         shutil.copytree(wavs, theirs / "wavs")
         times["dvc add"] = taken(lambda: dvc(shop, args, theirs, "add", "wavs"))
         times["dvc push"] = taken(lambda: dvc(shop, args, theirs, "push"))
@@ -250,6 +253,7 @@ def publish_to(shop, args, url):
         ["xargs", "-0", "-n", "50", "-P", str(os.cpu_count()), "md5sum"], check=True,
         input="\0".join(files).encode(), stdout=subprocess.DEVNULL))
     if s5cmd := shutil.which("s5cmd"):
+        os.sync()
         times["s5cmd cp"] = taken(lambda: subprocess.run(
             [s5cmd, "--endpoint-url", url, "--log", "error", "cp", f"{wavs}/*",
              f"s3://{args.bucket}/plain-{time.time_ns()}/"], check=True, env=shop.env))

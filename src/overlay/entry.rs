@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::ffi::OsStringExt,
     },
 };
@@ -247,6 +247,21 @@ fn entry(raw: &RawStat, marks: impl FnOnce() -> io::Result<Marks>) -> io::Result
         _ => return Ok(None),
     };
     Ok(Some(entry))
+}
+
+/// Smaller files are not worth the call, and often gone before the kernel gets to them.
+const WORTH_WRITING: i64 = 64 << 10;
+
+/// Begins to write a file to the disk, if it has a name, and does not wait for that.
+pub fn write_back(file: impl AsFd) -> io::Result<()> {
+    let raw = fstat(&file)?;
+    if raw.st_size < WORTH_WRITING || raw.st_nlink == 0 {
+        return Ok(());
+    }
+    let (all, begin) = (0, libc::SYNC_FILE_RANGE_WRITE);
+    // SAFETY: a system call on a descriptor that is borrowed meanwhile; it takes no pointers.
+    let failed = unsafe { libc::sync_file_range(file.as_fd().as_raw_fd(), 0, all, begin) };
+    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// The attributes that programs set on an entry, without marks.

@@ -14,7 +14,7 @@ use super::{
     names::{Names, Seat},
     view::Standing,
 };
-use crate::{cache::read_full_at, path::RepoPath, steps};
+use crate::{cache::read_full_at, overlay, path::RepoPath, steps};
 
 /// What a program opens a file for.
 #[expect(clippy::struct_excessive_bools, reason = "independent flags of an open")]
@@ -135,9 +135,22 @@ impl Vfs {
         let Some(entry) = open.get_mut(&ino) else { return };
         entry.count -= 1;
         entry.writers -= u64::from(writes).min(entry.writers);
+        let is_complete = writes && entry.writers == 0;
+        let written = entry.file.clone().filter(|_| is_complete);
         let closed = if entry.count == 0 { open.remove(&ino) } else { None };
         drop(open);
         drop(closed);
+        // The kernel would wait half a minute, and whoever takes a snapshot for all of it at once.
+        if let Some(file) = written
+            && let Ok(turn) = Arc::clone(&upper.writing_back).try_acquire_owned()
+        {
+            self.runtime.spawn_blocking(move || {
+                if let Err(error) = overlay::write_back(&*file) {
+                    tracing::debug!("begin to write a file to the disk: {error}");
+                }
+                drop(turn);
+            });
+        }
     }
 
     /// Reads from the upper folder if that is where an open file's bytes are.

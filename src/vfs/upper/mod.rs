@@ -45,6 +45,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
+use tokio::sync::Semaphore;
 
 pub(super) use self::list::MergedList;
 pub use self::{
@@ -67,6 +68,10 @@ use crate::{
     tree::{NeedsManifest, Tree},
 };
 
+/// Files whose way to the disk is begun at a time. What finds no turn waits until the kernel or a
+/// snapshot sees to it.
+const WRITING_BACK: usize = 16;
+
 /// What a writable mount has beyond its base.
 #[derive(Debug)]
 pub(super) struct Upper {
@@ -82,6 +87,8 @@ pub(super) struct Upper {
     writes: AtomicU64,
     /// Files that are being copied up, each by one at a time.
     copying: Mutex<HashMap<Ino, Weak<tokio::sync::Mutex<()>>>>,
+    /// Turns for those who begin to write to the disk what was closed.
+    writing_back: Arc<Semaphore>,
 }
 
 /// An inode that is open, so many times.
@@ -153,6 +160,7 @@ impl Vfs {
             open: Mutex::default(),
             writes: AtomicU64::new(0),
             copying: Mutex::default(),
+            writing_back: Arc::new(Semaphore::new(WRITING_BACK)),
         };
         if self.upper.set(upper).is_err() {
             tracing::error!("a mount has one overlay");
