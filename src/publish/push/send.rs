@@ -2,8 +2,7 @@
 
 use std::{collections::HashMap, fs::File, io, num::NonZeroUsize, path::PathBuf, sync::Arc};
 
-use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 
 use super::{Object, Plan, PushError, PushGround};
 use crate::{
@@ -11,7 +10,7 @@ use crate::{
     dvc::checksum::Checker,
     id::Key,
     path::RepoPath,
-    remote::{Cause, Put, Sent, Source},
+    remote::{Cause, Put, Remote, Sent, Source},
 };
 
 /// Parts of one object on their way at a time, at most.
@@ -151,52 +150,76 @@ pub async fn send(
     for objects in [blobs, manifests] {
         let parts = at_once.get() / objects.len().clamp(1, at_once.get());
         let parts = NonZeroUsize::new(parts.clamp(1, PARTS)).unwrap_or(NonZeroUsize::MIN);
-        let put = |lacking| put(ground, plan, lacking, (parts, hears)).boxed();
-        let puts: Vec<_> = objects.iter().map(put).collect();
-        stream::iter(puts).map(Ok).try_for_each_concurrent(at_once.get(), |put| put).await?;
+        let upload = |lacking: &Lacking| {
+            let Object { key, remote, .. } = &lacking.object;
+            let remote = Arc::clone(&plan.remotes[*remote]);
+            let note = ground.outbox.note_of_upload(key, remote.url());
+            let (lacking, cache) = (lacking.clone(), ground.blobs.cache().clone());
+            Upload { lacking, cache, remote, note, parts, hears: hears.clone() }
+        };
+        // Each a task of its own: most of what a small object takes is the making of its request.
+        let (mut waiting, mut under_way) = (objects.iter().map(upload), JoinSet::new());
+        loop {
+            let free = at_once.get() - under_way.len();
+            waiting.by_ref().take(free).for_each(|upload| {
+                under_way.spawn(upload.run());
+            });
+            let ended = match under_way.join_next().await {
+                None => break,
+                Some(ended) => ended.map_err(io::Error::other),
+            };
+            let ended = ended.map_err(disk(&RepoPath::root())).flatten();
+            if ended.is_err() {
+                under_way.shutdown().await;
+                return ended;
+            }
+        }
     }
     Ok(())
 }
 
-async fn put(
-    ground: PushGround<'_>,
-    plan: &Plan,
-    lacking: &Lacking,
-    (parts, hears): (NonZeroUsize, &Hears),
-) -> Result<(), PushError> {
-    let Object { key, path, remote } = &lacking.object;
-    let remote = &plan.remotes[*remote];
-    let cache = ground.blobs.cache().clone();
-    let (wanted, place) = (*key, lacking.place.clone());
-    let opened = spawn_blocking(move || open(&cache, &wanted, &place)).await;
-    let file = opened.map_err(io::Error::other).flatten().map_err(disk(path))?;
-    let source = Source::new(file).map_err(disk(path))?;
-    let source = source
-        .in_parts_at_once(parts)
-        .noting_in(ground.outbox.note_of_upload(key, remote.url()))
-        .telling(Arc::clone(&hears.bytes));
-    match remote.put(*key, &source).await {
-        Ok(Put::Stored) => {}
-        // Somebody else was faster, and the bytes need not be sent.
-        Ok(Put::Present) => {
-            let there = remote.size(*key).await.map_err(not_put(path))?;
-            if there != source.size() {
-                let sizes = (there, source.size());
-                return Err(other(&lacking.object, sizes, remote.url()));
+/// An object on its way.
+struct Upload {
+    lacking: Lacking,
+    cache: BlobCache,
+    remote: Arc<dyn Remote>,
+    /// Where it is noted how far it has come.
+    note: PathBuf,
+    parts: NonZeroUsize,
+    hears: Hears,
+}
+
+impl Upload {
+    async fn run(self) -> Result<(), PushError> {
+        let Self { lacking, cache, remote, note, parts, hears } = self;
+        let Lacking { object, place, .. } = lacking;
+        let (key, path) = (object.key, &object.path);
+        let opened = spawn_blocking(move || open(&cache, &key, &place)).await;
+        let file = opened.map_err(io::Error::other).flatten().map_err(disk(path))?;
+        let source = Source::new(file).map_err(disk(path))?;
+        let source = source.in_parts_at_once(parts).noting_in(note).telling(hears.bytes.clone());
+        match remote.put(key, &source).await {
+            Ok(Put::Stored) => {}
+            // Somebody else was faster, and the bytes need not be sent.
+            Ok(Put::Present) => {
+                let there = remote.size(key).await.map_err(not_put(path))?;
+                if there != source.size() {
+                    return Err(other(&object, (there, source.size()), remote.url()));
+                }
+            }
+            Err(error) => {
+                let may_be_ours = matches!(error.cause, Cause::Local | Cause::Unreachable);
+                if may_be_ours && !is_sound(source.clone(), key).await.map_err(disk(path))? {
+                    return Err(PushError::Damaged { path: path.clone(), key });
+                }
+                return Err(not_put(path)(error));
             }
         }
-        Err(error) => {
-            let may_be_ours = matches!(error.cause, Cause::Local | Cause::Unreachable);
-            if may_be_ours && !is_sound(source.clone(), *key).await.map_err(disk(path))? {
-                return Err(PushError::Damaged { path: path.clone(), key: *key });
-            }
-            return Err(not_put(path)(error));
-        }
+        // Of what was there already not all was sent.
+        (hears.bytes)(source.size() as i64 - source.told());
+        (hears.object)();
+        Ok(())
     }
-    // Of what was there already not all was sent.
-    (hears.bytes)(source.size() as i64 - source.told());
-    (hears.object)();
-    Ok(())
 }
 
 fn open(cache: &BlobCache, key: &Key, place: &Place) -> io::Result<File> {
