@@ -216,15 +216,6 @@ pub enum SnapshotError {
         #[source]
         source: EditError,
     },
-    /// Whether a manifest can be had that a file names which was written by hand.
-    #[error("the manifest that {path} names")]
-    Unheard {
-        /// The file.
-        path: RepoPath,
-        /// Why it cannot be told.
-        #[source]
-        source: io::Error,
-    },
     /// The manifest is needed to tell what is where.
     #[error("a manifest cannot be read")]
     Needs(NeedsManifest),

@@ -37,7 +37,7 @@ pub(super) fn refuse_without_manifest(
     has_manifest: &HasManifest<'_>,
 ) -> Result<(), SnapshotError> {
     let known = tree.outputs().filter_map(|tracked| manifest(&tracked.output));
-    let mut is_had: BTreeMap<_, _> = known.map(|id| (id, true)).collect();
+    let mut is_had: BTreeMap<_, _> = known.map(|id| (id, Ok(true))).collect();
     let written = list.iter().filter_map(|routed| match (&routed.left, &routed.route) {
         (None, Route::NewFolder { folder, .. }) => Some(folder.clone()),
         _ => None,
@@ -56,25 +56,22 @@ pub(super) fn refuse_without_manifest(
                 // Such a manifest is written by the snapshot itself.
                 && !written.contains(&output.path)
         });
-        let mut missing = None;
         for output in stored {
             let Some(id) = manifest(output) else { continue };
-            let is_had = if let Some(is_had) = is_had.get(&id) {
-                *is_had
-            } else {
-                let found = has_manifest(project, output);
-                let failed = |source| SnapshotError::Unheard { path: path.clone(), source };
-                *is_had.entry(id).or_insert(found.map_err(failed)?)
+            let folder = &output.path;
+            let is_had = is_had.entry(id).or_insert_with(|| {
+                has_manifest(project, output).map_err(|error| error.to_string())
+            });
+            let why = match is_had {
+                Ok(true) => continue,
+                Ok(false) => format!(
+                    "the manifest of {folder} is neither here nor on its remote; dvc push it from \
+                     where it was made"
+                ),
+                Err(why) => format!("the manifest of {folder} is not here: {why}"),
             };
-            if !is_had {
-                missing = Some(&output.path);
-            }
-        }
-        if let Some(folder) = missing {
-            routed.refuse(format!(
-                "the manifest of {folder} is neither here nor on its remote; dvc push it from \
-                 where it was made"
-            ));
+            routed.refuse(why);
+            break;
         }
     }
     Ok(())

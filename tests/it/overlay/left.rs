@@ -264,6 +264,19 @@ fn a_record_of_a_manifest_that_is_nowhere_is_left_until_it_can_be_had() {
 }
 
 #[test]
+fn a_record_whose_manifest_nobody_can_be_asked_for_is_left_alone() {
+    let writable = Writable::new();
+    let (record, _) = writable.record_of("[]");
+    fs::write(writable.path("data.dvc"), record + "  remote: other\n").unwrap();
+    fs::write(writable.path("new.txt"), "new\n").unwrap();
+    let (code, said) = writable.run("snapshot", &["-m", "x"]);
+    assert_eq!(code, Some(1), "{said}");
+    for line in ["1 path recorded", "left as it is: data.dvc: the manifest of data is not here: "] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+}
+
+#[test]
 fn a_record_of_a_folder_that_is_new_as_well_needs_no_manifest_from_elsewhere() {
     let writable = Writable::new();
     let (record, _) = writable.record_of("[]");
