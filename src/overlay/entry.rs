@@ -252,12 +252,13 @@ fn entry(raw: &RawStat, marks: impl FnOnce() -> io::Result<Marks>) -> io::Result
 /// Smaller files are not worth the call, and often gone before the kernel gets to them.
 const WORTH_WRITING: i64 = 64 << 10;
 
-/// Begins to write a file to the disk, if it has a name, and does not wait for that.
+/// Whether it does any good to [begin to write](write_back) a file: it is large enough and has a name.
+pub fn is_worth_writing_back(file: impl AsFd) -> bool {
+    fstat(file).is_ok_and(|raw| raw.st_size >= WORTH_WRITING && raw.st_nlink > 0)
+}
+
+/// Begins to write a file to the disk, and does not wait until it is there.
 pub fn write_back(file: impl AsFd) -> io::Result<()> {
-    let raw = fstat(&file)?;
-    if raw.st_size < WORTH_WRITING || raw.st_nlink == 0 {
-        return Ok(());
-    }
     let (all, begin) = (0, libc::SYNC_FILE_RANGE_WRITE);
     // SAFETY: a system call on a descriptor that is borrowed meanwhile; it takes no pointers.
     let failed = unsafe { libc::sync_file_range(file.as_fd().as_raw_fd(), 0, all, begin) };

@@ -55,7 +55,7 @@ pub use base::Base;
 pub use change::{Draft, Owner, Renaming, Time, Times, set_owner, set_times};
 pub use entry::{
     Entry, Kind, Listed, ListedKind, Shows, Stat, Totals, attribute, attribute_names, is_mark,
-    read_entry, remove_attribute, set_attribute, write_back,
+    is_worth_writing_back, read_entry, remove_attribute, set_attribute, write_back,
 };
 pub use error::OverlayError;
 pub use take_out::Kept;

@@ -372,3 +372,17 @@ fn what_a_folder_shows_is_told_as_it_is_once_that_changes() {
         assert_eq!(overlay.find(&path("a")).unwrap().unwrap().stat.mode, mode);
     }
 }
+
+#[test]
+fn what_is_large_and_has_a_name_is_worth_writing_to_the_disk_at_once() {
+    let (_dir, overlay) = opened();
+    let file = overlay.create_file(&path("a"), 0o644, owner()).unwrap();
+    assert!(!is_worth_writing_back(&file));
+    file.set_len(1 << 20).unwrap();
+    assert!(is_worth_writing_back(&file));
+    write_back(&file).unwrap();
+    overlay.remove(&path("a"), false).unwrap();
+    assert!(!is_worth_writing_back(&file));
+    let (_reader, pipe) = std::io::pipe().unwrap();
+    write_back(pipe).unwrap_err();
+}

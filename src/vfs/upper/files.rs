@@ -141,7 +141,7 @@ impl Vfs {
         drop(open);
         drop(closed);
         // The kernel would wait half a minute, and whoever takes a snapshot for all of it at once.
-        if let Some(file) = written
+        if let Some(file) = written.filter(|file| overlay::is_worth_writing_back(file))
             && let Ok(turn) = Arc::clone(&upper.writing_back).try_acquire_owned()
         {
             self.runtime.spawn_blocking(move || {
