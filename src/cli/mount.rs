@@ -242,6 +242,7 @@ fn serve(
     }
     let ended = wait_for_the_end(&context, session, signals);
     tell_systemd(&[sd_notify::NotifyState::Stopping]);
+    vfs.end();
     blobs.cache().flush();
     records.remove_own(dir);
     registry.release();

@@ -7,14 +7,12 @@ use std::{
     io::{self, IsTerminal, Write as _},
     num::NonZeroUsize,
     process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use indicatif::HumanBytes;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -357,16 +355,22 @@ impl<'a> Pushing<'a> {
         bytes: u64,
     ) -> Result<(), Failure> {
         let bar = Arc::new(Progress::new("push", bytes, self.context.settings.verbosity));
-        let (sent, arrived) = (AtomicI64::new(0), AtomicUsize::new(0));
+        // Locked while they are shown, so that what is shown last is the last of them.
+        let (sent, arrived) = (Mutex::new(0), Mutex::new(0));
         let (moving, all) = (Arc::clone(&bar), lacking.len());
         let hears = Hears {
             bytes: Arc::new(move |more| {
-                let now = sent.fetch_add(more, Ordering::Relaxed) + more;
-                moving.set(bytes, now.max(0) as u64);
+                let mut sent = sent.lock();
+                *sent += more;
+                moving.set(bytes, (*sent).max(0) as u64);
             }),
             object: Arc::new({
                 let bar = Arc::clone(&bar);
-                move || bar.files(arrived.fetch_add(1, Ordering::Relaxed) + 1, all)
+                move || {
+                    let mut arrived = arrived.lock();
+                    *arrived += 1;
+                    bar.files(*arrived, all);
+                }
             }),
         };
         let sent = self.context.runtime.block_on(async {

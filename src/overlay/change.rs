@@ -301,6 +301,15 @@ impl Overlay {
 
     /// Sets permission bits.
     pub fn set_mode(&self, file: impl AsFd, mode: u16) -> io::Result<()> {
+        let set = self.put_mode(&file, mode);
+        // Which folder it is, if it is one, is not known here.
+        if FileType::from_raw_mode(fstat(file)?.st_mode) == FileType::Directory {
+            self.folders.forget(&RepoPath::root());
+        }
+        set
+    }
+
+    fn put_mode(&self, file: impl AsFd, mode: u16) -> io::Result<()> {
         let raw = fstat(&file)?;
         let kind = FileType::from_raw_mode(raw.st_mode);
         let needed = match (self.is_privileged, kind) {
@@ -314,9 +323,6 @@ impl Overlay {
             marks::clear(&file, MODE)?;
         } else {
             marks::set(&file, MODE, format!("{mode:o}").as_bytes())?;
-        }
-        if kind == FileType::Directory {
-            self.folders.forget(&RepoPath::root());
         }
         // By its name among the open ones, since a file that is only looked at has no other.
         Ok(chmod(magic_link(&file), Mode::from_raw_mode((mode | needed).into()))?)
@@ -345,7 +351,7 @@ impl Overlay {
             }
             return Ok(fchmod(&file, Mode::from_raw_mode(mode.into()))?);
         }
-        self.set_mode(file, mode)
+        self.put_mode(file, mode)
     }
 }
 

@@ -41,12 +41,19 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// Those of an entry that is open. Most have none, which one call tells.
+    /// Those of an entry that is open. Most have none, which its list of attributes tells at once.
     pub(super) fn of(file: impl AsFd) -> io::Result<Self> {
+        let listed = match names(&file) {
+            // Programs have set so many that no list holds them.
+            Err(error) if error.raw_os_error() == Some(Errno::TOOBIG.raw_os_error()) => {
+                [OPAQUE, ORIGIN, MODE].map(|name| name.as_bytes().to_vec()).into()
+            }
+            listed => listed?,
+        };
         let mut marks = Self::default();
-        for name in names(&file)? {
+        for name in listed {
             match str::from_utf8(&name) {
-                Ok(OPAQUE) => marks.is_opaque = true,
+                Ok(OPAQUE) => marks.is_opaque = get(&file, OPAQUE)?.is_some(),
                 Ok(ORIGIN) => {
                     let path = get(&file, ORIGIN)?;
                     marks.origin = path.and_then(|path| RepoPath::new(&path).ok());

@@ -1,6 +1,9 @@
 //! What the remotes lack, and sending it there.
 
-use std::{collections::HashMap, fs::File, io, num::NonZeroUsize, path::PathBuf, sync::Arc};
+use std::{
+    collections::HashMap, fs::File, io, num::NonZeroUsize, panic::resume_unwind, path::PathBuf,
+    sync::Arc,
+};
 
 use tokio::task::{JoinSet, spawn_blocking};
 
@@ -164,14 +167,11 @@ pub async fn send(
             waiting.by_ref().take(free).for_each(|upload| {
                 under_way.spawn(upload.run());
             });
-            let ended = match under_way.join_next().await {
-                None => break,
-                Some(ended) => ended.map_err(io::Error::other),
-            };
-            let ended = ended.map_err(disk(&RepoPath::root())).flatten();
-            if ended.is_err() {
+            let Some(ended) = under_way.join_next().await else { break };
+            let done = ended.unwrap_or_else(|error| resume_unwind(error.into_panic()));
+            if done.is_err() {
                 under_way.shutdown().await;
-                return ended;
+                return done;
             }
         }
     }

@@ -29,15 +29,16 @@ pub(super) fn is_let_go(
     Ok(outputs.iter().all(|declared| declared.path != tracked.output.path))
 }
 
-/// Refuses files that declare folders anew whose manifests are nowhere, so that nobody could list
-/// them.
+/// Refuses files that declare folders anew whose manifests are nowhere or cannot be asked for, so that
+/// nobody could list them.
 pub(super) fn refuse_without_manifest(
     list: &mut [Routed],
     (router, tree): (&Router<'_>, &Tree),
     has_manifest: &HasManifest<'_>,
 ) -> Result<(), SnapshotError> {
-    let known = tree.outputs().filter_map(|tracked| manifest(&tracked.output));
-    let mut is_had: BTreeMap<_, _> = known.map(|id| (id, Ok(true))).collect();
+    let known: BTreeSet<_> =
+        tree.outputs().filter_map(|tracked| manifest(&tracked.output)).collect();
+    let mut asked = BTreeMap::new();
     let written = list.iter().filter_map(|routed| match (&routed.left, &routed.route) {
         (None, Route::NewFolder { folder, .. }) => Some(folder.clone()),
         _ => None,
@@ -57,9 +58,10 @@ pub(super) fn refuse_without_manifest(
                 && !written.contains(&output.path)
         });
         for output in stored {
-            let Some(id) = manifest(output) else { continue };
+            let id = manifest(output).filter(|id| !known.contains(id));
+            let Some(id) = id else { continue };
             let folder = &output.path;
-            let is_had = is_had.entry(id).or_insert_with(|| {
+            let is_had = asked.entry((project, output.remote.clone(), id)).or_insert_with(|| {
                 has_manifest(project, output).map_err(|error| error.to_string())
             });
             let why = match is_had {

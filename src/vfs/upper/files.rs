@@ -145,7 +145,8 @@ impl Vfs {
             && let Ok(turn) = Arc::clone(&upper.writing_back).try_acquire_owned()
         {
             self.runtime.spawn_blocking(move || {
-                if let Err(error) = overlay::write_back(&*file) {
+                let goes_on = || !turn.semaphore().is_closed();
+                if let Err(error) = overlay::write_back(&*file, goes_on) {
                     tracing::debug!("begin to write a file to the disk: {error}");
                 }
                 drop(turn);

@@ -177,6 +177,13 @@ impl Vfs {
         self.upper.get().is_some()
     }
 
+    /// Nobody is served any more: what is on its way to the disk without being asked for stops.
+    pub fn end(&self) {
+        if let Some(upper) = self.upper.get() {
+            upper.writing_back.close();
+        }
+    }
+
     /// The disk that changes go to; nothing in a mount that takes none.
     pub fn disk(&self) -> Option<Result<Totals, VfsError>> {
         Some(self.upper.get()?.overlay.totals().map_err(VfsError::from))
