@@ -50,15 +50,17 @@ mod error;
 mod folders;
 mod marks;
 mod take_out;
+mod write_back;
 
 pub use base::Base;
 pub use change::{Draft, Owner, Renaming, Time, Times, set_owner, set_times};
 pub use entry::{
     Entry, Kind, Listed, ListedKind, Shows, Stat, Totals, attribute, attribute_names, is_mark,
-    is_worth_writing_back, read_entry, remove_attribute, set_attribute, write_back,
+    read_entry, remove_attribute, set_attribute,
 };
 pub use error::OverlayError;
 pub use take_out::Kept;
+pub use write_back::{is_worth_writing_back, write_back};
 
 /// An overlay that this process has open.
 #[derive(Debug)]

@@ -136,7 +136,7 @@ impl Vfs {
         entry.count -= 1;
         entry.writers -= u64::from(writes).min(entry.writers);
         let is_complete = writes && entry.writers == 0;
-        let written = entry.file.clone().filter(|_| is_complete);
+        let written = entry.file.as_ref().filter(|_| is_complete).cloned();
         let closed = if entry.count == 0 { open.remove(&ino) } else { None };
         drop(open);
         drop(closed);
