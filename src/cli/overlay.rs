@@ -1,7 +1,7 @@
 //! The overlay of a writable mount: where it lies, and which commit lies below it.
 
 use std::{
-    io,
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
 };
 
@@ -183,9 +183,15 @@ impl From<OverlayError> for Failure {
             }
             OverlayError::Damaged { .. } => failure(Code::Failed)
                 .hint("what was changed is in its folder upper; copy it, and take a new overlay"),
-            OverlayError::Unusable { .. } => failure(Code::Failed).hint(
-                "an overlay needs a local disk that has extended attributes, such as ext4, xfs or btrfs",
-            ),
+            OverlayError::Unusable { source, .. } => failure(Code::Failed).hint(match source.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                    "make room on its disk, or take a folder on another: --overlay=DIR"
+                }
+                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                    "take a folder that you can write to: --overlay=DIR"
+                }
+                _ => "an overlay needs a local disk that has extended attributes, such as ext4, xfs or btrfs",
+            }),
         }
     }
 }

@@ -234,6 +234,18 @@ fn an_overlay_lies_on_one_disk() {
     assert!(said.contains("move files into place in the overlay"), "{said}");
 }
 
+#[test]
+fn a_new_overlay_on_a_full_disk_asks_for_room() {
+    let writable = Writable::new();
+    let disk = writable.sandbox.folder("disk");
+    succeed(Command::new("mount").args(["-t", "tmpfs", "-o", "nr_inodes=2", "none"]).arg(&disk));
+    let disk = Unmounted(disk);
+    let (code, said) = writable.refused("main", &disk.0.join("overlay"));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("No space left on device"), "{said}");
+    assert!(said.contains("make room on its disk"), "{said}");
+}
+
 /// A disk that goes when this is dropped.
 pub(super) struct Unmounted(pub(super) std::path::PathBuf);
 
