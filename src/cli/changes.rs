@@ -53,6 +53,9 @@ pub(super) struct Told {
     /// Whether it is left out as it is meant.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) ignored: bool,
+    /// What else comes of it that is easily overlooked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) note: Option<String>,
 }
 
 /// What an overlay changes, with the manifests that it takes to tell.
@@ -64,10 +67,21 @@ pub(super) fn find(
     let overlay = vfs.overlay().ok_or("the mount is not writable")?;
     loop {
         match publish::changes(overlay, tree) {
-            Ok(changes) => return Ok(changes),
+            Ok(changes) => {
+                for output in changes.to_be_listed(tree) {
+                    if let Err(error) = runtime.block_on(vfs.manifest(tree, output)) {
+                        tracing::debug!("{}", chain(&error));
+                    }
+                }
+                return Ok(changes);
+            }
             Err(ChangesError::Needs(needs)) => {
                 let manifest = runtime.block_on(vfs.manifest(tree, needs.0));
-                manifest.map_err(|error| chain(&error))?;
+                manifest.map_err(|error| {
+                    let path = &tree.tracked(needs.0).output.path;
+                    let why = chain(&error);
+                    format!("{path}, which was moved or replaced, cannot be listed: {why}")
+                })?;
             }
             Err(error) => return Err(chain(&error)),
         }
@@ -85,7 +99,7 @@ pub(super) fn answer(vfs: &Vfs, runtime: &tokio::runtime::Handle, typed: &Typed)
     let routed = routed.map_err(|error| chain(&error))?.into_iter();
     let told = routed
         .filter(|routed| !routed.is_source && routed.left != Some(Left::NotChosen))
-        .map(|routed| tell(&tree, &routed.change, routed.route));
+        .map(|routed| Told { note: routed.note, ..tell(&tree, &routed.change, routed.route) });
     serde_json::to_value(told.collect::<Vec<_>>()).map_err(|error| error.to_string())
 }
 
@@ -121,6 +135,7 @@ fn tell(tree: &Tree, change: &Change, route: Route) -> Told {
         file: file.map(|file| in_json(&file).0),
         refused,
         ignored,
+        note: None,
     }
 }
 
@@ -174,6 +189,15 @@ pub(super) fn describe(changes: &[Told]) -> String {
 }
 
 impl Told {
+    /// Whether it is about something at or below a path, there or where it came from.
+    pub(super) fn is_at(&self, path: &RepoPath) -> bool {
+        let own = self.path_bytes.as_deref().unwrap_or(self.path.as_bytes());
+        let from = self.from_bytes.as_deref().or(self.from.as_deref().map(str::as_bytes));
+        let places = [Some(own), from].into_iter().flatten();
+        let mut places = places.filter_map(|place| RepoPath::new(place).ok());
+        places.any(|place| place.strip_prefix(path).is_some())
+    }
+
     /// The path, or both if it was renamed, safe to print.
     fn shown(&self) -> String {
         let path = shown(&self.path, self.path_bytes.as_deref());
@@ -192,7 +216,8 @@ fn line(told: &Told) -> String {
         (None, Some(place)) => format!("  [{}]", escape(place.as_bytes())),
         (None, None) => String::new(),
     };
-    format!("    {:<10}{}{size}{goes}\n", told.change, told.shown())
+    let note = told.note.as_ref().map_or(String::new(), |note| format!(": {note}"));
+    format!("    {:<10}{}{size}{goes}{note}\n", told.change, told.shown())
 }
 
 /// How many paths there are of each kind, and the bytes of the overlay's own.

@@ -132,6 +132,7 @@ enum Step<T> {
 pub(super) fn run(settings: &Settings, args: &SnapshotArgs) -> Result<ExitCode, Failure> {
     let record = changes::mounted(settings, &args.dir, "snapshot")?;
     let typed = typed(args, &record)?;
+    require_known(&record, &typed)?;
     if args.dry_run {
         let told = changes::of_mount_by(&record, typed)?;
         let recorded = told.iter().filter(|told| told.refused.is_none()).cloned();
@@ -208,6 +209,26 @@ fn typed(args: &SnapshotArgs, record: &Record) -> Result<Typed, Failure> {
     let chosen = chosen.collect::<Result<Vec<_>, _>>()?;
     let (dvc, git) = (args.dvc.clone(), args.git.clone());
     Ok(Typed { dvc, git, folders, forces: args.force, chosen })
+}
+
+/// A path that is not there and of which no change tells is a mistake.
+fn require_known(record: &Record, typed: &Typed) -> Result<(), Failure> {
+    let chosen = typed.chosen().map_err(|why| failed(record, Code::Usage, &why))?;
+    let is_there = |path: &RepoPath| {
+        let place = record.mount_point.join(OsStr::from_bytes(path.as_bytes()));
+        fs::symlink_metadata(place).is_ok()
+    };
+    let missing: Vec<_> = chosen.iter().filter(|path| !is_there(path)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let told = changes::of_mount(record)?;
+    match missing.into_iter().find(|path| !told.iter().any(|told| told.is_at(path))) {
+        Some(path) => {
+            Err(failed(record, Code::Usage, &format!("there is no {path}, nor was there")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Makes the commit and has the mount let go of what is in it, from the beginning again where

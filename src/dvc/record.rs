@@ -132,6 +132,17 @@ fn path_in(text: &str) -> Option<String> {
     Some(path)
 }
 
+/// Whether an existing `.dvc` or lock file can be written anew; where not, no [`update`] can do it.
+pub fn check(bytes: &[u8]) -> Result<(), RecordError> {
+    read(bytes).map(drop)
+}
+
+fn read(bytes: &[u8]) -> Result<Value, RecordError> {
+    yaml::parse(bytes)?;
+    // Sound, or the line above would have failed.
+    Ok(document::parse(&String::from_utf8_lossy(bytes))?)
+}
+
 /// Writes an existing `.dvc` file anew with `changes` to its outputs; nothing if none remains, so
 /// that the file is to be deleted.
 ///
@@ -144,10 +155,7 @@ pub fn update(
     project_root: &RepoPath,
     changes: &BTreeMap<RepoPath, Change>,
 ) -> Result<Option<String>, RecordError> {
-    yaml::parse(bytes)?;
-    // Sound, or the line above would have failed.
-    let text = String::from_utf8_lossy(bytes);
-    let mut document = document::parse(&text)?;
+    let mut document = read(bytes)?;
     let stage = document.as_map_mut().ok_or(FormatError::Shape("not a mapping"))?;
     if stage.get("stages").is_some() && stage.get("outs").is_none() {
         return lockfile::update_files(bytes, file_dir, changes).map(Some);

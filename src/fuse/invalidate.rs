@@ -39,9 +39,9 @@ fn pass_on(notifier: &Notifier, pages: &Sender<Ino>, event: Event) {
                 tolerate(notifier.inval_entry(folder, OsStr::from_bytes(&name)));
             }
         }
+        Event::Attributes(ino) => drop_attributes(notifier, ino),
         Event::File { ino, with_data } => {
-            // A negative offset stands for the attributes alone.
-            tolerate(notifier.inval_inode(INodeNo(ino.0), -1, 0));
+            drop_attributes(notifier, ino);
             if with_data {
                 // The other thread ends after this one.
                 _ = pages.send(ino);
@@ -53,6 +53,11 @@ fn pass_on(notifier: &Notifier, pages: &Sender<Ino>, event: Event) {
         // Whoever waited may have gone.
         Event::Told(waiting) => _ = waiting.send(()),
     }
+}
+
+fn drop_attributes(notifier: &Notifier, ino: Ino) {
+    // A negative offset stands for the attributes alone.
+    tolerate(notifier.inval_inode(INodeNo(ino.0), -1, 0));
 }
 
 /// The kernel answers with an error for what it does not hold; nothing is to be done then.

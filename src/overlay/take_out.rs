@@ -107,7 +107,10 @@ impl Overlay {
     /// show the base's of the same place, unless it is said that they show nothing. To be done again
     /// with the same words if it is cut off.
     pub fn keep_only(&self, kept: &BTreeMap<RepoPath, Kept>) -> io::Result<()> {
-        self.keep_in(&RepoPath::root(), kept)?;
+        let mut folders = vec![RepoPath::root()];
+        while let Some(folder) = folders.pop() {
+            self.keep_in(&folder, kept, &mut folders)?;
+        }
         let root = self.find(&RepoPath::root())?.map(|entry| entry.stat).unwrap_or_default();
         let folder = Stat { mode: 0o755, modified: root.modified, ..root };
         for (path, kept) in kept {
@@ -139,13 +142,19 @@ impl Overlay {
         Ok(false)
     }
 
-    fn keep_in(&self, folder: &RepoPath, kept: &BTreeMap<RepoPath, Kept>) -> io::Result<()> {
+    /// Forgets what is in a folder but for what is kept, and notes the folders to be gone on with.
+    fn keep_in(
+        &self,
+        folder: &RepoPath,
+        kept: &BTreeMap<RepoPath, Kept>,
+        folders: &mut Vec<RepoPath>,
+    ) -> io::Result<()> {
         for listed in self.list(folder)? {
             let path = folder.join(&listed.name);
             match kept.get(&path) {
                 Some(Kept::Opaque) => {
                     self.set_shows(&path, &Shows::Nothing)?;
-                    self.keep_in(&path, kept)?;
+                    folders.push(path);
                     continue;
                 }
                 Some(_) => continue,
@@ -154,7 +163,7 @@ impl Overlay {
             let is_folder = matches!(self.find(&path)?, Some(Entry { kind: Kind::Folder(_), .. }));
             if is_folder && kept.range::<[u8], _>(path.below()).next().is_some() {
                 self.set_shows(&path, &Shows::Same)?;
-                self.keep_in(&path, kept)?;
+                folders.push(path);
             } else {
                 self.take_out(&path)?;
             }

@@ -7,13 +7,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    ops::ControlFlow,
 };
 
 use crate::{
+    dvc::output::Content,
     overlay::{Entry, Kind, Overlay, Shows, Stat},
-    path::{Name, RepoPath},
-    tree::{Index, NeedsManifest, Node, OutputId, Tree},
+    path::RepoPath,
+    tree::{Index, NeedsManifest, Node, OutputId, Tracked, Tree},
 };
 
 /// One path that is not what the base has there.
@@ -75,6 +75,22 @@ pub struct Changes {
     pub removed_outputs: BTreeSet<OutputId>,
 }
 
+impl Changes {
+    /// Tracked folders whose files have to be known to tell where changes go, since a `.dvcignore`
+    /// may hide some of them now.
+    pub fn to_be_listed(&self, tree: &Tree) -> Vec<OutputId> {
+        let rules = self.list.iter().filter(|change| {
+            change.new.is_some() && change.path.file_name() == Some(b".dvcignore")
+        });
+        let folders: Vec<_> = rules.filter_map(|change| change.path.parent()).collect();
+        let is_below = |path: &RepoPath| folders.iter().any(|it| path.strip_prefix(it).is_some());
+        let outputs = (0..).zip(tree.outputs()).filter(|(_, Tracked { output, .. })| {
+            matches!(output.content, Content::Tree(_)) && is_below(&output.path)
+        });
+        outputs.map(|(id, _)| id).collect()
+    }
+}
+
 /// Why it cannot be told what changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangesError {
@@ -115,13 +131,32 @@ impl Change {
 /// What an overlay changes of a tree. A change that is made meanwhile is seen or not.
 pub fn changes(overlay: &Overlay, tree: &Tree) -> Result<Changes, ChangesError> {
     let mut walk = Walk::new(overlay, tree);
-    walk.folder(&RepoPath::root(), Some(crate::tree::ROOT), false)?;
+    walk.run()?;
     walk.finish()
+}
+
+/// A folder that is still to be looked into.
+struct Pending {
+    path: RepoPath,
+    look: Look,
+}
+
+/// What a folder is looked into for.
+enum Look {
+    /// What the upper layer has there, above a folder of the base if one shows through it. If the
+    /// folder is not where the base has it, all that shows is new at its place.
+    Upper { base: Option<Index>, is_elsewhere: bool },
+    /// What has come there with a folder of the base.
+    Brought(Index),
+    /// What the base had there and is gone.
+    Lost(Index),
 }
 
 struct Walk<'a> {
     overlay: &'a Overlay,
     tree: &'a Tree,
+    /// Not on the stack of the program: folders lie in each other as deep as anybody likes.
+    pending: Vec<Pending>,
     present: BTreeMap<RepoPath, New>,
     gone: BTreeMap<RepoPath, Index>,
     moved_outputs: BTreeSet<RepoPath>,
@@ -131,11 +166,34 @@ struct Walk<'a> {
 impl<'a> Walk<'a> {
     fn new(overlay: &'a Overlay, tree: &'a Tree) -> Self {
         let (present, gone, moved_outputs, removed_outputs) = Default::default();
-        Self { overlay, tree, present, gone, moved_outputs, removed_outputs }
+        Self { overlay, tree, pending: Vec::new(), present, gone, moved_outputs, removed_outputs }
     }
 
-    /// Looks into a folder of the upper layer through which a folder of the base shows. If the
-    /// folder is not where the base has it, all that shows is new at its place.
+    fn run(&mut self) -> Result<(), ChangesError> {
+        let base = Some(crate::tree::ROOT);
+        self.later(&RepoPath::root(), Look::Upper { base, is_elsewhere: false });
+        while let Some(Pending { path, look }) = self.pending.pop() {
+            match look {
+                Look::Upper { base, is_elsewhere } => self.folder(&path, base, is_elsewhere)?,
+                Look::Brought(index) => {
+                    for (name, (child, _)) in self.tree.children(index)? {
+                        self.bring(&path.join(&name), child)?;
+                    }
+                }
+                Look::Lost(index) => {
+                    for (name, (child, _)) in self.tree.children(index)? {
+                        self.lose(&path.join(&name), child, true)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn later(&mut self, path: &RepoPath, look: Look) {
+        self.pending.push(Pending { path: path.clone(), look });
+    }
+
     fn folder(
         &mut self,
         folder: &RepoPath,
@@ -157,7 +215,7 @@ impl<'a> Walk<'a> {
             let is_above = |name: &[u8]| {
                 upper.binary_search_by(|listed| listed.name.as_bytes().cmp(name)).is_ok()
             };
-            for (name, child) in self.children(index)? {
+            for (name, (child, _)) in self.tree.children(index)? {
                 if !is_above(name.as_bytes()) {
                     self.bring(&folder.join(&name), child)?;
                 }
@@ -176,7 +234,8 @@ impl<'a> Walk<'a> {
         let node_below = self.node(below)?;
         let folder_below = below.filter(|_| matches!(node_below, Some(Node::Folder { .. })));
         if let (Kind::Folder(Shows::Same), Some(index)) = (&entry.kind, folder_below) {
-            return self.folder(path, Some(index), is_elsewhere);
+            self.later(path, Look::Upper { base: Some(index), is_elsewhere });
+            return Ok(());
         }
         if let Some(index) = below.filter(|_| !is_elsewhere) {
             let stays = matches!(entry.kind, Kind::Folder(_));
@@ -184,14 +243,18 @@ impl<'a> Walk<'a> {
         }
         let new = match &entry.kind {
             Kind::Whiteout => return Ok(()),
-            Kind::Folder(Shows::Same | Shows::Nothing) => return self.folder(path, None, true),
+            Kind::Folder(Shows::Same | Shows::Nothing) => {
+                self.later(path, Look::Upper { base: None, is_elsewhere: true });
+                return Ok(());
+            }
             Kind::Folder(Shows::Of(origin)) => {
                 let base = self.tree.find(origin)?;
                 let node = self.node(base)?;
                 if let Some(Node::Folder { output: Some(_) }) = node {
                     self.moved_outputs.insert(path.clone());
                 }
-                return self.folder(path, base, true);
+                self.later(path, Look::Upper { base, is_elsewhere: true });
+                return Ok(());
             }
             Kind::File { origin: None } => New::File(entry.stat),
             Kind::File { origin: Some(origin) } => {
@@ -210,16 +273,6 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// What the base has in a folder.
-    fn children(&self, folder: Index) -> Result<Vec<(Name, Index)>, ChangesError> {
-        let mut children = Vec::new();
-        self.tree.listing(folder)?.walk(0, |entry| {
-            children.extend(Name::new(entry.name).ok().map(|name| (name, entry.index)));
-            ControlFlow::Continue(())
-        })?;
-        Ok(children)
-    }
-
     /// Something of the base has come to a path with all that is in it.
     fn bring(&mut self, path: &RepoPath, index: Index) -> Result<(), ChangesError> {
         let Some(node) = self.tree.node(index)? else { return Ok(()) };
@@ -227,9 +280,7 @@ impl<'a> Walk<'a> {
             if output.is_some() {
                 self.moved_outputs.insert(path.clone());
             }
-            for (name, child) in self.children(index)? {
-                self.bring(&path.join(&name), child)?;
-            }
+            self.later(path, Look::Brought(index));
         } else {
             self.present.insert(path.clone(), New::Same { index, node, is_exec: is_exec(node) });
         }
@@ -241,9 +292,7 @@ impl<'a> Walk<'a> {
     fn lose(&mut self, path: &RepoPath, index: Index, is_all: bool) -> Result<(), ChangesError> {
         if let Some(Node::Folder { output }) = self.tree.node(index)? {
             self.removed_outputs.extend(output.filter(|_| is_all));
-            for (name, child) in self.children(index)? {
-                self.lose(&path.join(&name), child, true)?;
-            }
+            self.later(path, Look::Lost(index));
         } else {
             self.gone.insert(path.clone(), index);
         }
@@ -262,7 +311,7 @@ impl<'a> Walk<'a> {
             let old = self.node(index)?.filter(|node| !matches!(node, Node::Folder { .. }));
             let is_same = match (new, old) {
                 (New::Same { index: new, is_exec: is, .. }, Some(old)) => {
-                    index == Some(new) && is == is_exec(old)
+                    index == Some(new) && (is == is_exec(old) || self.has_no_mode(old))
                 }
                 _ => false,
             };
@@ -283,6 +332,12 @@ impl<'a> Walk<'a> {
         list.sort_by(|a, b| a.path.cmp(&b.path));
         let (moved_outputs, removed_outputs) = (self.moved_outputs, self.removed_outputs);
         Ok(Changes { list, moved_outputs, removed_outputs })
+    }
+
+    /// Whether nobody can record that a file may be executed: manifests do not tell.
+    fn has_no_mode(&self, node: Node) -> bool {
+        let Node::Blob { output, .. } = node else { return false };
+        matches!(self.tree.tracked(output).output.content, Content::Tree(_))
     }
 
     fn node(&self, index: Option<Index>) -> Result<Option<Node>, NeedsManifest> {

@@ -6,13 +6,13 @@
 //! it does nothing, the other tree shows. This costs what the overlay changes, and no more of what
 //! both trees have.
 
-use std::{collections::BTreeSet, io, ops::ControlFlow};
+use std::{collections::BTreeSet, io};
 
 use super::merge::{Conflict, Why};
 use crate::{
     overlay::{Entry, Kind, Overlay, Shows},
-    path::{Name, RepoPath},
-    tree::{Index, NeedsManifest, Node, Tree},
+    path::RepoPath,
+    tree::{Child, Index, NeedsManifest, Node, Tree},
 };
 
 /// What it takes to have an overlay above another tree.
@@ -231,16 +231,9 @@ fn is_exec(node: Option<(Index, Node)>) -> Option<bool> {
     }
 }
 
-type Children = Vec<(Name, (Index, Node))>;
-
 /// What a folder has, by name.
-fn children(tree: &Tree, folder: Index) -> Result<Children, NeedsManifest> {
-    let mut children = Children::new();
-    tree.listing(folder)?.walk(0, |entry| {
-        let name = Name::new(entry.name).ok();
-        children.extend(name.map(|name| (name, (entry.index, entry.node))));
-        ControlFlow::Continue(())
-    })?;
+fn children(tree: &Tree, folder: Index) -> Result<Vec<Child>, NeedsManifest> {
+    let mut children = tree.children(folder)?;
     children.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     Ok(children)
 }

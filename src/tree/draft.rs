@@ -6,7 +6,7 @@ use super::OutputId;
 use crate::{git::GitId, path::RepoPath};
 
 /// Deeper trees are cut, so that walking one never exhausts a stack.
-pub(super) const MAX_DEPTH: usize = 512;
+pub const MAX_DEPTH: usize = 512;
 
 #[derive(Debug)]
 pub(super) enum Draft {

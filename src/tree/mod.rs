@@ -27,18 +27,22 @@ use parking_lot::RwLock;
 use self::base::{Base, BaseKind};
 pub use self::{
     build::{BuildError, build},
+    draft::MAX_DEPTH,
     known::Known,
 };
 use crate::{
     dvc::output::{Content, Output},
     git::{CommitId, GitId},
     id::{BlobId, TreeId},
-    path::RepoPath,
+    path::{Name, RepoPath},
     segments::{RowId, RowKind, Segment, SegmentError},
 };
 
 /// The number of a node within a commit's tree; fits in 40 bits.
 pub type Index = u64;
+
+/// Something in a folder, by its name.
+pub type Child = (Name, (Index, Node));
 
 /// The number of an output within a commit's tree.
 pub type OutputId = u32;
@@ -318,6 +322,17 @@ impl Tree {
             Ok::<_, NeedsManifest>(Rows { output, attached, range })
         });
         Ok(Listing { tree: self, folder, base, rows: rows.transpose()? })
+    }
+
+    /// What a folder holds, by names that can be shown; nothing if it is no folder.
+    pub fn children(&self, folder: Index) -> Result<Vec<Child>, NeedsManifest> {
+        let mut children = Vec::new();
+        self.listing(folder)?.walk(0, |entry| {
+            let name = Name::new(entry.name).ok();
+            children.extend(name.map(|name| (name, (entry.index, entry.node))));
+            ControlFlow::Continue(())
+        })?;
+        Ok(children)
     }
 
     /// The folder that holds the node; the root holds itself.

@@ -175,6 +175,8 @@ pub enum Event {
         /// Whether pages must go as well.
         with_data: bool,
     },
+    /// A folder's attributes changed, of which the kernel could not know.
+    Attributes(Ino),
     /// A name is to be forgotten with all below it that is not in use; it stands for what it stood
     /// for.
     Forget {

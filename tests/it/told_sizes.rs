@@ -110,7 +110,7 @@ impl Place {
             };
             match event {
                 Event::File { ino: file, .. } => is_told |= file == ino,
-                Event::Folder { .. } | Event::Forget { .. } => {}
+                Event::Folder { .. } | Event::Attributes(_) | Event::Forget { .. } => {}
                 Event::Told(waiting) => {
                     assert!(is_told, "of another file");
                     assert!(!opening.is_finished());

@@ -168,7 +168,7 @@ pub(super) fn rewritten(text: &str, kind: Kind) -> Option<String> {
         Kind::Null => Some(String::new()),
         Kind::Boolean => Some(text.to_lowercase()),
         Kind::Integer => integer(text),
-        Kind::Float => is_simple_fraction(text).then(|| text.to_owned()),
+        Kind::Float => is_simple_float(text).then(|| text.to_owned()),
         Kind::Date => is_real_date(text).then(|| text.to_owned()),
     }
 }
@@ -185,12 +185,28 @@ fn integer(text: &str) -> Option<String> {
     Some(format!("{value:0width$}"))
 }
 
-/// A fraction whose digits survive the way through a floating point number.
-fn is_simple_fraction(text: &str) -> bool {
+/// A float whose digits survive the way through a floating point number.
+fn is_simple_float(text: &str) -> bool {
     const EXACT_DIGITS: usize = 15;
     let number = text.strip_prefix('-').unwrap_or(text);
-    number.len() <= EXACT_DIGITS + 1
-        && number.split_once('.').is_some_and(|(whole, rest)| is_digits(whole) && is_digits(rest))
+    match (number.split_once(['e', 'E']), number.split_once('.')) {
+        (Some((mantissa, exponent)), _) => is_simple_power(mantissa, unsigned(exponent)),
+        (None, Some((whole, rest))) => {
+            number.len() <= EXACT_DIGITS + 1 && is_digits(whole) && is_digits(rest)
+        }
+        (None, None) => false,
+    }
+}
+
+/// `5e-4`, `12e3`, `1.25e10`: the digits of powers are scaled, which few of them survive.
+fn is_simple_power(mantissa: &str, exponent: &str) -> bool {
+    let is_first = mantissa.starts_with(|c: char| matches!(c, '1'..='9'));
+    let is_exact = match mantissa.split_once('.') {
+        Some((whole, rest)) => whole.len() == 1 && is_digits(rest) && rest.len() <= 8,
+        None => is_digits(mantissa) && mantissa.len() <= 6,
+    };
+    let is_small = is_digits(exponent) && exponent.len() <= 2;
+    is_first && is_exact && is_small && exponent.bytes().any(|byte| byte != b'0')
 }
 
 fn is_real_date(text: &str) -> bool {

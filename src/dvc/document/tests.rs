@@ -125,6 +125,7 @@ fn values_are_written_as_the_library_writes_them() {
         ("---\na: 1\n...\n", "a: 1\n"),
         ("\u{feff}a: 1\r\nb: 2\r\n", "a: 1\nb: 2\n"),
         ("a:\n  - x\n  -\n    - y\n", "a:\n- x\n- - y\n"),
+        ("a: [1e-3, -1.5E3, 6.02e+23, 12e03]\n", "a: [1e-3, -1.5E3, 6.02e+23, 12e03]\n"),
     ] {
         assert_eq!(round_trip(text), expected, "{text:?}");
     }
@@ -138,7 +139,11 @@ fn what_is_not_rewritten_is_an_error_that_says_so() {
         "a: !t b\n",
         "? a\n: b\n",
         "a: 1_000\n",
-        "a: 1e3\n",
+        "a: 1.e3\n",
+        "a: .5e-3\n",
+        "a: 1e-0\n",
+        "a: 9.833102653345E-35\n",
+        "a: 2e400\n",
         "%YAML 1.2\n---\na: 1\n",
         "a: 1\n---\nb: 2\n",
         "",

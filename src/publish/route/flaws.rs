@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use super::{Old, Router, old_output};
+use super::{Old, Router, ignored::Book, old_output};
 use crate::{
     dvc::{
         config,
@@ -72,12 +72,43 @@ impl Router<'_> {
 
     /// What DVC tracks and would refuse, since a `.dvcignore` in this folder hides it.
     fn hidden_from_dvc(&mut self, folder: &RepoPath) -> Result<Option<String>, GitError> {
-        for Tracked { output, declared_in, .. } in self.tree.outputs() {
+        for Tracked { output, declared_in, project, .. } in self.tree.outputs() {
             let path = &output.path;
+            if path.strip_prefix(folder).is_none() || !self.is_there(declared_in) {
+                continue;
+            }
             let is_dir = matches!(output.content, Content::Tree(_) | Content::Files(_));
-            let is_below = path.strip_prefix(folder).is_some();
-            if is_below && self.is_there(declared_in) && self.is_dvc_ignored(path, is_dir)? {
+            if self.is_dvc_ignored(path, is_dir)? {
                 return Ok(Some(format!("it would hide {path}, which {declared_in} tracks")));
+            }
+            if let Content::Tree(_) = output.content
+                && let Some(flaw) = self.hidden_in(path, *project)?
+            {
+                return Ok(Some(format!("{flaw}, which {declared_in} tracks")));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What DVC would no longer see of a tracked folder by what the `.dvcignore` files say now.
+    fn hidden_in(&mut self, folder: &RepoPath, project: usize) -> Result<Option<String>, GitError> {
+        let mut before = Book::of_dvc(&self.tree.projects[project].root);
+        let top = self.tree.find(folder).ok().flatten();
+        let mut folders: Vec<_> = top.map(|index| (folder.clone(), index)).into_iter().collect();
+        while let Some((folder, index)) = folders.pop() {
+            let Ok(children) = self.tree.children(index) else {
+                return Ok(Some(format!("nobody knows what it would hide in {folder}")));
+            };
+            for (name, (index, node)) in children {
+                let path = folder.join(&name);
+                if let Node::Folder { .. } = node {
+                    folders.push((path, index));
+                } else if self.is_dvc_ignored(&path, false)?
+                    && self.is_there(&path)
+                    && !before.ignores(&path, |file| self.text_before(file))?
+                {
+                    return Ok(Some(format!("it would hide {path}")));
+                }
             }
         }
         Ok(None)

@@ -61,6 +61,19 @@ impl Book {
         unread
     }
 
+    /// Whether a file is left out, by the texts that the files of rules have.
+    pub(super) fn ignores(
+        &mut self,
+        path: &RepoPath,
+        text: impl Fn(&RepoPath) -> Result<Option<Vec<u8>>, GitError>,
+    ) -> Result<bool, GitError> {
+        for (folder, file) in self.unread(path) {
+            let text = text(&file)?;
+            self.add(folder, &file, text.as_deref());
+        }
+        Ok(self.rules.is_ignored(path, false))
+    }
+
     fn add(&mut self, folder: RepoPath, file: &RepoPath, text: Option<&[u8]>) {
         // Git reads a file of rules that is ignored itself, DVC does not.
         let is_read = self.file == b".gitignore" || !self.rules.is_ignored(file, false);
@@ -93,16 +106,14 @@ impl Router<'_> {
         if let Some(replaced) = self.replaced(path) {
             let output = &self.tree.tracked(replaced).output.path;
             let (folder, name) = (output.parent(), output.file_name().unwrap_or_default());
-            let mut book = Book::of_git();
-            for (place, file) in book.unread(path) {
-                let text = self.text(&file)?.map(|text| match gitignore::remove(&text, name) {
-                    gitignore::Removed::Text(rest) if Some(&place) == folder.as_ref() => rest,
-                    gitignore::Removed::Empty if Some(&place) == folder.as_ref() => Vec::new(),
+            return Book::of_git().ignores(path, |file| {
+                let is_beside = file.parent() == folder;
+                Ok(self.text(file)?.map(|text| match gitignore::remove(&text, name) {
+                    gitignore::Removed::Text(rest) if is_beside => rest,
+                    gitignore::Removed::Empty if is_beside => Vec::new(),
                     _ => text,
-                });
-                book.add(place, &file, text.as_deref());
-            }
-            return Ok(book.rules.is_ignored(path, false));
+                }))
+            });
         }
         for (folder, file) in self.git_book.unread(path) {
             let text = self.text(&file)?;
@@ -111,14 +122,14 @@ impl Router<'_> {
         Ok(self.git_book.rules.is_ignored(path, false))
     }
 
+    /// Whether git leaves a path out by what all `.gitignore` files say with their changes.
+    pub(super) fn is_hidden_from_git(&self, path: &RepoPath) -> Result<bool, GitError> {
+        Book::of_git().ignores(path, |file| self.text(file))
+    }
+
     /// Whether the base has git leave a file out.
     pub(super) fn was_git_ignored(&self, path: &RepoPath) -> Result<bool, GitError> {
-        let mut book = Book::of_git();
-        for (folder, file) in book.unread(path) {
-            let text = self.text_before(&file)?;
-            book.add(folder, &file, text.as_deref());
-        }
-        Ok(book.rules.is_ignored(path, false))
+        Book::of_git().ignores(path, |file| self.text_before(file))
     }
 }
 

@@ -3,11 +3,13 @@
 //!
 //! | file | is about |
 //! |---|---|
+//! | `entails` | what a change by hand of such files brings about |
 //! | `flaws` | files of DVC and git that would leave a repository broken |
 //! | `ignored` | what is kept out of commits |
 //! | `records` | the `.dvc` files of what is tracked from now on |
 //! | `stages` | what pipelines make |
 
+mod entails;
 mod flaws;
 mod ignored;
 mod records;
@@ -28,11 +30,12 @@ use crate::{
         ignore::Ignore,
         manifest::write::check_new,
         output::{Content, Origin},
+        record,
     },
     git::{GitError, Repository},
     overlay::Overlay,
     path::RepoPath,
-    tree::{Node, OutputId, Tree},
+    tree::{MAX_DEPTH, Node, OutputId, Tree},
 };
 
 /// Where a change is recorded.
@@ -145,6 +148,10 @@ impl<'a> Router<'a> {
             Some(New::Pipe) => return refused("it is a named pipe"),
             Some(New::Lost) => return refused("the content that it stands for is not there"),
             _ => {}
+        }
+        if change.new.is_some() && change.path.components().count() > MAX_DEPTH {
+            let why = format!("it lies more than {MAX_DEPTH} folders deep, where nothing is shown");
+            return Ok(Route::Refused(why));
         }
         if change.path.components().any(|name| name == b".git") {
             return refused("git does not take what lies in a folder .git");
@@ -303,6 +310,15 @@ impl<'a> Router<'a> {
         let Change { path, old, new, .. } = change;
         let is_new = old.is_none() && new.is_some() && !self.rules.named.is_ignored(path, false);
         Ok(is_new && self.is_git_ignored(path)?)
+    }
+
+    /// Why a `.dvc` or lock file of the base cannot be written anew, if so.
+    pub(super) fn unwritable(&self, file: &RepoPath) -> Result<Option<String>, GitError> {
+        if self.changed.contains_key(file) {
+            return Ok(None);
+        }
+        let text = self.text_before(file)?.unwrap_or_default();
+        Ok(record::check(&text).err().map(|why| why.to_string()))
     }
 
     /// The text of a file that is in git or comes there.

@@ -123,8 +123,21 @@ type Entries = BTreeMap<RepoPath, (Kind, Stat)>;
 impl Mark {
     /// Takes one.
     pub fn of(overlay: &Overlay) -> io::Result<Self> {
-        let mut entries = Entries::new();
-        note(overlay, &RepoPath::root(), &mut entries)?;
+        let (mut entries, mut folders) = (Entries::new(), vec![RepoPath::root()]);
+        while let Some(folder) = folders.pop() {
+            for listed in overlay.list(&folder)? {
+                let path = folder.join(&listed.name);
+                let failed =
+                    |error: io::Error| io::Error::new(error.kind(), format!("{path}: {error}"));
+                let Some(entry) = overlay.find(&path).map_err(failed)? else { continue };
+                if matches!(entry.kind, Kind::Folder(_)) {
+                    folders.push(path.clone());
+                }
+                // Reading changes the one, and the disk the other when it gets to writing.
+                let stat = Stat { accessed: (0, 0), blocks: 0, ..entry.stat };
+                entries.insert(path, (entry.kind, stat));
+            }
+        }
         Ok(Self(entries))
     }
 
@@ -142,22 +155,6 @@ impl Mark {
         let found = changed.or_else(|| self.0.iter().find(|entry| is_other(entry, now)));
         found.map(|(path, _)| path.clone())
     }
-}
-
-fn note(overlay: &Overlay, folder: &RepoPath, entries: &mut Entries) -> io::Result<()> {
-    for listed in overlay.list(folder)? {
-        let path = folder.join(&listed.name);
-        let failed = |error: io::Error| io::Error::new(error.kind(), format!("{path}: {error}"));
-        let Some(entry) = overlay.find(&path).map_err(failed)? else { continue };
-        let is_folder = matches!(entry.kind, Kind::Folder(_));
-        // Reading changes the one, and the disk the other when it gets to writing.
-        let stat = Stat { accessed: (0, 0), blocks: 0, ..entry.stat };
-        entries.insert(path.clone(), (entry.kind, stat));
-        if is_folder {
-            note(overlay, &path, entries)?;
-        }
-    }
-    Ok(())
 }
 
 /// Why no snapshot is made. Nothing has changed for anybody.

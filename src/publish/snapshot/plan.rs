@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::{
     Ground, HasManifest, SnapshotError,
     ignores::{IGNORE, refuse_without_ignore},
-    records::{is_let_go, refuse_without_manifest},
+    records::{is_let_go, refuse_unwritable, refuse_without_manifest},
 };
 use crate::{
     git::Repository,
@@ -155,6 +155,8 @@ pub struct Routed {
     pub route: Route,
     /// Why it is not recorded, if so.
     pub left: Option<Left>,
+    /// What else comes of it that is easily overlooked.
+    pub note: Option<String>,
     /// Whether it is the other side of a change of the list: that what was renamed is gone from
     /// where it was.
     pub is_source: bool,
@@ -209,8 +211,10 @@ fn tied(
             }
         }
         let route = possible(tree, &change, route);
-        list.push(Routed { change, route, left: None, is_source });
+        let note = if route == Route::Git { router.entails(&change)? } else { None };
+        list.push(Routed { change, route, left: None, note, is_source });
     }
+    refuse_unwritable(&mut list, (&router, tree))?;
     refuse_without_ignore(&mut list, tree)?;
     let ties = Ties::of(&list, tree)?;
     let is_chosen = ties.choose(&list, chosen);

@@ -29,6 +29,30 @@ pub(super) fn is_let_go(
     Ok(outputs.iter().all(|declared| declared.path != tracked.output.path))
 }
 
+/// Refuses what would go into files that cannot be written anew as DVC would.
+pub(super) fn refuse_unwritable(
+    list: &mut [Routed],
+    (router, tree): (&Router<'_>, &Tree),
+) -> Result<(), GitError> {
+    let mut known = BTreeMap::new();
+    for routed in list {
+        let (Route::Dotfile(output) | Route::Manifest(output) | Route::Uncached(output)) =
+            routed.route
+        else {
+            continue;
+        };
+        let file = &tree.tracked(output).declared_in;
+        let why = match known.get(file) {
+            Some(why) => why,
+            None => known.entry(file).or_insert(router.unwritable(file)?),
+        };
+        if let Some(why) = why {
+            routed.refuse(format!("{file}, which tracks it: {why}"));
+        }
+    }
+    Ok(())
+}
+
 /// Refuses files that declare folders anew whose manifests are nowhere or cannot be asked for, so that
 /// nobody could list them.
 pub(super) fn refuse_without_manifest(

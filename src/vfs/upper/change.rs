@@ -209,6 +209,7 @@ impl View<'_> {
         (path, index): (&RepoPath, Index),
     ) -> Result<(), Stop> {
         let (folder, name) = self.seat(names, ino)?;
+        self.make_parents(names, (folder, path))?;
         self.raise(path, index, false)?;
         if !self.is_base_folder(index)? {
             names.put(ino, folder, &name);

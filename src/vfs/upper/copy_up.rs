@@ -251,7 +251,7 @@ impl View<'_> {
             Standing::Base(path, _) => {
                 let (folder, name) = self.seat(&names, ino)?;
                 let stat = self.base_stat(index)?;
-                self.make_parents(&path)?;
+                self.make_parents(&names, (folder, &path))?;
                 overlay.put_draft(draft, &path, &stat)?;
                 names.put(ino, folder, &name);
                 names.note_change();

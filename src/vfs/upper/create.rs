@@ -1,12 +1,13 @@
 //! Names that come.
 
 use std::{
+    cell::Cell,
     fs::File,
     sync::{Arc, atomic::Ordering},
 };
 
 use super::{
-    super::{Answer, Attr, Ino, Ttl, Vfs, VfsError},
+    super::{Answer, Attr, Event, Ino, ROOT_INO, Ttl, Vfs, VfsError},
     Open, Stop, View,
     names::Names,
     view::Child,
@@ -85,14 +86,30 @@ impl View<'_> {
         if self.is_shown(&child) {
             return Err(VfsError::Exists.into());
         }
-        self.make_parents(&child.path)?;
+        self.make_parents(names, (folder, &child.path))?;
         Ok(child)
     }
 
-    /// Has the folders that lead to a path be in the upper folder.
-    pub(super) fn make_parents(&self, path: &RepoPath) -> Result<(), Stop> {
-        let stat = self.folder_stat()?;
-        Ok(self.upper.overlay.make_parents(path, &|_| Ok(stat))?)
+    /// Has the folders that lead to a path be in the upper folder; the last of them is `folder`.
+    pub(super) fn make_parents(
+        &self,
+        names: &Names,
+        (folder, path): (Ino, &RepoPath),
+    ) -> Result<(), Stop> {
+        let (stat, made) = (self.folder_stat()?, Cell::new(0));
+        let count = |_: &RepoPath| {
+            made.set(made.get() + 1);
+            Ok(stat)
+        };
+        self.upper.overlay.make_parents(path, &count)?;
+        // Each has other attributes now, and so has the folder that holds the first of them.
+        let mut at = Some(folder).filter(|_| made.get() > 0);
+        for _ in 0..=made.get() {
+            let Some(ino) = at else { break };
+            self.vfs.tell(Event::Attributes(ino));
+            at = if ino == ROOT_INO { None } else { Some(self.seat(names, ino)?.0) };
+        }
+        Ok(())
     }
 
     fn make(

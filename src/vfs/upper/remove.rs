@@ -21,7 +21,7 @@ impl Vfs {
                 return Err(VfsError::IsAFolder.into());
             }
             if child.base.is_some() {
-                view.make_parents(&child.path)?;
+                view.make_parents(&names, (folder, &child.path))?;
             }
             let end = view.end_of(&mut names, (folder, &name), &child)?;
             view.upper.overlay.remove(&child.path, child.base.is_some())?;
@@ -41,7 +41,7 @@ impl Vfs {
             let end = view.end_of(&mut names, (folder, &name), &child)?;
             view.require_empty(end.ino, &child.path)?;
             if child.base.is_some() {
-                view.make_parents(&child.path)?;
+                view.make_parents(&names, (folder, &child.path))?;
             }
             view.upper.overlay.remove_folder(&child.path, child.base.is_some())?;
             end.note(&mut names);

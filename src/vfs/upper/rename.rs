@@ -65,8 +65,8 @@ impl View<'_> {
             None
         };
         let ino = self.identify(names, old, &from)?;
-        self.make_parents(&from.path)?;
-        self.make_parents(&to.path)?;
+        self.make_parents(names, (old.0, &from.path))?;
+        self.make_parents(names, (new.0, &to.path))?;
         self.make_movable(ino, &from)?;
         let how = Renaming {
             leaves_whiteout: from.base.is_some(),
@@ -108,13 +108,12 @@ impl View<'_> {
         }
     }
 
-    /// Puts an entry above a node of the base that has none, and that stands for it; if it `moves`,
-    /// also elsewhere.
+    /// Puts an entry above a node of the base that has none, in a folder that is there, and that
+    /// stands for it; if it `moves`, also elsewhere.
     pub(super) fn raise(&self, path: &RepoPath, index: Index, moves: bool) -> Result<(), Stop> {
         let (overlay, stat) = (&self.upper.overlay, self.base_stat(index)?);
         let Stat { mode, uid, gid, .. } = stat;
         let owner = Owner { uid, gid };
-        self.make_parents(path)?;
         match self.node(index)? {
             Node::GitFile { .. } | Node::Blob { .. } => {
                 return Ok(overlay.stand_in(path, &self.base_path(index)?, &stat)?);

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{Read, Write},
+    os::unix::fs::PermissionsExt,
 };
 
 use super::{SMALL, Writable, in_both_open_modes};
@@ -150,4 +151,68 @@ fn nothing_is_dropped_while_a_file_is_written() {
         assert!(std::time::Instant::now() < until);
     }
     assert!(!writable.path("data/new").exists());
+}
+
+#[test]
+fn folders_in_each_other_are_recorded_as_deep_as_they_are_shown_and_deeper_ones_named() {
+    let writable = Writable::new();
+    let deepen = "import os, sys
+os.chdir(sys.argv[1])
+for depth in range(1, 801):
+    os.mkdir('d')
+    os.chdir('d')
+    if depth in (510, 800):
+        open('leaf', 'w').close()
+";
+    succeed(writable.sandbox.tool("python3").args(["-c", deepen]).arg(writable.path("docs")));
+    let (code, said) = writable.run("status", &[]);
+    assert_eq!(code, Some(0), "{said:.1000}");
+    let (code, said) = writable.run("snapshot", &["--dry-run"]);
+    assert_eq!(code, Some(1), "{said:.1000}");
+    assert!(said.contains("more than 512 folders deep"), "{said:.1000}");
+    let (code, said) = writable.run("snapshot", &["-m", "deep"]);
+    assert_eq!(code, Some(1), "{said:.1000}");
+    assert!(said.contains("1 path recorded"), "{said:.1000}");
+    let listed = writable.changes();
+    let [left] = &listed[..] else { panic!("{} changes", listed.len()) };
+    assert!(left.len() > 1600, "{left}");
+    let mut find = writable.sandbox.tool("sh");
+    let found =
+        text(find.args(["-c", "find docs -name leaf | wc -l"]).current_dir(writable.path("")));
+    assert_eq!(found.trim(), "2");
+    let (code, said) = writable.run("discard", &["-y"]);
+    assert_eq!(code, Some(0), "{said:.1000}");
+}
+
+#[test]
+fn what_a_change_by_hand_brings_about_is_told() {
+    let writable = Writable::new();
+    fs::remove_file(writable.path("data.dvc")).unwrap();
+    fs::write(writable.path(".gitignore"), "/data\n").unwrap();
+    let (code, said) = writable.run("status", &[]);
+    assert_eq!(code, Some(0), "{said}");
+    let lines = [
+        "deleted   data.dvc  [git]: data is tracked no more and goes with it\n",
+        "modified  .gitignore (6 B)  [git]: git would see large.bin, which DVC tracks\n",
+    ];
+    for line in lines {
+        assert!(said.contains(line), "{said}");
+    }
+    // Whoever removes both means it.
+    fs::remove_dir_all(writable.path("data")).unwrap();
+    fs::write(writable.path(".gitignore"), "/data\n/large.bin\n").unwrap();
+    let (_, said) = writable.run("status", &[]);
+    assert!(!said.contains("goes with it") && !said.contains("git would see"), "{said}");
+}
+
+#[test]
+fn that_a_file_of_a_tracked_folder_may_be_executed_is_no_change() {
+    let writable = Writable::new();
+    let executable = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(writable.path("data/a.bin"), executable.clone()).unwrap();
+    assert_eq!(writable.changes(), Vec::<String>::new());
+    fs::set_permissions(writable.path("large.bin"), executable).unwrap();
+    assert_eq!(writable.changes(), ["modified large.bin dvc large.bin.dvc"]);
+    writable.snapshot(&[]);
+    assert_eq!(writable.path("large.bin").metadata().unwrap().permissions().mode() & 0o111, 0o111);
 }

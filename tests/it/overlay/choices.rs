@@ -454,3 +454,16 @@ fn what_is_not_pushed_keeps_saying_so() {
     assert!(now.ends_with("  push: false\n  remote: disk\n"), "{now}");
     assert!(now.contains("size: 5\n"), "{now}");
 }
+
+#[test]
+fn a_path_that_nobody_knows_is_a_mistake() {
+    let writable = Writable::new();
+    fs::remove_file(writable.path("data/a.bin")).unwrap();
+    for args in [&["data/nope"][..], &["data/a.bin", "data/*.bin", "--dry-run"]] {
+        let (code, said) = writable.run("snapshot", &[&["-m", "x"], args].concat());
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains(", nor was there"), "{said}");
+    }
+    assert_eq!(writable.changes().len(), 1);
+    writable.snapshot(&["data/a.bin"]);
+}

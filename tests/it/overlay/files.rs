@@ -14,7 +14,7 @@ use rustix::fs::{
 };
 
 use super::{LARGE, SMALL, Writable, in_both_open_modes};
-use crate::support::{noise, output, succeed, text};
+use crate::support::{eventually, noise, output, succeed, text};
 
 in_both_open_modes! {
     a_new_file_has_what_was_written_also_after_a_remount,
@@ -28,6 +28,7 @@ in_both_open_modes! {
     attributes_that_tell_of_content_are_carried_along_without_effect,
     what_lost_its_name_has_attributes_until_it_is_closed,
     times_before_1970_are_kept,
+    a_folder_has_the_attributes_that_it_gets_when_something_deep_in_it_changes,
     room_is_given_and_taken_away,
     bytes_are_copied_within_the_mount,
     locks_exclude_each_other,
@@ -514,4 +515,16 @@ fn a_write_takes_set_id_bits_away() {
         by_nobody(script, &path);
         assert_eq!(mode(&path), left, "{script}");
     }
+}
+
+fn a_folder_has_the_attributes_that_it_gets_when_something_deep_in_it_changes() {
+    let writable = Writable::new();
+    let ctime = |path: &Path| path.metadata().map(|it| (it.ctime(), it.ctime_nsec())).unwrap();
+    let (docs, root) = (writable.path("docs"), writable.path(""));
+    let before = [ctime(&docs), ctime(&root)];
+    fs::write(writable.path("docs/deep/new"), "new").unwrap();
+    let upper = writable.upper.join("upper");
+    let own = || [ctime(&upper.join("docs")), ctime(&upper)];
+    assert_ne!(own()[0], before[0]);
+    eventually("the kernel asks again", || [ctime(&docs), ctime(&root)] == own());
 }

@@ -235,3 +235,21 @@ fn what_takes_the_place_of_an_output_is_not_hidden_by_its_line() {
     writable.assert_dvc_agrees(&commit, &["data", "large.bin/text"], &["data"]);
     assert!(Path::new(&writable.path("data")).is_file());
 }
+
+#[test]
+fn a_dvcignore_that_would_hide_a_file_of_a_tracked_folder_stays_by_name() {
+    let writable = Writable::with_texts(&[(".dvcignore", "*.tmp\n")]);
+    writable.write(".dvcignore", "*.tmp\nc.bin\n");
+    writable.write("note.txt", "fine\n");
+    let line = ": it would hide data/sub/c.bin, which data.dvc tracks";
+    for args in [&["--dry-run"][..], &["-m", "x"]] {
+        let (code, said) = writable.run("snapshot", args);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(line), "{said}");
+    }
+    // Where that file goes, too, it is hidden no more.
+    fs::remove_file(writable.path("data/sub/c.bin")).unwrap();
+    let commit = writable.snapshot(&[]);
+    assert_eq!(writable.touched(&commit), [".dvcignore", "data.dvc"]);
+    writable.assert_dvc_agrees(&commit, &[".dvcignore"], &["data"]);
+}

@@ -186,3 +186,27 @@ fn records_that_were_changed_with_what_they_track_are_told_before_a_snapshot() {
     let told = format!("desc: large\n{}", record.trim_end());
     assert_eq!(writable.text_at(&commit, "large.bin.dvc"), told);
 }
+
+#[test]
+fn a_record_that_cannot_be_written_anew_costs_its_own_output_alone() {
+    let mut writable = Writable::new();
+    let record = writable.registry.repository().join("large.bin.dvc");
+    let text = fs::read_to_string(&record).unwrap();
+    fs::write(&record, format!("{text}meta:\n  rate: 0x1F\n")).unwrap();
+    let record = writable.registry.repository().join("data.dvc");
+    let text = fs::read_to_string(&record).unwrap();
+    fs::write(&record, format!("{text}meta:\n  rate: 1e-3\n")).unwrap();
+    writable.registry.commit("Annotate", DATE).unwrap();
+    writable.remount();
+    fs::write(writable.path("large.bin"), "other").unwrap();
+    fs::write(writable.path("data/a.bin"), "other").unwrap();
+    let line = ": large.bin.dvc, which tracks it: line 7: dvcfs does not rewrite numbers";
+    for args in [&["--dry-run"][..], &["-m", "x"]] {
+        let (code, said) = writable.run("snapshot", args);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(line), "{said}");
+    }
+    assert_eq!(writable.changes(), ["modified large.bin"]);
+    assert_eq!(fs::read_to_string(writable.path("large.bin")).unwrap(), "other");
+    assert!(fs::read_to_string(writable.path("data.dvc")).unwrap().ends_with("  rate: 1e-3\n"));
+}

@@ -22,6 +22,7 @@ use crate::{
     git::{Edit, Edits, GitId},
     id::{Scheme, TreeId},
     overlay::Renaming,
+    path::Name,
     publish::Mark,
     segments::Segments,
 };
