@@ -27,10 +27,13 @@ impl Lab {
 fn a_hook_or_a_protected_branch_refuses() {
     let lab = Lab::new();
     let commit = lab.change();
-    hook(&lab.origin(), "update", "echo main is protected >&2; exit 1");
+    let words = "GH006: \\033[31mno pushing\\nerror: 1 approval is missing\\n";
+    hook(&lab.origin(), "update", &format!("printf '{words}' >&2; exit 1"));
     let before = lab.tip("main");
     let said = lab.push_fails(1, &[]);
-    assert!(said.contains("does not take main: ") && said.contains("hook declined"), "{said}");
+    let why = "does not take main: [remote rejected] (hook declined): \
+               GH006: \\u{1b}[31mno pushing; error: 1 approval is missing; error: hook declined";
+    assert!(said.contains(why), "{said}");
     assert_eq!((lab.tip("main"), lab.waiting()), (before, 4));
     fs::remove_file(lab.origin().join("hooks/update")).unwrap();
     lab.server.reset();
