@@ -300,7 +300,7 @@ impl<'a> Pushing<'a> {
     /// Looks where the branch is upstream, and gets what others have pushed there.
     fn look_upstream(&self) -> Result<Upstream, Failure> {
         let (repository, remote, branch) = (self.repository(), &self.upstream.0, &self.branch);
-        let seen = repository.last_seen(remote, branch)?;
+        let seen = unpushed::last_seen(repository, &self.base, &self.upstream_ref())?;
         let Some(tip) = repository.upstream_tip(remote, branch, &self.transport())? else {
             return seen.map_or(Ok(Upstream::Fits), |seen| Err(self.deleted(seen)));
         };
@@ -331,9 +331,10 @@ impl<'a> Pushing<'a> {
     fn deleted(&self, seen: CommitId) -> Failure {
         let (remote, branch) = (&self.upstream.0, &self.branch);
         let git_dir = self.repository().git_dir().display();
+        let elsewhere = unpushed::elsewhere(&self.base);
         self.gone().hint(format!(
             "nothing is lost; bring it back as it was and push again: git -C {git_dir} push \
-             {remote} {seen}:refs/heads/{branch}; or mount with another --branch NAME"
+             {remote} {seen}:refs/heads/{branch}; or, {elsewhere}"
         ))
     }
 

@@ -148,14 +148,19 @@ fn refresh(snapshots: &Snapshots) -> Result<Refreshed, Failure> {
     let Some(overlay) = vfs.overlay() else {
         return Ok(Refreshed::Done { changed: refreshed.is_changed });
     };
-    let branch = overlay.base()?.and_then(|base| base.branch).ok_or_else(|| {
+    let base = overlay.base()?.unwrap_or_default();
+    let branch = base.branch.as_ref().ok_or_else(|| {
         let failure = Failure::new(Code::Usage, "its changes are meant for no branch");
         failure.hint("dvcfs umount, then mount with --branch NAME as well")
     })?;
     let repository = registry.repository();
-    let gone = || Failure::new(Code::Conflict, format!("upstream has no branch {branch} any more"));
-    let theirs = *repository.refs()?.branches.get(&branch).ok_or_else(gone)?;
-    go_on_from(snapshots, (&repository.branch_ref(&branch), theirs))
+    let gone = || {
+        let message = format!("upstream has no branch {branch} any more");
+        let elsewhere = unpushed::elsewhere(&base);
+        Failure::new(Code::Conflict, message).hint(format!("nothing is lost; {elsewhere}"))
+    };
+    let theirs = *repository.refs()?.branches.get(branch).ok_or_else(gone)?;
+    go_on_from(snapshots, (&repository.branch_ref(branch), theirs))
 }
 
 /// Has the changes and commits of a mount go on from a commit of upstream, whose branch is known by

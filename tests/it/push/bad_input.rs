@@ -224,6 +224,61 @@ fn a_branch_that_was_deleted_is_brought_back_by_the_command_of_the_hint() {
     assert_eq!((lab.tip("work"), lab.waiting()), (commit, 0));
 }
 
+/// Follows the hint that says how to bring a branch back, after which a push completes.
+fn brought_back(lab: &Lab, branch: &str, was: &str, commit: &str) {
+    for _ in 0..2 {
+        let said = lab.push_fails(8, &[]);
+        assert!(said.contains(&format!("{branch} was deleted at file://")), "{said}");
+        let found = output(lab.sandbox.git(&lab.origin()).args(["rev-parse", "--verify", branch]));
+        assert!(!found.status.success(), "nobody asked for it");
+        let (code, said) = lab.run("refresh", &[]);
+        assert_eq!(code, Some(8), "{said}");
+        let hint = "hint: nothing is lost; to push it as a branch of its own, mount with --rev ";
+        assert!(said.contains(hint), "{said}");
+    }
+    let said = lab.push_fails(8, &[]);
+    let command = said.split("git -C ").nth(1).unwrap().split(';').next().unwrap();
+    succeed(lab.sandbox.tool("git").arg("-C").args(command.split_whitespace()));
+    assert_eq!(lab.tip(branch), was);
+    lab.push(&[]);
+    assert_eq!((lab.tip(branch).as_str(), lab.waiting(), lab.unpushed()), (commit, 0, None));
+}
+
+#[test]
+fn a_branch_whose_deletion_was_fetched_is_brought_back_as_it_was() {
+    let (lab, commit, _) = with_deleted_branch();
+    brought_back(&lab, "work", &lab.tip("main"), &commit);
+    // Now it is at what was pushed from here.
+    fs::write(lab.path("next.txt"), "next").unwrap();
+    let next = lab.snapshot();
+    succeed(lab.sandbox.git(&lab.origin()).args(["branch", "-D", "work"]));
+    brought_back(&lab, "work", &commit, &next);
+    lab.colleague_pulls("work", "clone");
+}
+
+#[test]
+fn a_branch_that_a_push_made_and_somebody_deleted() {
+    let mut lab = Lab::unmounted(Sandbox::new(), |_| {});
+    lab.mount(&lab.url(), &["--rev", "main", "--branch", "team/new"]);
+    let commit = lab.change();
+    lab.push(&[]);
+    fs::write(lab.path("next.txt"), "next").unwrap();
+    let next = lab.snapshot();
+    succeed(lab.sandbox.git(&lab.origin()).args(["branch", "-D", "team/new"]));
+    let said = lab.push_fails(8, &[]);
+    let rev = said.split("--rev ").nth(1).unwrap().split(' ').next().unwrap();
+    assert_eq!(rev, commit);
+    brought_back(&lab, "team/new", &commit, &next);
+
+    fs::write(lab.path("last.txt"), "last").unwrap();
+    let last = lab.snapshot();
+    succeed(lab.sandbox.git(&lab.origin()).args(["branch", "-D", "team/new"]));
+    assert!(lab.push_fails(8, &[]).contains(&format!("--rev {next} --branch NAME")));
+    lab.mount(&lab.url(), &["--rev", &next, "--branch", "rescued"]);
+    lab.push(&[]);
+    assert_eq!(lab.tip("rescued"), last);
+}
+
 #[test]
 fn a_commit_that_is_no_branch() {
     let mut lab = Lab::unmounted(Sandbox::new(), |_| {});
