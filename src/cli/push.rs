@@ -237,8 +237,11 @@ impl<'a> Pushing<'a> {
         let since = self.base.since.as_deref().and_then(CommitId::parse);
         let commits = self.repository().to_push(self.commit, &self.upstream.0, since)?;
         let waiting = Waiting::new("looking what the remotes lack", verbosity);
+        let waits = self.outbox.needed_by(&self.overlay).map_err(|error| {
+            Failure::new(Code::Failed, format!("read what waits in the outbox: {error}"))
+        })?;
         let looked = self.context.runtime.block_on(async {
-            let plan = plan(self.ground(), &commits).await?;
+            let plan = plan(self.ground(), &commits, &waits).await?;
             let lacking = plan.lacking(self.ground()).await?;
             Ok::<_, PushError>((plan, lacking))
         });
