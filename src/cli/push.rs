@@ -103,6 +103,7 @@ fn tell_nothing(args: &PushArgs, branch: Option<&str>, verbosity: Verbosity) {
             "bytes": 0,
             "present": 0,
             "elsewhere": [],
+            "merges": null,
             "is_done": !args.dry_run,
         });
         print(&(serde_json::to_string_pretty(&done).unwrap_or_default() + "\n"));
@@ -161,6 +162,8 @@ struct Done {
     present: usize,
     /// Where clones look, and what they need was not brought.
     elsewhere: Vec<String>,
+    /// Where the branch is that is still to be merged with.
+    merges: Option<CommitId>,
 }
 
 impl<'a> Pushing<'a> {
@@ -201,8 +204,10 @@ impl<'a> Pushing<'a> {
             let (plan, mut done) = self.bring_data(args)?;
             sent = (sent.0 + done.sent, sent.1 + done.bytes);
             (done.sent, done.bytes) = sent;
-            if let Upstream::HasIt(tip) = upstream {
-                done.commit = tip;
+            match upstream {
+                Upstream::HasIt(tip) => done.commit = tip,
+                Upstream::Ahead(tip) => done.merges = Some(tip),
+                Upstream::Fits => {}
             }
             match upstream {
                 _ if args.dry_run => return Ok(done),
@@ -255,6 +260,7 @@ impl<'a> Pushing<'a> {
             bytes: lacking.iter().map(|lacking| lacking.size).sum(),
             present: plan.objects.len() - lacking.len(),
             elsewhere: plan.elsewhere.iter().cloned().collect(),
+            merges: None,
         };
         if !args.dry_run {
             self.send(&plan, &lacking, args.jobs, done.bytes)?;
@@ -412,7 +418,7 @@ impl<'a> Pushing<'a> {
 
 impl Done {
     fn tell(&self, args: &PushArgs, verbosity: Verbosity) {
-        let Self { commit, branch, upstream, sent, bytes, present, elsewhere } = self;
+        let Self { commit, branch, upstream, sent, bytes, present, elsewhere, merges } = self;
         if args.json {
             let done = json!({
                 "commit": commit.to_string(),
@@ -422,16 +428,23 @@ impl Done {
                 "bytes": bytes,
                 "present": present,
                 "elsewhere": elsewhere,
+                "merges": merges.map(|tip| tip.to_string()),
                 "is_done": !args.dry_run,
             });
             print(&(serde_json::to_string_pretty(&done).unwrap_or_default() + "\n"));
         } else if verbosity > Verbosity::Quiet {
             let (size, would) = (HumanBytes(*bytes), if args.dry_run { "would be " } else { "" });
-            let goes = if args.dry_run { "would be" } else { "is" };
+            let ends = match (merges, args.dry_run) {
+                (Some(tip), _) => format!(
+                    "is at {tip}, which would be merged first; what both sides changed may stop that"
+                ),
+                (None, true) => format!("would be at {commit}"),
+                (None, false) => format!("is at {commit}"),
+            };
             let files = counted(*sent as u64, "file");
             print(&format!(
                 "{files} {would}pushed ({size}), {present} there before\n\
-                 {branch} of {upstream} {goes} at {commit}\n"
+                 {branch} of {upstream} {ends}\n"
             ));
         }
         if !elsewhere.is_empty() && !args.dry_run {

@@ -79,7 +79,12 @@ fn what_others_have_pushed_is_merged_first() {
     other.run("push", &[]);
     let theirs = lab.tip("main");
     fs::write(lab.path("data/later.bin"), "not recorded yet").unwrap();
-    lab.push(&["--dry-run"]);
+    let said = lab.push(&["--dry-run"]);
+    let ends = format!("main of {} is at {theirs}, which would be merged first", lab.url());
+    assert!(said.contains(&ends), "{said}");
+    let said: serde_json::Value =
+        serde_json::from_str(&lab.push(&["--dry-run", "--json"])).unwrap();
+    assert_eq!((said["merges"].as_str(), &said["is_done"]), (Some(&*theirs), &false.into()));
     assert_eq!((lab.tip("main"), lab.unpushed()), (theirs.clone(), Some(ours.clone())));
 
     let said = lab.push(&[]);
