@@ -21,7 +21,7 @@ use super::{
     args::{PushArgs, RepoArgs},
     changes,
     context::Context,
-    control::{Request, ask},
+    control::Request,
     counted,
     exit::{Code, Failure, chain},
     mounts::Record,
@@ -115,10 +115,9 @@ fn tell_nothing(args: &PushArgs, branch: Option<&str>, verbosity: Verbosity) {
 impl Unpushed {
     /// Asks a mount.
     fn of(record: &Record) -> Result<Self, Failure> {
-        let failed = |why: String| Failure::new(Code::Failed, why);
-        let answer = ask(&record.socket, &Request::Unpushed, DEADLINE);
-        let answer = answer.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
-        serde_json::from_value(answer).map_err(|error| failed(error.to_string()))
+        let answer = record.ask(&Request::Unpushed, DEADLINE)?;
+        let odd = |error: serde_json::Error| Failure::new(Code::Failed, error.to_string());
+        serde_json::from_value(answer).map_err(odd)
     }
 
     fn newest(&self) -> Option<CommitId> {
@@ -409,10 +408,9 @@ impl<'a> Pushing<'a> {
 
     /// Has the mount know what was pushed, and let go of it where that is over.
     fn tell_pushed(&self, is_over: bool) -> Result<(), Failure> {
-        let failed = |why: String| Failure::new(Code::Failed, format!("pushed, and then: {why}"));
         let request = Request::Pushed { commit: self.commit.to_string(), is_over };
-        let answer = ask(&self.record.socket, &request, DEADLINE);
-        answer.map_err(|error| failed(error.to_string()))?.map(drop).map_err(failed)
+        let told = self.record.ask(&request, DEADLINE);
+        told.map(drop).map_err(|failure| failure.context("pushed, and then"))
     }
 }
 

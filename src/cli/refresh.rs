@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     args::RefreshArgs,
     changes::mounted,
-    control::{Request, Response, ask},
+    control::{Request, Response},
     exit::{Code, Failure},
     mounts::Record,
     print,
@@ -114,8 +114,7 @@ pub(super) fn describe(paths: &[(String, String)]) -> String {
 }
 
 fn step(record: &Record, request: &Request) -> Result<Refreshed, Failure> {
-    let answer = ask(&record.socket, request, DEADLINE);
-    let answer = answer.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
+    let answer = record.ask(request, DEADLINE)?;
     serde_json::from_value(answer).map_err(|error| failed(error.to_string()))
 }
 

@@ -280,6 +280,26 @@ fn a_branch_that_a_push_made_and_somebody_deleted() {
 }
 
 #[test]
+fn a_daemon_that_has_died() {
+    let mut lab = Lab::new();
+    let commit = lab.change();
+    let dead = lab.mount.take().unwrap().kill();
+    for command in ["push", "refresh", "snapshot", "discard"] {
+        let args: &[&str] = match command {
+            "snapshot" => &["-m", "x"],
+            "discard" => &["--yes"],
+            _ => &[],
+        };
+        let (code, said) = lab.run(command, args);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("the daemon of this mount has died\nhint: mount there"), "{said}");
+    }
+    drop(dead);
+    lab.mount(&lab.url(), &["--rev", "main"]);
+    lab.completes(&commit);
+}
+
+#[test]
 fn a_commit_that_is_no_branch() {
     let mut lab = Lab::unmounted(Sandbox::new(), |_| {});
     let base = lab.tip("main");
