@@ -249,7 +249,7 @@ impl<'a> Pushing<'a> {
             let lacking = plan.lacking(self.ground()).await?;
             Ok::<_, PushError>((plan, lacking))
         });
-        let (plan, lacking) = looked?;
+        let (plan, lacking) = looked.map_err(|error| self.unplanned(error, args))?;
         drop(waiting);
         let done = Done {
             commit: self.commit,
@@ -265,6 +265,20 @@ impl<'a> Pushing<'a> {
             self.send(&plan, &lacking, args.jobs, done.bytes)?;
         }
         Ok((plan, done))
+    }
+
+    /// Why it cannot be told what the remotes lack. One that was named may be none at all.
+    fn unplanned(&self, error: PushError, args: &PushArgs) -> Failure {
+        let failure = Failure::from(error);
+        match (&args.remote, self.registry.remote_names(self.commit)) {
+            (Some(name), Ok(names))
+                if failure.code == Code::Failed && !names.contains(&name.to_lowercase()) =>
+            {
+                let failure = Failure::new(Code::Usage, format!("no remote is called {name}"));
+                failure.hint(format!("there are these: {}", names.join(", ")))
+            }
+            _ => failure,
+        }
     }
 
     /// Has git push the commit; tells whether nobody else was faster.

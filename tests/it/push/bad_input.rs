@@ -280,6 +280,15 @@ fn a_branch_that_a_push_made_and_somebody_deleted() {
 }
 
 #[test]
+fn a_remote_that_nobody_has_configured() {
+    let lab = Lab::new();
+    let commit = lab.change();
+    let said = lab.push_fails(2, &["--remote", "nope"]);
+    assert!(said.contains("no remote is called nope\nhint: there are these: s3\n"), "{said}");
+    lab.completes(&commit);
+}
+
+#[test]
 fn a_daemon_that_has_died() {
     let mut lab = Lab::new();
     let commit = lab.change();
