@@ -218,12 +218,12 @@ impl<'a> Pushing<'a> {
                 Upstream::HasIt(tip) => {
                     self.let_go(&plan)?;
                     if plan.elsewhere.is_empty() {
-                        self.go_on_from(tip)?;
+                        self.go_on_from(tip, args.json)?;
                     }
                     return Ok(done);
                 }
                 Upstream::Ahead(tip) => {
-                    self.go_on_from(tip)?;
+                    self.go_on_from(tip, args.json)?;
                     let merged = Unpushed::of(self.record)?;
                     self.commit = merged.newest().unwrap_or(self.commit);
                     self.base = merged.base;
@@ -292,9 +292,9 @@ impl<'a> Pushing<'a> {
     }
 
     /// Has the mount go on from what others have pushed.
-    fn go_on_from(&self, tip: CommitId) -> Result<(), Failure> {
+    fn go_on_from(&self, tip: CommitId, prints_json: bool) -> Result<(), Failure> {
         let request = Request::Merge { commit: tip.to_string(), reference: self.upstream_ref() };
-        refresh::go_on(self.record, &request).map(drop)
+        refresh::go_on(self.record, &request, prints_json).map(drop)
     }
 
     fn ground(&self) -> PushGround<'_> {

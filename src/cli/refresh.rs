@@ -7,6 +7,7 @@
 use std::{io::IsTerminal, os::unix::ffi::OsStrExt, path::Path, process::ExitCode, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::{
     args::RefreshArgs,
@@ -62,7 +63,7 @@ pub(super) struct Waits {
 
 pub(super) fn run(settings: &Settings, args: &RefreshArgs) -> Result<ExitCode, Failure> {
     let record = mounted(settings, &args.dir, "refresh")?;
-    let changed = go_on(&record, &Request::Refresh)
+    let changed = go_on(&record, &Request::Refresh, false)
         .map_err(|failure| failure.context(format!("refresh {}", args.dir.display())))?;
     if settings.verbosity > Verbosity::Quiet {
         print(if changed { "there are new commits\n" } else { "nothing new\n" });
@@ -71,7 +72,11 @@ pub(super) fn run(settings: &Settings, args: &RefreshArgs) -> Result<ExitCode, F
 }
 
 /// Has a mount go on from commits of upstream; tells whether there were any. Conflicts are printed.
-pub(super) fn go_on(record: &Record, request: &Request) -> Result<bool, Failure> {
+pub(super) fn go_on(
+    record: &Record,
+    request: &Request,
+    prints_json: bool,
+) -> Result<bool, Failure> {
     let mut refreshed = step(record, request)?;
     if let Refreshed::Merge(waits) = &refreshed {
         let commit = commit(waits)?.to_string();
@@ -83,10 +88,17 @@ pub(super) fn go_on(record: &Record, request: &Request) -> Result<bool, Failure>
         Refreshed::Done { changed } => Ok(changed),
         Refreshed::Merge(_) => Err(Failure::new(Code::Failed, "upstream moved on; run it again")),
         Refreshed::Conflicts { paths, commit } => {
-            print(&describe(&paths));
+            print(&if prints_json { in_json(&paths) } else { describe(&paths) });
+            // A push has sent the data before it comes here.
+            let first = match request {
+                Request::Refresh => {
+                    format!("dvcfs push {dir} sends the data and stops here as well; then ")
+                }
+                _ => String::new(),
+            };
             let hint = match commit {
                 Some([name, git_dir]) => format!(
-                    "nothing was changed; merge by hand in a clone: git fetch {git_dir} {name} && git merge FETCH_HEAD"
+                    "nothing was changed; {first}merge by hand in a clone: git fetch {git_dir} {name} && git merge FETCH_HEAD"
                 ),
                 None => format!(
                     "nothing was changed; keep your version elsewhere, drop it here with dvcfs discard {dir} PATH, and run this again"
@@ -111,6 +123,13 @@ pub(super) fn go_on(record: &Record, request: &Request) -> Result<bool, Failure>
 /// Conflicts as commands print them, one line each.
 pub(super) fn describe(paths: &[(String, String)]) -> String {
     paths.iter().flat_map(|(path, why)| ["conflict: ", path, ": ", why, "\n"]).collect()
+}
+
+/// The same as JSON.
+fn in_json(paths: &[(String, String)]) -> String {
+    let conflicts = paths.iter().map(|(path, why)| json!({ "path": path, "why": why }));
+    let told = json!({ "conflicts": conflicts.collect::<Vec<_>>(), "is_done": false });
+    serde_json::to_string_pretty(&told).unwrap_or_default() + "\n"
 }
 
 fn step(record: &Record, request: &Request) -> Result<Refreshed, Failure> {

@@ -153,6 +153,54 @@ fn a_conflict_is_named_and_both_sides_are_kept_until_it_is_solved() {
 }
 
 #[test]
+fn the_hint_of_a_refresh_leads_to_a_merge_whose_data_everybody_has() {
+    let lab = Lab::new();
+    let other = Other::new(&lab);
+    lab.change();
+    fs::write(lab.path("data/both.bin"), "ours").unwrap();
+    lab.snapshot();
+    other.put("data/both.bin", b"theirs");
+    other.run("push", &[]);
+    let (code, said) = lab.run("refresh", &[]);
+    assert_eq!(code, Some(8), "{said}");
+    assert!(said.starts_with("conflict: data/both.bin: added on both sides, with "), "{said}");
+    assert_eq!(lab.waiting(), 6);
+
+    let hint = said.split("hint: nothing was changed; dvcfs ").nth(1).unwrap();
+    let (first, by_hand) =
+        hint.split_once(" sends the data and stops here as well; then ").unwrap();
+    let push = output(&mut lab.sandbox.dvcfs(first.split_whitespace()));
+    assert_eq!(push.status.code(), Some(8));
+    let clone = lab.sandbox.path("by-hand");
+    let mut git = lab.sandbox.git(lab.sandbox.folder("dvc").as_path());
+    succeed(git.args(["clone", "--quiet"]).arg(lab.origin()).arg(&clone));
+    let git = |args: &[&str]| drop(succeed(lab.sandbox.git(&clone).args(args)));
+    let words: Vec<_> = by_hand.split("git fetch ").nth(1).unwrap().split_whitespace().collect();
+    git(&["fetch", "--quiet", words[0], words[1]]);
+    git(&["merge", "--quiet", "--strategy-option=theirs", "--message=Ours is right", "FETCH_HEAD"]);
+    git(&["push", "--quiet", "origin", "main"]);
+    let pulled = lab.colleague_pulls("main", "clone");
+    assert_eq!(fs::read_to_string(pulled.join("data/both.bin")).unwrap(), "ours");
+    lab.push(&[]);
+    assert_eq!((lab.unpushed(), lab.waiting()), (None, 0));
+}
+
+#[test]
+fn a_conflict_is_json_for_whoever_wants_json() {
+    let lab = Lab::new();
+    let other = Other::new(&lab);
+    lab.change();
+    other.put("data/a.bin", b"theirs");
+    other.run("push", &[]);
+    let mut push = lab.sandbox.dvcfs(["push", "--json"]);
+    let push = output(push.arg(lab.sandbox.path("mnt")));
+    assert_eq!(push.status.code(), Some(8));
+    let said: serde_json::Value = serde_json::from_slice(&push.stdout).unwrap();
+    let conflicts = serde_json::json!([{"path": "data/a.bin", "why": "modified on both sides"}]);
+    assert_eq!((&said["conflicts"], &said["is_done"]), (&conflicts, &false.into()));
+}
+
+#[test]
 fn a_history_that_was_written_anew_is_not_merged() {
     let mut lab = Lab::new();
     let base = lab.tip("main");
