@@ -4,6 +4,7 @@
 //! tells what there is to push.
 
 use std::{
+    fs::File,
     io::{self, IsTerminal, Write as _},
     num::NonZeroUsize,
     process::ExitCode,
@@ -24,7 +25,7 @@ use super::{
     control::Request,
     counted,
     exit::{Code, Failure, chain},
-    mounts::Record,
+    mounts::{Record, Records},
     print,
     progress::{Progress, Waiting},
     refresh,
@@ -69,6 +70,7 @@ pub(super) fn run(settings: Settings, args: &PushArgs) -> Result<ExitCode, Failu
     let shown = escape(args.dir.as_os_str().as_encoded_bytes());
     let in_context = |failure: Failure| failure.context(format!("push {shown}"));
     let record = changes::mounted(&settings, &args.dir, "push")?;
+    let _turn = turn(&settings, &record).map_err(in_context)?;
     let unpushed = Unpushed::of(&record).map_err(in_context)?;
     let Some(commit) = unpushed.newest() else {
         tell_nothing(args, unpushed.base.branch.as_deref(), settings.verbosity);
@@ -90,6 +92,16 @@ pub(super) fn run(settings: Settings, args: &PushArgs) -> Result<ExitCode, Failu
     let done = pushing.and_then(|mut pushing| pushing.run(args)).map_err(in_context)?;
     done.tell(args, context.settings.verbosity);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Keeps other pushes of a mount away, as long as the value lives.
+fn turn(settings: &Settings, record: &Record) -> Result<File, Failure> {
+    let begun = Records::new(&settings.runtime_dir).begin_push(&record.mount_point);
+    let begun = begun.map_err(|error| Failure::new(Code::Failed, error.to_string()))?;
+    begun.ok_or_else(|| {
+        let failure = Failure::new(Code::Busy, "another push of this mount is under way");
+        failure.hint("run it again once that has ended")
+    })
 }
 
 /// Says that there is nothing to push.

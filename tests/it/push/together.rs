@@ -1,9 +1,19 @@
 //! Several who push to one branch: nothing is lost, and what cannot be merged is named.
 
-use std::{fs, thread};
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
 
 use super::{Lab, files_below};
-use crate::support::{Mount, Sandbox, noise, output, succeed, text};
+use crate::{
+    s3server::{Fault, Gate},
+    support::{Mount, Sandbox, eventually, noise, output, succeed, text},
+};
 
 /// A writable mount as of another machine: bucket and upstream are all that it shares.
 struct Other<'a> {
@@ -198,6 +208,33 @@ fn a_conflict_is_json_for_whoever_wants_json() {
     let said: serde_json::Value = serde_json::from_slice(&push.stdout).unwrap();
     let conflicts = serde_json::json!([{"path": "data/a.bin", "why": "modified on both sides"}]);
     assert_eq!((&said["conflicts"], &said["is_done"]), (&conflicts, &false.into()));
+}
+
+#[test]
+fn of_two_pushes_of_one_mount_the_later_is_told_of_the_other() {
+    let lab = Lab::new();
+    let commit = lab.change();
+    let (gate, is_sent) = (Gate::new(), Arc::new(AtomicBool::new(false)));
+    let (held, seen) = (gate.clone(), Arc::clone(&is_sent));
+    lab.server.set_rule(move |request| {
+        (request.method == "PUT").then(|| {
+            seen.store(true, Ordering::Release);
+            Fault::Stall(held.clone())
+        })
+    });
+    thread::scope(|scope| {
+        let pushed = scope.spawn(|| lab.run("push", &[]));
+        eventually("the first one sends something", || is_sent.load(Ordering::Acquire));
+        for args in [&[][..], &["--dry-run"]] {
+            let said = lab.push_fails(9, args);
+            assert!(said.contains("another push of this mount is under way"), "{said}");
+        }
+        gate.open();
+        let (code, said) = pushed.join().unwrap();
+        assert_eq!(code, Some(0), "{said}");
+    });
+    assert_eq!((lab.tip("main"), lab.unpushed()), (commit, None));
+    assert_eq!(lab.push(&[]), "nothing to push: dvcfs snapshot records what was changed\n");
 }
 
 #[test]
