@@ -5,7 +5,7 @@ use std::{fmt::Write, path::Path, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    control::{Request, Response, ask},
+    control::{Request, Response},
     exit::{Code, Failure, chain},
     mounts::{Record, Records},
     settings::Settings,
@@ -171,8 +171,8 @@ pub(super) fn of_mount(record: &Record) -> Result<Vec<Told>, Failure> {
 pub(super) fn of_mount_by(record: &Record, rules: Typed) -> Result<Vec<Told>, Failure> {
     let shown = escape(record.mount_point.as_os_str().as_encoded_bytes());
     let failed = |why: String| Failure::new(Code::Failed, format!("changes of {shown}: {why}"));
-    let answer = ask(&record.socket, &Request::Changes { rules }, DEADLINE);
-    let answer = answer.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
+    let answer = record.ask(&Request::Changes { rules }, DEADLINE);
+    let answer = answer.map_err(|failure| failure.context(format!("changes of {shown}")))?;
     serde_json::from_value(answer).map_err(|error| failed(error.to_string()))
 }
 

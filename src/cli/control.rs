@@ -12,7 +12,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{prefetch::Task, snapshot::Typed};
+use super::{
+    exit::{Code, Failure},
+    mounts::Record,
+    prefetch::Task,
+    snapshot::Typed,
+};
 
 /// What a command may ask.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +90,28 @@ pub(super) fn ask(socket: &Path, request: &Request, deadline: Duration) -> io::R
     stream.set_write_timeout(Some(deadline))?;
     send(&stream, request)?;
     receive(&stream, MAX_ANSWER)
+}
+
+impl Record {
+    /// Asks this mount; it is a failure if it does not answer.
+    pub(super) fn ask(
+        &self,
+        request: &Request,
+        deadline: Duration,
+    ) -> Result<serde_json::Value, Failure> {
+        let failed = |why: String| Failure::new(Code::Failed, why);
+        let error = match ask(&self.socket, request, deadline) {
+            Ok(answer) => return answer.map_err(failed),
+            Err(error) => error,
+        };
+        Err(match error.kind() {
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => failed(
+                "the daemon of this mount has died".to_owned(),
+            )
+            .hint("mount there again with the same options; what was changed and recorded is kept"),
+            _ => failed(error.to_string()),
+        })
+    }
 }
 
 /// Answers requests for as long as the process lives. Each connection has a thread, so that

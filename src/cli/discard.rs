@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{
     args::DiscardArgs,
     changes,
-    control::{Request, Response, ask},
+    control::{Request, Response},
     counted,
     exit::{Code, Failure, chain},
     print,
@@ -38,9 +38,9 @@ pub(super) fn run(settings: &Settings, args: &DiscardArgs) -> Result<ExitCode, F
     }
     let not_done =
         |code, why: &str| Failure::new(code, format!("discard {}: {why}", args.dir.display()));
-    let failed = |why: String| not_done(Code::Failed, &why);
-    let answer = ask(&record.socket, &Request::Discard { paths }, DEADLINE);
-    let answer = answer.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
+    let answer = record.ask(&Request::Discard { paths }, DEADLINE);
+    let answer =
+        answer.map_err(|failure| failure.context(format!("discard {}", args.dir.display())))?;
     if let Some(why) = answer["busy"].as_str() {
         return Err(not_done(Code::Busy, why));
     }

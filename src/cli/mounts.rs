@@ -170,6 +170,20 @@ impl Records {
         }
     }
 
+    /// Keeps others from pushing what was recorded in a mount, as long as the value lives; nothing
+    /// if somebody does so now. Where the disk knows no locks, nobody is kept from it.
+    pub(super) fn begin_push(&self, mount_point: &Path) -> io::Result<Option<File>> {
+        let record = File::open(self.place(mount_point, "json"))?;
+        match record.try_lock() {
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => {
+                tracing::debug!("{} cannot be locked: {error}", self.0.display());
+            }
+            Ok(()) => {}
+        }
+        Ok(Some(record))
+    }
+
     fn remove(&self, mount_point: &Path) {
         for extension in ["json", "sock"] {
             // Gone already is as good as removed.

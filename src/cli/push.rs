@@ -4,6 +4,7 @@
 //! tells what there is to push.
 
 use std::{
+    fs::File,
     io::{self, IsTerminal, Write as _},
     num::NonZeroUsize,
     process::ExitCode,
@@ -21,10 +22,10 @@ use super::{
     args::{PushArgs, RepoArgs},
     changes,
     context::Context,
-    control::{Request, ask},
+    control::Request,
     counted,
     exit::{Code, Failure, chain},
-    mounts::Record,
+    mounts::{Record, Records},
     print,
     progress::{Progress, Waiting},
     refresh,
@@ -69,6 +70,7 @@ pub(super) fn run(settings: Settings, args: &PushArgs) -> Result<ExitCode, Failu
     let shown = escape(args.dir.as_os_str().as_encoded_bytes());
     let in_context = |failure: Failure| failure.context(format!("push {shown}"));
     let record = changes::mounted(&settings, &args.dir, "push")?;
+    let _turn = turn(&settings, &record).map_err(in_context)?;
     let unpushed = Unpushed::of(&record).map_err(in_context)?;
     let Some(commit) = unpushed.newest() else {
         tell_nothing(args, unpushed.base.branch.as_deref(), settings.verbosity);
@@ -92,6 +94,16 @@ pub(super) fn run(settings: Settings, args: &PushArgs) -> Result<ExitCode, Failu
     Ok(ExitCode::SUCCESS)
 }
 
+/// Keeps other pushes of a mount away, as long as the value lives.
+fn turn(settings: &Settings, record: &Record) -> Result<File, Failure> {
+    let begun = Records::new(&settings.runtime_dir).begin_push(&record.mount_point);
+    let begun = begun.map_err(|error| Failure::new(Code::Failed, error.to_string()))?;
+    begun.ok_or_else(|| {
+        let failure = Failure::new(Code::Busy, "another push of this mount is under way");
+        failure.hint("run it again once that has ended")
+    })
+}
+
 /// Says that there is nothing to push.
 fn tell_nothing(args: &PushArgs, branch: Option<&str>, verbosity: Verbosity) {
     if args.json {
@@ -103,6 +115,7 @@ fn tell_nothing(args: &PushArgs, branch: Option<&str>, verbosity: Verbosity) {
             "bytes": 0,
             "present": 0,
             "elsewhere": [],
+            "merges": null,
             "is_done": !args.dry_run,
         });
         print(&(serde_json::to_string_pretty(&done).unwrap_or_default() + "\n"));
@@ -114,10 +127,9 @@ fn tell_nothing(args: &PushArgs, branch: Option<&str>, verbosity: Verbosity) {
 impl Unpushed {
     /// Asks a mount.
     fn of(record: &Record) -> Result<Self, Failure> {
-        let failed = |why: String| Failure::new(Code::Failed, why);
-        let answer = ask(&record.socket, &Request::Unpushed, DEADLINE);
-        let answer = answer.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
-        serde_json::from_value(answer).map_err(|error| failed(error.to_string()))
+        let answer = record.ask(&Request::Unpushed, DEADLINE)?;
+        let odd = |error: serde_json::Error| Failure::new(Code::Failed, error.to_string());
+        serde_json::from_value(answer).map_err(odd)
     }
 
     fn newest(&self) -> Option<CommitId> {
@@ -161,6 +173,8 @@ struct Done {
     present: usize,
     /// Where clones look, and what they need was not brought.
     elsewhere: Vec<String>,
+    /// Where the branch is that is still to be merged with.
+    merges: Option<CommitId>,
 }
 
 impl<'a> Pushing<'a> {
@@ -201,8 +215,10 @@ impl<'a> Pushing<'a> {
             let (plan, mut done) = self.bring_data(args)?;
             sent = (sent.0 + done.sent, sent.1 + done.bytes);
             (done.sent, done.bytes) = sent;
-            if let Upstream::HasIt(tip) = upstream {
-                done.commit = tip;
+            match upstream {
+                Upstream::HasIt(tip) => done.commit = tip,
+                Upstream::Ahead(tip) => done.merges = Some(tip),
+                Upstream::Fits => {}
             }
             match upstream {
                 _ if args.dry_run => return Ok(done),
@@ -214,12 +230,12 @@ impl<'a> Pushing<'a> {
                 Upstream::HasIt(tip) => {
                     self.let_go(&plan)?;
                     if plan.elsewhere.is_empty() {
-                        self.go_on_from(tip)?;
+                        self.go_on_from(tip, args.json)?;
                     }
                     return Ok(done);
                 }
                 Upstream::Ahead(tip) => {
-                    self.go_on_from(tip)?;
+                    self.go_on_from(tip, args.json)?;
                     let merged = Unpushed::of(self.record)?;
                     self.commit = merged.newest().unwrap_or(self.commit);
                     self.base = merged.base;
@@ -237,12 +253,15 @@ impl<'a> Pushing<'a> {
         let since = self.base.since.as_deref().and_then(CommitId::parse);
         let commits = self.repository().to_push(self.commit, &self.upstream.0, since)?;
         let waiting = Waiting::new("looking what the remotes lack", verbosity);
+        let waits = self.outbox.needed_by(&self.overlay).map_err(|error| {
+            Failure::new(Code::Failed, format!("read what waits in the outbox: {error}"))
+        })?;
         let looked = self.context.runtime.block_on(async {
-            let plan = plan(self.ground(), &commits).await?;
+            let plan = plan(self.ground(), &commits, &waits).await?;
             let lacking = plan.lacking(self.ground()).await?;
             Ok::<_, PushError>((plan, lacking))
         });
-        let (plan, lacking) = looked?;
+        let (plan, lacking) = looked.map_err(|error| self.unplanned(error, args))?;
         drop(waiting);
         let done = Done {
             commit: self.commit,
@@ -252,11 +271,26 @@ impl<'a> Pushing<'a> {
             bytes: lacking.iter().map(|lacking| lacking.size).sum(),
             present: plan.objects.len() - lacking.len(),
             elsewhere: plan.elsewhere.iter().cloned().collect(),
+            merges: None,
         };
         if !args.dry_run {
             self.send(&plan, &lacking, args.jobs, done.bytes)?;
         }
         Ok((plan, done))
+    }
+
+    /// Why it cannot be told what the remotes lack. One that was named may be none at all.
+    fn unplanned(&self, error: PushError, args: &PushArgs) -> Failure {
+        let failure = Failure::from(error);
+        match (&args.remote, self.registry.remote_names(self.commit)) {
+            (Some(name), Ok(names))
+                if failure.code == Code::Failed && !names.contains(&name.to_lowercase()) =>
+            {
+                let failure = Failure::new(Code::Usage, format!("no remote is called {name}"));
+                failure.hint(format!("there are these: {}", names.join(", ")))
+            }
+            _ => failure,
+        }
     }
 
     /// Has git push the commit; tells whether nobody else was faster.
@@ -270,9 +304,9 @@ impl<'a> Pushing<'a> {
     }
 
     /// Has the mount go on from what others have pushed.
-    fn go_on_from(&self, tip: CommitId) -> Result<(), Failure> {
+    fn go_on_from(&self, tip: CommitId, prints_json: bool) -> Result<(), Failure> {
         let request = Request::Merge { commit: tip.to_string(), reference: self.upstream_ref() };
-        refresh::go_on(self.record, &request).map(drop)
+        refresh::go_on(self.record, &request, prints_json).map(drop)
     }
 
     fn ground(&self) -> PushGround<'_> {
@@ -300,7 +334,7 @@ impl<'a> Pushing<'a> {
     /// Looks where the branch is upstream, and gets what others have pushed there.
     fn look_upstream(&self) -> Result<Upstream, Failure> {
         let (repository, remote, branch) = (self.repository(), &self.upstream.0, &self.branch);
-        let seen = repository.last_seen(remote, branch)?;
+        let seen = unpushed::last_seen(repository, &self.base, &self.upstream_ref())?;
         let Some(tip) = repository.upstream_tip(remote, branch, &self.transport())? else {
             return seen.map_or(Ok(Upstream::Fits), |seen| Err(self.deleted(seen)));
         };
@@ -331,9 +365,10 @@ impl<'a> Pushing<'a> {
     fn deleted(&self, seen: CommitId) -> Failure {
         let (remote, branch) = (&self.upstream.0, &self.branch);
         let git_dir = self.repository().git_dir().display();
+        let elsewhere = unpushed::elsewhere(&self.base);
         self.gone().hint(format!(
             "nothing is lost; bring it back as it was and push again: git -C {git_dir} push \
-             {remote} {seen}:refs/heads/{branch}; or mount with another --branch NAME"
+             {remote} {seen}:refs/heads/{branch}; or, {elsewhere}"
         ))
     }
 
@@ -399,16 +434,15 @@ impl<'a> Pushing<'a> {
 
     /// Has the mount know what was pushed, and let go of it where that is over.
     fn tell_pushed(&self, is_over: bool) -> Result<(), Failure> {
-        let failed = |why: String| Failure::new(Code::Failed, format!("pushed, and then: {why}"));
         let request = Request::Pushed { commit: self.commit.to_string(), is_over };
-        let answer = ask(&self.record.socket, &request, DEADLINE);
-        answer.map_err(|error| failed(error.to_string()))?.map(drop).map_err(failed)
+        let told = self.record.ask(&request, DEADLINE);
+        told.map(drop).map_err(|failure| failure.context("pushed, and then"))
     }
 }
 
 impl Done {
     fn tell(&self, args: &PushArgs, verbosity: Verbosity) {
-        let Self { commit, branch, upstream, sent, bytes, present, elsewhere } = self;
+        let Self { commit, branch, upstream, sent, bytes, present, elsewhere, merges } = self;
         if args.json {
             let done = json!({
                 "commit": commit.to_string(),
@@ -418,16 +452,23 @@ impl Done {
                 "bytes": bytes,
                 "present": present,
                 "elsewhere": elsewhere,
+                "merges": merges.map(|tip| tip.to_string()),
                 "is_done": !args.dry_run,
             });
             print(&(serde_json::to_string_pretty(&done).unwrap_or_default() + "\n"));
         } else if verbosity > Verbosity::Quiet {
             let (size, would) = (HumanBytes(*bytes), if args.dry_run { "would be " } else { "" });
-            let goes = if args.dry_run { "would be" } else { "is" };
+            let ends = match (merges, args.dry_run) {
+                (Some(tip), _) => format!(
+                    "is at {tip}, which would be merged first; what both sides changed may stop that"
+                ),
+                (None, true) => format!("would be at {commit}"),
+                (None, false) => format!("is at {commit}"),
+            };
             let files = counted(*sent as u64, "file");
             print(&format!(
                 "{files} {would}pushed ({size}), {present} there before\n\
-                 {branch} of {upstream} {goes} at {commit}\n"
+                 {branch} of {upstream} {ends}\n"
             ));
         }
         if !elsewhere.is_empty() && !args.dry_run {

@@ -7,11 +7,12 @@
 use std::{io::IsTerminal, os::unix::ffi::OsStrExt, path::Path, process::ExitCode, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::{
     args::RefreshArgs,
     changes::mounted,
-    control::{Request, Response, ask},
+    control::{Request, Response},
     exit::{Code, Failure},
     mounts::Record,
     print,
@@ -62,7 +63,7 @@ pub(super) struct Waits {
 
 pub(super) fn run(settings: &Settings, args: &RefreshArgs) -> Result<ExitCode, Failure> {
     let record = mounted(settings, &args.dir, "refresh")?;
-    let changed = go_on(&record, &Request::Refresh)
+    let changed = go_on(&record, &Request::Refresh, false)
         .map_err(|failure| failure.context(format!("refresh {}", args.dir.display())))?;
     if settings.verbosity > Verbosity::Quiet {
         print(if changed { "there are new commits\n" } else { "nothing new\n" });
@@ -71,7 +72,11 @@ pub(super) fn run(settings: &Settings, args: &RefreshArgs) -> Result<ExitCode, F
 }
 
 /// Has a mount go on from commits of upstream; tells whether there were any. Conflicts are printed.
-pub(super) fn go_on(record: &Record, request: &Request) -> Result<bool, Failure> {
+pub(super) fn go_on(
+    record: &Record,
+    request: &Request,
+    prints_json: bool,
+) -> Result<bool, Failure> {
     let mut refreshed = step(record, request)?;
     if let Refreshed::Merge(waits) = &refreshed {
         let commit = commit(waits)?.to_string();
@@ -83,10 +88,17 @@ pub(super) fn go_on(record: &Record, request: &Request) -> Result<bool, Failure>
         Refreshed::Done { changed } => Ok(changed),
         Refreshed::Merge(_) => Err(Failure::new(Code::Failed, "upstream moved on; run it again")),
         Refreshed::Conflicts { paths, commit } => {
-            print(&describe(&paths));
+            print(&if prints_json { in_json(&paths) } else { describe(&paths) });
+            // A push has sent the data before it comes here.
+            let first = match request {
+                Request::Refresh => {
+                    format!("dvcfs push {dir} sends the data and stops here as well; then ")
+                }
+                _ => String::new(),
+            };
             let hint = match commit {
                 Some([name, git_dir]) => format!(
-                    "nothing was changed; merge by hand in a clone: git fetch {git_dir} {name} && git merge FETCH_HEAD"
+                    "nothing was changed; {first}merge by hand in a clone: git fetch {git_dir} {name} && git merge FETCH_HEAD"
                 ),
                 None => format!(
                     "nothing was changed; keep your version elsewhere, drop it here with dvcfs discard {dir} PATH, and run this again"
@@ -113,9 +125,15 @@ pub(super) fn describe(paths: &[(String, String)]) -> String {
     paths.iter().flat_map(|(path, why)| ["conflict: ", path, ": ", why, "\n"]).collect()
 }
 
+/// The same as JSON.
+fn in_json(paths: &[(String, String)]) -> String {
+    let conflicts = paths.iter().map(|(path, why)| json!({ "path": path, "why": why }));
+    let told = json!({ "conflicts": conflicts.collect::<Vec<_>>(), "is_done": false });
+    serde_json::to_string_pretty(&told).unwrap_or_default() + "\n"
+}
+
 fn step(record: &Record, request: &Request) -> Result<Refreshed, Failure> {
-    let answer = ask(&record.socket, request, DEADLINE);
-    let answer = answer.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
+    let answer = record.ask(request, DEADLINE)?;
     serde_json::from_value(answer).map_err(|error| failed(error.to_string()))
 }
 
@@ -148,14 +166,19 @@ fn refresh(snapshots: &Snapshots) -> Result<Refreshed, Failure> {
     let Some(overlay) = vfs.overlay() else {
         return Ok(Refreshed::Done { changed: refreshed.is_changed });
     };
-    let branch = overlay.base()?.and_then(|base| base.branch).ok_or_else(|| {
+    let base = overlay.base()?.unwrap_or_default();
+    let branch = base.branch.as_ref().ok_or_else(|| {
         let failure = Failure::new(Code::Usage, "its changes are meant for no branch");
         failure.hint("dvcfs umount, then mount with --branch NAME as well")
     })?;
     let repository = registry.repository();
-    let gone = || Failure::new(Code::Conflict, format!("upstream has no branch {branch} any more"));
-    let theirs = *repository.refs()?.branches.get(&branch).ok_or_else(gone)?;
-    go_on_from(snapshots, (&repository.branch_ref(&branch), theirs))
+    let gone = || {
+        let message = format!("upstream has no branch {branch} any more");
+        let elsewhere = unpushed::elsewhere(&base);
+        Failure::new(Code::Conflict, message).hint(format!("nothing is lost; {elsewhere}"))
+    };
+    let theirs = *repository.refs()?.branches.get(branch).ok_or_else(gone)?;
+    go_on_from(snapshots, (&repository.branch_ref(branch), theirs))
 }
 
 /// Has the changes and commits of a mount go on from a commit of upstream, whose branch is known by

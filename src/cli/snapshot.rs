@@ -22,7 +22,7 @@ use serde_json::json;
 use super::{
     args::SnapshotArgs,
     changes,
-    control::{Request, Response, ask},
+    control::{Request, Response},
     counted,
     discard::{inside, still_open},
     exit::{Code, Failure, chain},
@@ -253,10 +253,10 @@ fn recorded(record: &Record, rules: Typed, message: &str) -> Result<(Waits, Comm
 
 /// Asks the mount for one of both steps.
 fn step<T: DeserializeOwned>(record: &Record, request: &Request) -> Result<Step<T>, Failure> {
-    let failed = |why: String| failed(record, Code::Failed, &why);
-    let answer = ask(&record.socket, request, DEADLINE);
-    let answer = answer.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
-    serde_json::from_value(answer).map_err(|error| failed(error.to_string()))
+    let shown = escape(record.mount_point.as_os_str().as_encoded_bytes());
+    let answer = record.ask(request, DEADLINE);
+    let answer = answer.map_err(|failure| failure.context(format!("snapshot {shown}")))?;
+    serde_json::from_value(answer).map_err(|error| failed(record, Code::Failed, &error.to_string()))
 }
 
 fn done<T>(record: &Record, step: Step<T>) -> Result<T, Failure> {

@@ -88,6 +88,21 @@ pub(super) fn look(repository: &Repository, base: &mut Base) -> Result<(), GitEr
     Ok(())
 }
 
+/// Where upstream's branch was when a ref last told, also after that was pruned.
+pub(super) fn last_seen(
+    repository: &Repository,
+    base: &Base,
+    reference: &str,
+) -> Result<Option<CommitId>, GitError> {
+    let noted = base.seen.get(reference).and_then(|seen| CommitId::parse(seen));
+    let tip = repository.tip_of(reference)?;
+    let is_newer = match (noted, tip) {
+        (Some(noted), Some(tip)) => repository.builds_on(noted, tip)?,
+        (_, tip) => tip.is_none(),
+    };
+    Ok(if is_newer { noted } else { tip })
+}
+
 /// A commit below that a ref had and that is not in its tip any more: there history was written
 /// anew, and merging it would bring back what was taken away.
 pub(super) fn dropped(
@@ -107,10 +122,14 @@ pub(super) fn rewritten(base: &Base, dropped: CommitId, url: &str) -> Failure {
         "{branch} at {url} does not have {dropped}, which the snapshot builds on: its history was \
          written anew"
     );
+    let elsewhere = elsewhere(base);
+    Failure::new(Code::Conflict, message).hint(format!("nothing is lost; {elsewhere}"))
+}
+
+/// Says how the commits of an overlay, or its changes, come to another branch.
+pub(super) fn elsewhere(base: &Base) -> String {
     let since = base.since.as_ref().unwrap_or(&base.commit);
-    Failure::new(Code::Conflict, message).hint(format!(
-        "nothing is lost; to push it as a branch of its own, mount with --rev {since} --branch NAME"
-    ))
+    format!("to push it as a branch of its own, mount with --rev {since} --branch NAME")
 }
 
 #[cfg(test)]
@@ -148,6 +167,21 @@ mod tests {
         assert_eq!(all(&repository, "x", Some(&moved)).unwrap(), [third, second]);
         // A snapshot is decided on before it is noted.
         assert_eq!((ask(Some(&noted)), held()), (Some(third), [Some(third), Some(first)]));
+    }
+
+    #[test]
+    fn of_what_a_ref_tells_and_what_is_noted_the_newer_counts() {
+        let (fixture, repository, [first, second, third]) = lined_up();
+        let reference = "refs/heads/other";
+        let seen = |noted: Option<CommitId>| {
+            let seen = noted.map(|noted| (reference.to_owned(), noted.to_string()));
+            let noted = Base { seen: seen.into_iter().collect(), ..base(first, None) };
+            last_seen(&repository, &noted, reference).unwrap()
+        };
+        assert_eq!([seen(None), seen(Some(first))], [None, Some(first)]);
+        fixture.git(&["update-ref", reference, &second.to_string()]);
+        assert_eq!([None, Some(first)].map(seen), [Some(second); 2]);
+        assert_eq!(seen(Some(third)), Some(third));
     }
 
     #[test]

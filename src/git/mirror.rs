@@ -121,15 +121,17 @@ fn fetch_into(
     Ok(has_changed)
 }
 
-/// Tells git what to fetch from, and reads the user's ssh command. The URL goes through the
-/// configuration because other users can see a command line.
+/// Tells git what to fetch from, and where a branch is noted that is pushed; reads the user's ssh
+/// command. The URL goes through the configuration because other users can see a command line.
 fn configure(repository: &Repository, url: &Url) -> Result<Option<String>, GitError> {
-    const URL_KEY: &str = "remote.origin.url";
+    let wanted = [("remote.origin.url", url.secret()), ("remote.origin.fetch", REFSPECS[0])];
     let failed = |e| GitError::io("configure", repository.git_dir())(io::Error::other(e));
     repository.with(|repo| {
         let mut config = repo.config().map_err(failed)?;
-        if config.get_string(URL_KEY).ok().as_deref() != Some(url.secret()) {
-            config.set_str(URL_KEY, url.secret()).map_err(failed)?;
+        for (key, value) in wanted {
+            if config.get_string(key).ok().as_deref() != Some(value) {
+                config.set_str(key, value).map_err(failed)?;
+            }
         }
         Ok(config.get_string("core.sshcommand").ok())
     })
@@ -182,7 +184,7 @@ mod tests {
 
     use super::*;
     use crate::git::{
-        Refs,
+        Pushed, Refs,
         fixture::{self, Fixture},
     };
 
@@ -266,6 +268,16 @@ mod tests {
         let name = format!("refs/dvcfs/keep/mount/{commit}");
         assert_eq!(mirror.repository().resolve(&name).unwrap().commit, commit);
         assert_eq!(refs(&mirror).branches.len(), 1);
+    }
+
+    #[test]
+    fn what_is_pushed_from_a_mirror_is_noted_in_it() {
+        let fixture = Fixture::new();
+        let mirror = mirror(&fixture);
+        let commit = fixture.id("HEAD");
+        let pushed = mirror.repository().push("origin", commit, "new", &options()).unwrap();
+        assert_eq!(pushed, Pushed::Updated);
+        assert_eq!(refs(&mirror).branches.get("new"), Some(&commit));
     }
 
     #[test]

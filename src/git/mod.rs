@@ -17,7 +17,8 @@
 //!
 //! `<state>/mirrors/<name>-<hash>/` is a bare repository, `<name>-<hash>.lock` beside it is held
 //! while it is created or fetched into, `<name>-<hash>.new/` is a first fetch that has not ended.
-//! `remote.origin.url` inside says what is mirrored.
+//! `remote.origin.url` inside says what is mirrored, `remote.origin.fetch` where git notes a branch that
+//! it has pushed.
 //!
 //! | upstream | mirror |
 //! |---|---|

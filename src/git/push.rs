@@ -5,8 +5,11 @@
 use std::collections::HashSet;
 
 use super::{
-    error::GitError, id::CommitId, location::redact, repository::Repository,
-    transport::TransportOptions,
+    error::GitError,
+    id::CommitId,
+    location::redact,
+    repository::Repository,
+    transport::{TransportOptions, words_of_server},
 };
 use crate::path::escape;
 
@@ -186,6 +189,11 @@ impl Repository {
         ];
         let output = git.run(&arguments)?;
         match parse(&String::from_utf8_lossy(&output.stdout), &target) {
+            Some(Pushed::Rejected(why)) => {
+                let words = [why, words_of_server(&output.stderr)];
+                let said = words.iter().map(String::as_str).filter(|words| !words.is_empty());
+                Ok(Pushed::Rejected(said.collect::<Vec<_>>().join(": ")))
+            }
             Some(pushed) => Ok(pushed),
             None => Err(git.failed(&output)),
         }
@@ -382,11 +390,11 @@ mod tests {
         let (fixture, repository, upstream) = with_upstream();
         let hook = upstream.join("hooks/pre-receive");
         std::fs::create_dir_all(hook.parent().unwrap()).unwrap();
-        std::fs::write(&hook, "#!/bin/sh\necho no >&2\nexit 1\n").unwrap();
+        std::fs::write(&hook, "#!/bin/sh\necho 'ask Ann' >&2\nexit 1\n").unwrap();
         std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
         let pushed = push(&repository, fixture.id("HEAD")).unwrap();
         let Pushed::Rejected(reason) = pushed else { panic!("{pushed:?}") };
-        assert!(reason.contains("pre-receive hook declined"), "{reason}");
+        assert_eq!(reason, "[remote rejected] (pre-receive hook declined): ask Ann");
     }
 
     #[test]

@@ -60,8 +60,9 @@ const ABSENCES: [&str; 4] = [
     "no such path",
 ];
 
-/// How many lines of git's complaint an error repeats.
+/// How many lines of git's complaint an error repeats, and how many characters.
 const LINES: usize = 5;
+const CHARACTERS: usize = 1000;
 
 /// Receives git's progress output as it comes, raw.
 pub type Progress = Arc<dyn Fn(&[u8]) + Send + Sync>;
@@ -213,10 +214,25 @@ impl Transport<'_> {
 /// The last lines with something on them, in one, without passwords and safe to print. Of a
 /// progress line that was written over, what stood there last.
 fn last_lines(text: &str) -> String {
-    let lines = text.lines().map(|line| line.rsplit('\r').find(|s| !s.is_empty()).unwrap_or(""));
+    join(lines(text))
+}
+
+/// The same of what the server itself said, which git tells of on lines of its own.
+pub(super) fn words_of_server(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    join(lines(&text).filter_map(|line| line.strip_prefix("remote:")))
+}
+
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map(|line| line.rsplit('\r').find(|s| !s.is_empty()).unwrap_or(""))
+}
+
+fn join<'a>(lines: impl Iterator<Item = &'a str>) -> String {
     let lines: Vec<&str> = lines.map(str::trim).filter(|line| !line.is_empty()).collect();
-    let last = &lines[lines.len().saturating_sub(LINES)..];
-    escape(redact(&last.join("; ")).as_bytes())
+    let last = redact(&lines[lines.len().saturating_sub(LINES)..].join("; "));
+    let end = last.char_indices().nth(CHARACTERS);
+    let (cut, more) = end.map_or((&*last, ""), |(end, _)| (&last[..end], "..."));
+    escape(cut.as_bytes()) + more
 }
 
 #[cfg(test)]
@@ -228,5 +244,14 @@ mod tests {
         let text = "1\n2\n\n3\n4\nprogress 1%\rprogress 2%\r\nfatal: https://u:secret@h/r\x1b[2J\n";
         let expected = "2; 3; 4; progress 2%; fatal: https://***@h/r\\u{1b}[2J";
         assert_eq!(last_lines(text), expected);
+    }
+
+    #[test]
+    fn a_server_is_heard_without_what_git_says_itself() {
+        let text = b"remote: \nremote: GH006: Protected\x1b[K   \nTo x\n ! [remote rejected]\n";
+        assert_eq!(words_of_server(text), "GH006: Protected\\u{1b}[K");
+        assert_eq!(words_of_server(b"fatal: no line\n"), "");
+        let long = format!("remote: {}\n", "\u{e4}".repeat(5000));
+        assert_eq!(words_of_server(long.as_bytes()), "\u{e4}".repeat(1000) + "...");
     }
 }

@@ -440,8 +440,14 @@ impl Merge<'_> {
             Ok(changes) => changes,
             Err(conflicts) => {
                 for conflict in conflicts {
+                    let is_known = old.digest_of(&conflict.path).is_some();
                     let path = path.resolve(&conflict.path).unwrap_or_else(|_odd| path.clone());
-                    self.conflict(&path, conflict.kind);
+                    match conflict.kind {
+                        ConflictKind::BothChanged if !is_known => {
+                            self.conflict(&path, Why::BothAdded);
+                        }
+                        kind => self.conflict(&path, kind),
+                    }
                 }
                 return Ok(None);
             }

@@ -164,8 +164,7 @@ impl Outbox {
         for other in fs::read_dir(self.dir.join("needed"))? {
             let other = other?.path();
             if other != list {
-                let text = fs::read_to_string(other)?;
-                needed.extend(text.lines().filter_map(Key::from_path));
+                needed.extend(listed(&other)?);
             }
         }
         for key in pushed.into_iter().filter(|key| !needed.contains(key)) {
@@ -181,6 +180,14 @@ impl Outbox {
             remove(&self.holder_of(snapshot))?;
         }
         Ok(())
+    }
+
+    /// What was taken for the snapshots of this name and is not handed over as a whole.
+    pub fn needed_by(&self, snapshot: &str) -> io::Result<BTreeSet<Key>> {
+        match listed(&self.list_of(snapshot)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+            listed => listed,
+        }
     }
 
     fn list_of(&self, snapshot: &str) -> PathBuf {
@@ -309,6 +316,10 @@ impl Outbox {
         draft.persist(path)?;
         Ok(())
     }
+}
+
+fn listed(list: &Path) -> io::Result<BTreeSet<Key>> {
+    Ok(fs::read_to_string(list)?.lines().filter_map(Key::from_path).collect())
 }
 
 /// Removes a file that may be gone already.

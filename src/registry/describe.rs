@@ -70,6 +70,11 @@ impl Registry {
         Ok(self.config_of(commit)?.warnings().to_vec())
     }
 
+    /// The names of the remotes that are configured at the root of a commit.
+    pub fn remote_names(&self, commit: CommitId) -> Result<Vec<String>, RegistryError> {
+        Ok(self.config_of(commit)?.remote_names().map(str::to_owned).collect())
+    }
+
     /// The remotes that are configured at the root of a commit.
     pub fn remotes(&self, commit: CommitId) -> Result<Vec<RemoteDescription>, RegistryError> {
         let config = self.config_of(commit)?;

@@ -267,12 +267,19 @@ fn what_the_remote_has_is_not_sent_again() {
     let lab = Lab::new();
     fs::copy(lab.path("data/a.bin"), lab.path("copy.wav")).unwrap();
     fs::copy(lab.path("data/c.bin"), lab.path("data/copy.bin")).unwrap();
+    fs::copy(lab.path("large.bin"), lab.path("again.wav")).unwrap();
+    fs::create_dir(lab.path("twin")).unwrap();
+    for name in ["a.bin", "b.bin", "c.bin"] {
+        fs::copy(lab.path("data").join(name), lab.path("twin").join(name)).unwrap();
+    }
     fs::write(lab.path("data/empty.wav"), "").unwrap();
-    lab.snapshot();
-    lab.server.reset();
+    let (code, said) = lab.run("snapshot", &["-m", "Copy things", "--dir", "twin"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(lab.waiting(), 7);
     let said = lab.push(&["--json"]);
     let said: serde_json::Value = serde_json::from_str(&said).unwrap();
-    assert_eq!((said["sent"].as_u64(), said["present"].as_u64()), (Some(2), Some(1)), "{said}");
+    assert_eq!((said["sent"].as_u64(), said["present"].as_u64()), (Some(2), Some(5)), "{said}");
+    assert_eq!((lab.waiting(), lab.unpushed()), (0, None), "nothing stays behind");
     lab.colleague_pulls("main", "clone");
 }
 

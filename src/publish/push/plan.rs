@@ -44,9 +44,14 @@ pub struct Plan {
     pub elsewhere: BTreeSet<String>,
 }
 
-/// Works out what commits, which are newest first, have that their parents have not.
-pub async fn plan(ground: PushGround<'_>, commits: &[CommitId]) -> Result<Plan, PushError> {
-    let mut planning = Planning { ground, plan: Plan::default(), seen: HashSet::new() };
+/// Works out what commits, which are newest first, have that their parents have not, or that is
+/// among what waits: a copy of what is tracked already waits as well.
+pub async fn plan(
+    ground: PushGround<'_>,
+    commits: &[CommitId],
+    waits: &BTreeSet<Key>,
+) -> Result<Plan, PushError> {
+    let mut planning = Planning { ground, waits, plan: Plan::default(), seen: HashSet::new() };
     let (known, mut trees) = (Known::default(), HashMap::<CommitId, Arc<Tree>>::new());
     let repository = ground.registry.repository();
     for commit in commits {
@@ -71,6 +76,7 @@ pub async fn plan(ground: PushGround<'_>, commits: &[CommitId]) -> Result<Plan, 
 
 struct Planning<'a> {
     ground: PushGround<'a>,
+    waits: &'a BTreeSet<Key>,
     plan: Plan,
     seen: HashSet<(usize, Key)>,
 }
@@ -91,11 +97,12 @@ impl Planning<'_> {
         }
         for (tracked, remote) in self.stored(new) {
             let output = &tracked.output;
-            let is_new = |key: &Key| !before.contains(&(remote, *key));
+            let waits = self.waits;
+            let is_new = |key: &Key| !before.contains(&(remote, *key)) || waits.contains(key);
             if let Content::Tree(id) = output.content {
-                if is_new(&id.into()) {
+                let old = folders.get(&(remote, output.path.clone())).copied();
+                if old != Some(id) && is_new(&id.into()) {
                     self.look_elsewhere(new, tracked);
-                    let old = folders.get(&(remote, output.path.clone())).copied();
                     self.folder(remote, output, id, old).await?;
                 }
                 continue;
@@ -168,7 +175,11 @@ impl Planning<'_> {
                 tracing::debug!("{path}: {error}");
             }
         }
-        let mut added = Added { known: &known.0, folder: path, found: Vec::new() };
+        let is_new = |digest: &Digest| {
+            let key = || BlobId { digest: *digest, scheme: new.scheme }.into();
+            !known.0.contains(digest) || self.waits.contains(&key())
+        };
+        let mut added = Added { is_new: &is_new, folder: path, found: Vec::new() };
         self.manifest(path, remote, new, &mut added).await?;
         for (path, digest) in added.found {
             self.add(BlobId { digest, scheme: new.scheme }.into(), &path, remote);
@@ -207,16 +218,16 @@ impl Sink for Digests {
     }
 }
 
-/// The files of a manifest whose hashes are not known.
+/// The files of a manifest whose hashes are new.
 struct Added<'a> {
-    known: &'a HashSet<Digest>,
+    is_new: &'a (dyn Fn(&Digest) -> bool + Sync),
     folder: &'a RepoPath,
     found: Vec<(RepoPath, Digest)>,
 }
 
 impl Sink for Added<'_> {
     fn take(&mut self, entry: Entry<'_>) {
-        if let Some(digest) = entry.digest.filter(|digest| !self.known.contains(digest)) {
+        if let Some(digest) = entry.digest.filter(self.is_new) {
             let path = self.folder.resolve(entry.relpath).unwrap_or_default();
             self.found.push((path, digest));
         }

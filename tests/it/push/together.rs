@@ -1,9 +1,19 @@
 //! Several who push to one branch: nothing is lost, and what cannot be merged is named.
 
-use std::{fs, thread};
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
 
 use super::{Lab, files_below};
-use crate::support::{Mount, Sandbox, noise, output, succeed, text};
+use crate::{
+    s3server::{Fault, Gate},
+    support::{Mount, Sandbox, eventually, noise, output, succeed, text},
+};
 
 /// A writable mount as of another machine: bucket and upstream are all that it shares.
 struct Other<'a> {
@@ -79,7 +89,12 @@ fn what_others_have_pushed_is_merged_first() {
     other.run("push", &[]);
     let theirs = lab.tip("main");
     fs::write(lab.path("data/later.bin"), "not recorded yet").unwrap();
-    lab.push(&["--dry-run"]);
+    let said = lab.push(&["--dry-run"]);
+    let ends = format!("main of {} is at {theirs}, which would be merged first", lab.url());
+    assert!(said.contains(&ends), "{said}");
+    let said: serde_json::Value =
+        serde_json::from_str(&lab.push(&["--dry-run", "--json"])).unwrap();
+    assert_eq!((said["merges"].as_str(), &said["is_done"]), (Some(&*theirs), &false.into()));
     assert_eq!((lab.tip("main"), lab.unpushed()), (theirs.clone(), Some(ours.clone())));
 
     let said = lab.push(&[]);
@@ -145,6 +160,81 @@ fn a_conflict_is_named_and_both_sides_are_kept_until_it_is_solved() {
     assert_eq!((lab.tip("main"), lab.unpushed(), lab.waiting()), (solved, None, 0));
     assert_eq!(fs::read_to_string(lab.path("data/a.bin")).unwrap(), "theirs");
     lab.colleague_pulls("main", "clone");
+}
+
+#[test]
+fn the_hint_of_a_refresh_leads_to_a_merge_whose_data_everybody_has() {
+    let lab = Lab::new();
+    let other = Other::new(&lab);
+    lab.change();
+    fs::write(lab.path("data/both.bin"), "ours").unwrap();
+    lab.snapshot();
+    other.put("data/both.bin", b"theirs");
+    other.run("push", &[]);
+    let (code, said) = lab.run("refresh", &[]);
+    assert_eq!(code, Some(8), "{said}");
+    assert!(said.starts_with("conflict: data/both.bin: added on both sides, with "), "{said}");
+    assert_eq!(lab.waiting(), 6);
+
+    let hint = said.split("hint: nothing was changed; dvcfs ").nth(1).unwrap();
+    let (first, by_hand) =
+        hint.split_once(" sends the data and stops here as well; then ").unwrap();
+    let push = output(&mut lab.sandbox.dvcfs(first.split_whitespace()));
+    assert_eq!(push.status.code(), Some(8));
+    let clone = lab.sandbox.path("by-hand");
+    let mut git = lab.sandbox.git(lab.sandbox.folder("dvc").as_path());
+    succeed(git.args(["clone", "--quiet"]).arg(lab.origin()).arg(&clone));
+    let git = |args: &[&str]| drop(succeed(lab.sandbox.git(&clone).args(args)));
+    let words: Vec<_> = by_hand.split("git fetch ").nth(1).unwrap().split_whitespace().collect();
+    git(&["fetch", "--quiet", words[0], words[1]]);
+    git(&["merge", "--quiet", "--strategy-option=theirs", "--message=Ours is right", "FETCH_HEAD"]);
+    git(&["push", "--quiet", "origin", "main"]);
+    let pulled = lab.colleague_pulls("main", "clone");
+    assert_eq!(fs::read_to_string(pulled.join("data/both.bin")).unwrap(), "ours");
+    lab.push(&[]);
+    assert_eq!((lab.unpushed(), lab.waiting()), (None, 0));
+}
+
+#[test]
+fn a_conflict_is_json_for_whoever_wants_json() {
+    let lab = Lab::new();
+    let other = Other::new(&lab);
+    lab.change();
+    other.put("data/a.bin", b"theirs");
+    other.run("push", &[]);
+    let mut push = lab.sandbox.dvcfs(["push", "--json"]);
+    let push = output(push.arg(lab.sandbox.path("mnt")));
+    assert_eq!(push.status.code(), Some(8));
+    let said: serde_json::Value = serde_json::from_slice(&push.stdout).unwrap();
+    let conflicts = serde_json::json!([{"path": "data/a.bin", "why": "modified on both sides"}]);
+    assert_eq!((&said["conflicts"], &said["is_done"]), (&conflicts, &false.into()));
+}
+
+#[test]
+fn of_two_pushes_of_one_mount_the_later_is_told_of_the_other() {
+    let lab = Lab::new();
+    let commit = lab.change();
+    let (gate, is_sent) = (Gate::new(), Arc::new(AtomicBool::new(false)));
+    let (held, seen) = (gate.clone(), Arc::clone(&is_sent));
+    lab.server.set_rule(move |request| {
+        (request.method == "PUT").then(|| {
+            seen.store(true, Ordering::Release);
+            Fault::Stall(held.clone())
+        })
+    });
+    thread::scope(|scope| {
+        let pushed = scope.spawn(|| lab.run("push", &[]));
+        eventually("the first one sends something", || is_sent.load(Ordering::Acquire));
+        for args in [&[][..], &["--dry-run"]] {
+            let said = lab.push_fails(9, args);
+            assert!(said.contains("another push of this mount is under way"), "{said}");
+        }
+        gate.open();
+        let (code, said) = pushed.join().unwrap();
+        assert_eq!(code, Some(0), "{said}");
+    });
+    assert_eq!((lab.tip("main"), lab.unpushed()), (commit, None));
+    assert_eq!(lab.push(&[]), "nothing to push: dvcfs snapshot records what was changed\n");
 }
 
 #[test]
