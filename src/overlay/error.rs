@@ -36,7 +36,17 @@ pub enum OverlayError {
 }
 
 impl OverlayError {
+    /// Whether its disk is full.
+    pub fn lacks_room(&self) -> bool {
+        matches!(self, Self::Unusable { source, .. } if is_lack_of_room(source))
+    }
+
     pub(super) fn unusable(dir: &Path, action: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self::Unusable { action, dir: dir.to_owned(), source }
     }
+}
+
+/// Whether an error says that a disk is full.
+pub fn is_lack_of_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -58,7 +58,7 @@ pub use entry::{
     Entry, Kind, Listed, ListedKind, Shows, Stat, Totals, attribute, attribute_names, is_mark,
     read_entry, remove_attribute, set_attribute,
 };
-pub use error::OverlayError;
+pub use error::{OverlayError, is_lack_of_room};
 pub use take_out::Kept;
 pub use write_back::{is_worth_writing_back, write_back};
 
@@ -115,7 +115,11 @@ impl Overlay {
         };
         overlay.require_one_disk().map_err(failed("move files into place in"))?;
         overlay.clear_work().map_err(failed("empty its work folder"))?;
-        overlay.require_marks()?;
+        match overlay.require_marks() {
+            // It took marks when it was new.
+            Err(error) if error.lacks_room() && base::is_noted(dir) => {}
+            other => other?,
+        }
         overlay.end_taking_out().map_err(failed("take out what was dropped from"))?;
         Ok(overlay)
     }
