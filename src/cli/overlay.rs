@@ -197,6 +197,7 @@ impl From<OverlayError> for Failure {
             OverlayError::Busy { .. } => {
                 failure(Code::Busy).hint("dvcfs status shows what is mounted")
             }
+            OverlayError::Inside { .. } => failure(Code::Usage).hint("choose a folder elsewhere"),
             OverlayError::Damaged { .. } => failure(Code::Failed)
                 .hint("what was changed is in its folder upper; copy it, and take a new overlay"),
             OverlayError::Unusable { source, .. } => failure(Code::Failed).hint(match source.kind() {

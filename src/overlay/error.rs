@@ -14,6 +14,14 @@ pub enum OverlayError {
         /// Its folder.
         dir: PathBuf,
     },
+    /// It would be among what another overlay keeps.
+    #[error("the overlay in {dir} would lie within the one in {other}")]
+    Inside {
+        /// Its folder.
+        dir: PathBuf,
+        /// The other one's.
+        other: PathBuf,
+    },
     /// Its note of the base cannot be understood.
     #[error("the overlay in {dir} does not say what lies below it: {reason}")]
     Damaged {

@@ -86,6 +86,9 @@ impl Overlay {
     /// Opens the overlay in `dir`, which is made if it is missing, for this process alone.
     pub fn open(dir: &Path) -> Result<Self, OverlayError> {
         let failed = |action| OverlayError::unusable(dir, action);
+        if let Some(other) = overlay_around(dir) {
+            return Err(OverlayError::Inside { dir: dir.to_owned(), other });
+        }
         for place in ["upper", "work"] {
             fs::create_dir_all(dir.join(place)).map_err(failed("make its folders"))?;
         }
@@ -279,6 +282,15 @@ impl Overlay {
         let flags = RenameFlags::EXCHANGE;
         Ok(renameat_with(&self.work, name, &spot.folder, spot.name, flags)?)
     }
+}
+
+/// The overlay in one of whose folders a place lies, if there is one.
+fn overlay_around(place: &Path) -> Option<PathBuf> {
+    let (above, real) = place.ancestors().find_map(|it| Some((it, fs::canonicalize(it).ok()?)))?;
+    let place = real.join(place.strip_prefix(above).ok()?);
+    let mut folders = place.ancestors().filter(|it| it.ends_with("upper") || it.ends_with("work"));
+    let other = folders.find_map(|it| it.parent().filter(|other| base::is_noted(other)));
+    other.map(Path::to_owned)
 }
 
 /// What the kernel takes of a path at a time; names are shorter.

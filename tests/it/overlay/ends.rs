@@ -299,6 +299,27 @@ fn an_overlay_with_changes_is_mounted_where_no_file_can_be_made() {
     drop(disk);
 }
 
+#[test]
+fn an_overlay_does_not_lie_in_what_another_keeps() {
+    let mut writable = Writable::new();
+    fs::create_dir(writable.path("raw")).unwrap();
+    let link = writable.sandbox.path("link");
+    std::os::unix::fs::symlink(writable.kept("raw"), &link).unwrap();
+    for is_mounted in [true, false] {
+        if !is_mounted {
+            writable.mount = None;
+        }
+        let work = writable.upper.join("work/own");
+        for place in [writable.kept("raw"), writable.kept("none/yet"), work, link.join("more")] {
+            let (code, said) = writable.refused("main", &place);
+            assert_eq!(code, Some(2), "{said}");
+            assert!(said.contains("would lie within the one in"), "{said}");
+        }
+    }
+    writable.mount();
+    assert_eq!(writable.changes(), Vec::<String>::new());
+}
+
 /// A disk that goes when this is dropped.
 pub(super) struct Unmounted(pub(super) std::path::PathBuf);
 
