@@ -14,7 +14,8 @@
 //! overlayfs: a *whiteout*, a character device with the number 0:0, hides the name below it. Marks
 //! are extended attributes ([`marks`]), which move with what they mark: an *opaque* folder shows
 //! nothing of the base; an *origin* says that a folder shows the base's folder of another path, or
-//! that a file has the content of one in the base and no bytes here.
+//! that a file has the content of one in the base and no bytes here; an *own* folder is more than
+//! the way to what is in it.
 //!
 //! Nothing here knows what the base holds. Whoever changes something says whether the base has the
 //! name, and gets a whiteout in its place if so. Every change is one rename or one system call, so
@@ -53,7 +54,7 @@ mod take_out;
 mod write_back;
 
 pub use base::Base;
-pub use change::{Draft, Owner, Renaming, Time, Times, set_owner, set_times};
+pub use change::{Draft, Owner, Renaming, Time, Times, mark_own, set_owner, set_times};
 pub use entry::{
     Entry, Kind, Listed, ListedKind, Shows, Stat, Totals, attribute, attribute_names, is_mark,
     read_entry, remove_attribute, set_attribute,

@@ -7,7 +7,12 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Entry, Kind, Overlay, Shows, Stat};
+use super::{
+    Entry, Kind, Overlay, Shows, Stat,
+    change::unnoticed,
+    marks::{self, OWN},
+    read_entry,
+};
 use crate::{atomic, path::RepoPath, steps};
 
 /// The name of the note of what is taken out together, in the overlay's folder.
@@ -39,8 +44,12 @@ impl Overlay {
     pub fn take_out(&self, path: &RepoPath) -> io::Result<()> {
         let Some(spot) = self.spot(path)? else { return Ok(()) };
         let name = self.temporary();
-        match renameat_with(&spot.folder, spot.name, &self.work, &*name, RenameFlags::empty()) {
-            Err(Errno::NOENT) => Ok(()),
+        let moved = unnoticed(&spot.folder, || {
+            let flags = RenameFlags::empty();
+            Ok(renameat_with(&spot.folder, spot.name, &self.work, &*name, flags)?)
+        });
+        match moved {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             moved => {
                 moved?;
                 self.folders.forget(path);
@@ -154,6 +163,7 @@ impl Overlay {
             let is_folder = matches!(self.find(&path)?, Some(Entry { kind: Kind::Folder(_), .. }));
             if is_folder && kept.range::<[u8], _>(path.below()).next().is_some() {
                 self.set_shows(&path, &Shows::Same)?;
+                marks::clear(self.look_at(&path)?.ok_or(Errno::NOENT)?, OWN)?;
                 self.keep_in(&path, kept)?;
             } else {
                 self.take_out(&path)?;
@@ -166,15 +176,15 @@ impl Overlay {
     pub fn prune(&self, path: &RepoPath) -> io::Result<()> {
         let mut folder = path.parent();
         while let Some(path) = folder.filter(|path| !path.is_root()) {
-            let is_silent = match self.find(&path)? {
-                Some(entry) => entry.kind == Kind::Folder(Shows::Same),
-                None => return Ok(()),
-            };
+            let Some(entry) = self.look_at(&path)? else { return Ok(()) };
+            let is_plain =
+                read_entry(&entry)?.is_some_and(|it| it.kind == Kind::Folder(Shows::Same));
+            let is_silent = is_plain && marks::get(&entry, OWN)?.is_none();
             if !is_silent || !self.list(&path)?.is_empty() {
                 return Ok(());
             }
             let spot = self.place(&path)?;
-            unlinkat(&spot.folder, spot.name, AtFlags::REMOVEDIR)?;
+            unnoticed(&spot.folder, || Ok(unlinkat(&spot.folder, spot.name, AtFlags::REMOVEDIR)?))?;
             self.folders.forget(&path);
             folder = path.parent();
         }
