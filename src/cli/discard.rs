@@ -21,7 +21,7 @@ use super::{
     snapshot::Snapshots,
 };
 use crate::{
-    overlay::{Kind, Overlay, Shows},
+    overlay::{Kind, Overlay, Shows, is_lack_of_room},
     path::RepoPath,
     vfs::Rebased,
 };
@@ -125,7 +125,14 @@ fn drop_from(overlay: &Overlay, paths: &[RepoPath]) -> Result<(), String> {
             dropped.push(from);
         }
     }
-    overlay.take_out_together(&dropped).map_err(failed)
+    overlay.take_out_together(&dropped).map_err(|error| {
+        let advice = if dropped.len() > 1 && is_lack_of_room(&error) {
+            "; to make room, discard one new file or folder by itself"
+        } else {
+            ""
+        };
+        failed(error) + advice
+    })
 }
 
 /// Checks that a path can go back to what the base has there; gives what is there now.

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `base.json` | which commit of which repository lies below |
 //! | `dropped.json` | what is about to be taken out, as long as that lasts |
+//! | `dropped-all` | everything is about to be taken out |
 //! | `upper/` | what was added or changed, as plain files in plain folders |
 //! | `work/` | files on their way there; emptied when the overlay is opened |
 //! | `lock` | held by the process that has the overlay open |

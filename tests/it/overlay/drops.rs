@@ -10,6 +10,7 @@ use std::{
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 
 use super::Writable;
+use crate::support::Terminal;
 
 impl Writable {
     fn discard(&self, paths: &[&str]) {
@@ -58,4 +59,35 @@ fn what_a_folder_was_given_stays_when_a_file_in_it_is_dropped() {
     writable.discard(&["data", "made"]);
     assert_eq!(has_attributes(&writable.path("data")), [false; 3]);
     assert!(!writable.path("made").exists());
+}
+
+#[test]
+fn what_the_root_was_given_goes_with_everything() {
+    let writable = Writable::new();
+    let root = || writable.mounted().dir();
+    let before = fs::metadata(root()).unwrap();
+    give_attributes(root());
+    rustix::fs::chown(root(), Some(rustix::fs::Uid::from_raw(12)), None).unwrap();
+    assert_eq!(has_attributes(root()), [true; 3]);
+    writable.discard(&["--yes"]);
+    assert_eq!(has_attributes(root()), [false; 3]);
+    let after = fs::metadata(root()).unwrap();
+    assert_eq!([after.mode(), after.uid()], [before.mode(), before.uid()]);
+}
+
+#[test]
+fn a_terminal_is_asked_before_everything_is_dropped() {
+    let writable = Writable::new();
+    fs::write(writable.path("new"), "new").unwrap();
+    let line = format!("\"$DVCFS\" discard {}", writable.mounted().dir().display());
+    for (answer, code, is_there) in [("\n", 1, true), ("n\n", 1, true), ("y\n", 0, false)] {
+        let mut terminal = Terminal::run(&writable.sandbox, &line);
+        terminal.wait_for("Drop all changes for good: 1 added (3 B)? [y/N] ");
+        terminal.type_in(answer);
+        let (ended, shown) = terminal.end();
+        assert_eq!(ended, code, "{shown}");
+        let said = if is_there { "nothing was dropped" } else { "dropped: everything" };
+        assert!(shown.contains(said), "{shown}");
+        assert_eq!(writable.path("new").exists(), is_there, "{answer:?}");
+    }
 }

@@ -267,7 +267,7 @@ fn fill(place: &Path) {
 }
 
 #[test]
-fn an_overlay_with_changes_is_mounted_on_a_full_disk() {
+fn an_overlay_with_changes_is_mounted_on_a_full_disk_and_makes_room() {
     let (mut writable, disk) = Writable::on_disk("size=2m");
     fs::create_dir(writable.path("more")).unwrap();
     fs::write(writable.path("more/small"), "kept").unwrap();
@@ -282,6 +282,20 @@ fn an_overlay_with_changes_is_mounted_on_a_full_disk() {
         assert_eq!(fs::read_to_string(writable.path("more/small")).unwrap(), "kept");
         assert_eq!(writable.changes().len(), 3);
     }
+    let (code, said) = writable.run("discard", &["README.md", "more"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("discard one new file or folder by itself"), "{said}");
+    assert_eq!(writable.changes().len(), 3);
+    let (code, said) = writable.run("discard", &["more"]);
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = writable.run("discard", &["README.md", "big"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(writable.changes(), Vec::<String>::new());
+
+    fill(&writable.path("big"));
+    fs::remove_file(writable.path("README.md")).unwrap();
+    eventually("nobody writes", || writable.run("discard", &["--yes"]).0 == Some(0));
+    assert_eq!(writable.changes(), Vec::<String>::new());
     writable.mount = None;
     drop(disk);
 }
@@ -295,6 +309,11 @@ fn an_overlay_with_changes_is_mounted_where_no_file_can_be_made() {
     assert_eq!(Errno::from_io_error(&full.unwrap()), Some(Errno::NOSPC));
     writable.mount();
     assert_eq!(fs::read_to_string(writable.path("small")).unwrap(), "kept");
+    let (code, said) = writable.run("discard", &["small"]);
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = writable.run("discard", &["--yes"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(writable.changes(), Vec::<String>::new());
     writable.mount = None;
     drop(disk);
 }
