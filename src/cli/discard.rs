@@ -1,6 +1,7 @@
 //! `dvcfs discard`: drops what was changed in a writable mount.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     io::{self, BufRead, IsTerminal, Write},
     os::unix::ffi::OsStrExt,
     path::Path,
@@ -21,8 +22,8 @@ use super::{
     snapshot::Snapshots,
 };
 use crate::{
-    overlay::{Kind, Overlay, Shows},
-    path::RepoPath,
+    overlay::{Kind, Overlay, Shows, is_lack_of_room},
+    path::{Name, RepoPath},
     vfs::Rebased,
 };
 
@@ -114,34 +115,142 @@ pub(super) fn still_open(open: &[impl ToString]) -> String {
 }
 
 fn drop_from(overlay: &Overlay, paths: &[RepoPath]) -> Result<(), String> {
-    let failed = |error: io::Error| format!("the overlay: {error}");
-    let mut dropped = paths.to_vec();
-    for path in paths {
-        // What was moved here goes back to where it was.
-        if let Kind::File { origin: Some(from) } | Kind::Folder(Shows::Of(from)) =
-            check(overlay, path)?
-            && overlay.find(&from).map_err(failed)?.is_some_and(|at| at.kind == Kind::Whiteout)
-        {
-            dropped.push(from);
-        }
-    }
-    overlay.take_out_together(&dropped).map_err(failed)
+    paths.iter().try_for_each(|path| check(overlay, path))?;
+    let dropped = if paths.is_empty() { BTreeSet::new() } else { Dropping::of(overlay, paths)? };
+    let dropped: Vec<_> = dropped.into_iter().collect();
+    overlay.take_out_together(&dropped).map_err(|error| {
+        let advice = if dropped.len() > 1 && is_lack_of_room(&error) {
+            "; to make room, discard one new file or folder by itself"
+        } else {
+            ""
+        };
+        failed(&error) + advice
+    })
 }
 
-/// Checks that a path can go back to what the base has there; gives what is there now.
-fn check(overlay: &Overlay, path: &RepoPath) -> Result<Kind, String> {
+fn failed(error: &io::Error) -> String {
+    format!("the overlay: {error}")
+}
+
+/// Checks that a path was changed and can go back to what the base has there.
+fn check(overlay: &Overlay, path: &RepoPath) -> Result<(), String> {
     let find = |path: &RepoPath| {
         let found = overlay.find(path);
         found.map(|entry| entry.map(|entry| entry.kind)).map_err(|error| format!("{path}: {error}"))
     };
-    let mut folder = path.parent();
-    while let Some(above) = folder.filter(|above| !above.is_root()) {
-        if let Some(Kind::Folder(Shows::Of(_) | Shows::Nothing) | Kind::Whiteout) = find(&above)? {
-            return Err(format!(
-                "{path}: the folder {above} was moved, replaced or removed; discard that one"
-            ));
-        }
-        folder = above.parent();
+    for above in path.folders().filter(|above| !above.is_root()) {
+        let became = match find(&above)? {
+            None | Some(Kind::Folder(Shows::Same)) => continue,
+            Some(Kind::Folder(Shows::Of(_) | Shows::Nothing)) => "moved or replaced",
+            Some(Kind::Whiteout) => "removed",
+            Some(Kind::File { .. } | Kind::Link | Kind::Pipe) => "replaced",
+        };
+        return Err(format!("{path}: the folder {above} was {became}; discard that one"));
     }
-    find(path)?.ok_or_else(|| format!("{path}: nothing was changed there"))
+    find(path)?.map(drop).ok_or_else(|| format!("{path}: nothing was changed there"))
+}
+
+/// What is taken out of an overlay. What was moved there goes back to where it was.
+struct Dropping<'a> {
+    overlay: &'a Overlay,
+    paths: BTreeSet<RepoPath>,
+    /// Where everything else is that was moved, by its path in the base.
+    left: BTreeMap<RepoPath, RepoPath>,
+}
+
+/// Why something of the base is not shown.
+enum Hidden {
+    /// An entry is in the way of it, or of a folder that it is in.
+    By {
+        /// What the entry hides, by its path in the base.
+        origin: RepoPath,
+        /// Where the entry is.
+        path: RepoPath,
+        kind: Kind,
+    },
+    Unknown(io::Error),
+}
+
+impl From<io::Error> for Hidden {
+    fn from(error: io::Error) -> Self {
+        Self::Unknown(error)
+    }
+}
+
+impl<'a> Dropping<'a> {
+    /// Everything that has to go so that these paths do and nothing of the base is lost or there
+    /// twice.
+    fn of(overlay: &'a Overlay, paths: &[RepoPath]) -> Result<BTreeSet<RepoPath>, String> {
+        let paths = paths.iter().cloned().collect();
+        let mut dropping = Self { overlay, paths, left: BTreeMap::new() };
+        // In this order, folders come before what is in them.
+        let mut lost = BTreeMap::new();
+        for (place, origin) in overlay.moved().map_err(|error| failed(&error))? {
+            let which = if dropping.has(&place) { &mut lost } else { &mut dropping.left };
+            which.insert(origin, place);
+        }
+        lost.iter().try_for_each(|(origin, place)| dropping.bring_back(origin, place))?;
+        for (origin, place) in &dropping.left {
+            let own = dropping.own_place(origin);
+            if own.is_ok_and(|own| own != *place && dropping.has(&own)) {
+                return Err(format!("{origin}: was moved to {place}; discard that one, too"));
+            }
+        }
+        Ok(dropping.paths)
+    }
+
+    fn has(&self, path: &RepoPath) -> bool {
+        self.paths.contains(path) || path.folders().any(|folder| self.paths.contains(&folder))
+    }
+
+    /// Sees to it that something of the base is shown once it is dropped from a place.
+    fn bring_back(&mut self, origin: &RepoPath, place: &RepoPath) -> Result<(), String> {
+        let (hidden, path, kind) = match self.shown_at(origin) {
+            Ok(_) => return Ok(()),
+            Err(Hidden::Unknown(error)) => return Err(failed(&error)),
+            Err(Hidden::By { origin, path, kind }) => (origin, path, kind),
+        };
+        let is_itself = hidden == *origin;
+        if is_itself && kind == Kind::Whiteout {
+            self.paths.insert(path);
+            return Ok(());
+        }
+        let here = self.overlay.find(place).map_err(|error| failed(&error))?;
+        let is_folder = |kind: &Kind| matches!(kind, Kind::Folder(_));
+        if is_itself && !is_folder(&kind) && !here.is_some_and(|here| is_folder(&here.kind)) {
+            // A file with other content is modified, whatever became of the old one.
+            return Ok(());
+        }
+        let became = if kind == Kind::Whiteout { "removed" } else { "replaced" };
+        Err(format!("{place}: was moved from {origin}, and {path} was {became}; discard that, too"))
+    }
+
+    /// Where something of the base is shown once all is dropped.
+    fn shown_at(&self, origin: &RepoPath) -> Result<RepoPath, Hidden> {
+        let path = self.own_place(origin)?;
+        if self.has(&path) {
+            return Ok(path);
+        }
+        match self.overlay.find(&path)?.map(|entry| entry.kind) {
+            None | Some(Kind::Folder(Shows::Same)) => Ok(path),
+            Some(Kind::Folder(Shows::Of(from)) | Kind::File { origin: Some(from) })
+                if from == *origin =>
+            {
+                Ok(path)
+            }
+            Some(kind) => match self.left.get(origin) {
+                Some(place) => Ok(place.clone()),
+                None => Err(Hidden::By { origin: origin.clone(), path, kind }),
+            },
+        }
+    }
+
+    /// The place that something has in its folder, wherever that is shown.
+    fn own_place(&self, origin: &RepoPath) -> Result<RepoPath, Hidden> {
+        let name = origin.file_name().and_then(|name| Name::new(name).ok());
+        match origin.parent().zip(name) {
+            Some((folder, name)) => Ok(self.shown_at(&folder)?.join(&name)),
+            None => Ok(RepoPath::root()),
+        }
+    }
 }

@@ -109,9 +109,25 @@ pub(super) fn open(
         }
     }
     unpushed::look(repository, &mut base)?;
-    overlay.set_base(&base)?;
+    note_base(&overlay, &base)?;
     let commit = unpushed::commit_of(&base).ok_or_else(|| damaged(&dir, &base.commit))?;
     Ok(Some(Chosen { overlay, base, commit }))
+}
+
+/// Notes what lies below, where that is news. What was seen upstream can wait for room on the disk.
+fn note_base(overlay: &Overlay, base: &Base) -> Result<(), OverlayError> {
+    let noted = overlay.base()?;
+    if noted.as_ref() == Some(base) {
+        return Ok(());
+    }
+    let is_below = noted.is_some_and(|noted| Base { seen: base.seen.clone(), ..noted } == *base);
+    match overlay.set_base(base) {
+        Err(error) if is_below && error.lacks_room() => {
+            tracing::warn!("what was seen upstream is not noted: {}", chain(&error));
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 /// Does what a snapshot that was cut off left to do.
@@ -181,6 +197,7 @@ impl From<OverlayError> for Failure {
             OverlayError::Busy { .. } => {
                 failure(Code::Busy).hint("dvcfs status shows what is mounted")
             }
+            OverlayError::Inside { .. } => failure(Code::Usage).hint("choose a folder elsewhere"),
             OverlayError::Damaged { .. } => failure(Code::Failed)
                 .hint("what was changed is in its folder upper; copy it, and take a new overlay"),
             OverlayError::Unusable { source, .. } => failure(Code::Failed).hint(match source.kind() {

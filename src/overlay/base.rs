@@ -10,6 +10,11 @@ use crate::atomic;
 /// Its name in the overlay's folder.
 const FILE: &str = "base.json";
 
+/// Whether a folder is that of an overlay which was mounted before.
+pub(super) fn is_noted(dir: &Path) -> bool {
+    dir.join(FILE).exists()
+}
+
 /// What lies below an overlay. It never moves by itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Base {

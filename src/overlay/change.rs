@@ -22,7 +22,7 @@ use rustix::{
 
 use super::{
     Overlay, Shows, Spot, Stat, as_path, attribute, attribute_names, is_absent, magic_link,
-    marks::{self, MODE, OPAQUE, ORIGIN},
+    marks::{self, MODE, OPAQUE, ORIGIN, OWN},
     open_at, read_entry, set_attribute,
 };
 use crate::{path::RepoPath, steps};
@@ -146,11 +146,34 @@ impl Overlay {
         owner: Owner,
         shows: &Shows,
     ) -> io::Result<()> {
+        self.build_folder(path, (mode, owner), |folder| set_shows(folder, shows))
+    }
+
+    /// Creates a folder that stays when all that is in it is dropped.
+    pub fn create_own_folder(
+        &self,
+        path: &RepoPath,
+        mode: u16,
+        owner: Owner,
+        shows: &Shows,
+    ) -> io::Result<()> {
+        self.build_folder(path, (mode, owner), |folder| {
+            set_shows(folder, shows)?;
+            marks::set(folder, OWN, b"y")
+        })
+    }
+
+    fn build_folder(
+        &self,
+        path: &RepoPath,
+        (mode, owner): (u16, Owner),
+        mark: impl FnOnce(&OwnedFd) -> io::Result<()>,
+    ) -> io::Result<()> {
         let name = self.temporary();
         mkdirat(&self.work, &*name, Mode::RWXU)?;
         let folder = open_at(&self.work, OsStr::new(&name).as_ref(), OFlags::DIRECTORY)?;
         self.give(&folder, mode, owner)?;
-        set_shows(&folder, shows)?;
+        mark(&folder)?;
         self.put_folder(&name, path)
     }
 
@@ -355,6 +378,14 @@ impl Overlay {
     }
 }
 
+/// Notes of a folder that it has attributes of its own.
+pub fn mark_own(entry: impl AsFd) -> io::Result<()> {
+    if FileType::from_raw_mode(fstat(&entry)?.st_mode) == FileType::Directory {
+        marks::set(entry, OWN, b"y")?;
+    }
+    Ok(())
+}
+
 /// Gives an entry to somebody; what is not named stays.
 pub fn set_owner(entry: impl AsFd, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
     let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
@@ -367,7 +398,10 @@ pub fn set_times(entry: impl AsFd, times: Times) -> io::Result<()> {
 }
 
 /// Does something in a folder that is no change of it to whoever looks, and so leaves its time.
-fn unnoticed<T>(folder: impl AsFd, change: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+pub(super) fn unnoticed<T>(
+    folder: impl AsFd,
+    change: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
     let before = Stat::from(&fstat(&folder)?);
     let done = change()?;
     set_times(folder, Times { accessed: Time::Kept, modified: before.modified.into() })?;

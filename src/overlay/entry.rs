@@ -137,6 +137,28 @@ impl Overlay {
         marked.filter_map(path).collect()
     }
 
+    /// Everything that has content from the base by a path there, which comes second.
+    pub fn moved(&self) -> io::Result<Vec<(RepoPath, RepoPath)>> {
+        let (mut moved, mut folders) = (Vec::new(), vec![RepoPath::root()]);
+        while let Some(path) = folders.pop() {
+            let Some(folder) = self.open_folder(&path)? else { continue };
+            for Listed { name, kind } in self.list(&path)? {
+                if !matches!(kind, ListedKind::File | ListedKind::Folder) {
+                    continue;
+                }
+                let at = path.join(&name);
+                let origin = marks::get_at(&folder, &name, marks::ORIGIN)?;
+                if let Some(origin) = origin.and_then(|origin| RepoPath::new(&origin).ok()) {
+                    moved.push((at.clone(), origin));
+                }
+                if kind == ListedKind::Folder {
+                    folders.push(at);
+                }
+            }
+        }
+        Ok(moved)
+    }
+
     /// Opens a folder of the upper layer to read it; nothing if it does not have the folder.
     fn open_folder(&self, path: &RepoPath) -> io::Result<Option<OwnedFd>> {
         match open_at(self.upper()?, as_path(path), OFlags::RDONLY | OFlags::DIRECTORY) {

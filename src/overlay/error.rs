@@ -14,6 +14,14 @@ pub enum OverlayError {
         /// Its folder.
         dir: PathBuf,
     },
+    /// It would be among what another overlay keeps.
+    #[error("the overlay in {dir} would lie within the one in {other}")]
+    Inside {
+        /// Its folder.
+        dir: PathBuf,
+        /// The other one's.
+        other: PathBuf,
+    },
     /// Its note of the base cannot be understood.
     #[error("the overlay in {dir} does not say what lies below it: {reason}")]
     Damaged {
@@ -36,7 +44,17 @@ pub enum OverlayError {
 }
 
 impl OverlayError {
+    /// Whether its disk is full.
+    pub fn lacks_room(&self) -> bool {
+        matches!(self, Self::Unusable { source, .. } if is_lack_of_room(source))
+    }
+
     pub(super) fn unusable(dir: &Path, action: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self::Unusable { action, dir: dir.to_owned(), source }
     }
+}
+
+/// Whether an error says that a disk is full.
+pub fn is_lack_of_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

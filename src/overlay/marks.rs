@@ -24,6 +24,9 @@ pub(super) const OPAQUE: &str = "user.dvcfs.opaque";
 /// On a folder or file: the path in the base that its content comes from.
 pub(super) const ORIGIN: &str = "user.dvcfs.origin";
 
+/// On a folder: programs made it or gave it attributes, so it stays also where it holds nothing.
+pub(super) const OWN: &str = "user.dvcfs.own";
+
 /// The permission bits that are shown, where the file itself must have more for us to use it.
 pub(super) const MODE: &str = "user.dvcfs.mode";
 

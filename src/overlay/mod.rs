@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `base.json` | which commit of which repository lies below |
 //! | `dropped.json` | what is about to be taken out, as long as that lasts |
+//! | `dropped-all` | everything is about to be taken out |
 //! | `upper/` | what was added or changed, as plain files in plain folders |
 //! | `work/` | files on their way there; emptied when the overlay is opened |
 //! | `lock` | held by the process that has the overlay open |
@@ -14,7 +15,8 @@
 //! overlayfs: a *whiteout*, a character device with the number 0:0, hides the name below it. Marks
 //! are extended attributes ([`marks`]), which move with what they mark: an *opaque* folder shows
 //! nothing of the base; an *origin* says that a folder shows the base's folder of another path, or
-//! that a file has the content of one in the base and no bytes here.
+//! that a file has the content of one in the base and no bytes here; an *own* folder is more than
+//! the way to what is in it.
 //!
 //! Nothing here knows what the base holds. Whoever changes something says whether the base has the
 //! name, and gets a whiteout in its place if so. Every change is one rename or one system call, so
@@ -53,12 +55,12 @@ mod take_out;
 mod write_back;
 
 pub use base::Base;
-pub use change::{Draft, Owner, Renaming, Time, Times, set_owner, set_times};
+pub use change::{Draft, Owner, Renaming, Time, Times, mark_own, set_owner, set_times};
 pub use entry::{
     Entry, Kind, Listed, ListedKind, Shows, Stat, Totals, attribute, attribute_names, is_mark,
     read_entry, remove_attribute, set_attribute,
 };
-pub use error::OverlayError;
+pub use error::{OverlayError, is_lack_of_room};
 pub use take_out::Kept;
 pub use write_back::{is_worth_writing_back, write_back};
 
@@ -86,6 +88,9 @@ impl Overlay {
     /// Opens the overlay in `dir`, which is made if it is missing, for this process alone.
     pub fn open(dir: &Path) -> Result<Self, OverlayError> {
         let failed = |action| OverlayError::unusable(dir, action);
+        if let Some(other) = overlay_around(dir) {
+            return Err(OverlayError::Inside { dir: dir.to_owned(), other });
+        }
         for place in ["upper", "work"] {
             fs::create_dir_all(dir.join(place)).map_err(failed("make its folders"))?;
         }
@@ -115,7 +120,11 @@ impl Overlay {
         };
         overlay.require_one_disk().map_err(failed("move files into place in"))?;
         overlay.clear_work().map_err(failed("empty its work folder"))?;
-        overlay.require_marks()?;
+        match overlay.require_marks() {
+            // It took marks when it was new.
+            Err(error) if error.lacks_room() && base::is_noted(dir) => {}
+            other => other?,
+        }
         overlay.end_taking_out().map_err(failed("take out what was dropped from"))?;
         Ok(overlay)
     }
@@ -275,6 +284,15 @@ impl Overlay {
         let flags = RenameFlags::EXCHANGE;
         Ok(renameat_with(&self.work, name, &spot.folder, spot.name, flags)?)
     }
+}
+
+/// The overlay in one of whose folders a place lies, if there is one.
+fn overlay_around(place: &Path) -> Option<PathBuf> {
+    let (above, real) = place.ancestors().find_map(|it| Some((it, fs::canonicalize(it).ok()?)))?;
+    let place = real.join(place.strip_prefix(above).ok()?);
+    let mut folders = place.ancestors().filter(|it| it.ends_with("upper") || it.ends_with("work"));
+    let other = folders.find_map(|it| it.parent().filter(|other| base::is_noted(other)));
+    other.map(Path::to_owned)
 }
 
 /// What the kernel takes of a path at a time; names are shorter.

@@ -7,11 +7,19 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Entry, Kind, Overlay, Shows, Stat};
+use super::{
+    Entry, Kind, Overlay, Shows, Stat, Time, Times, attribute_names,
+    change::unnoticed,
+    marks::{self, OWN},
+    read_entry, set_owner, set_times,
+};
 use crate::{atomic, path::RepoPath, steps};
 
 /// The name of the note of what is taken out together, in the overlay's folder.
 const DROPPED: &str = "dropped.json";
+
+/// The name of the note that everything is taken out. It is empty, and so takes no room.
+const ALL_DROPPED: &str = "dropped-all";
 
 /// What stays of a change when the others are taken out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,15 +45,24 @@ impl Overlay {
     /// Forgets what was changed at a path and in it, so that what the base has there shows again;
     /// not an error if nothing was.
     pub fn take_out(&self, path: &RepoPath) -> io::Result<()> {
-        let Some(spot) = self.spot(path)? else { return Ok(()) };
-        let name = self.temporary();
-        match renameat_with(&spot.folder, spot.name, &self.work, &*name, RenameFlags::empty()) {
-            Err(Errno::NOENT) => Ok(()),
+        self.set_aside(path)?.map_or(Ok(()), |name| self.discard(&name))
+    }
+
+    /// Moves what was changed at a path to the work folder; gives its name there, if it was
+    /// anything.
+    fn set_aside(&self, path: &RepoPath) -> io::Result<Option<String>> {
+        let Some(spot) = self.spot(path)? else { return Ok(None) };
+        let (name, flags) = (self.temporary(), RenameFlags::empty());
+        let moved = unnoticed(&spot.folder, || {
+            Ok(renameat_with(&spot.folder, spot.name, &self.work, &*name, flags)?)
+        });
+        match moved {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             moved => {
                 moved?;
                 self.folders.forget(path);
                 steps::reached("taken out");
-                self.discard(&name)
+                Ok(Some(name))
             }
         }
     }
@@ -69,20 +86,33 @@ impl Overlay {
 
     /// Forgets what was changed at these paths and in them, or everywhere if there are none: all of
     /// it or nothing, also where this is cut off. Folders that led to them and hold nothing go, too.
+    ///
+    /// One path, or everything, takes no room on the disk: a single rename needs no note.
     pub fn take_out_together(&self, paths: &[RepoPath]) -> io::Result<()> {
-        let mut paths: Vec<_> = paths.iter().map(|path| path.as_bytes().to_vec()).collect();
-        if paths.is_empty() {
-            let all = self.list(&RepoPath::root())?;
-            paths = all.iter().map(|listed| listed.name.as_bytes().to_vec()).collect();
-        }
-        let text = serde_json::to_vec(&paths)?;
-        atomic::write(&self.dir.join(DROPPED), &text, 0o600)?;
-        steps::reached("dropped");
-        self.end_taking_out().inspect_err(|_| self.leave_unfinished())
+        let ended = if let [path] = paths {
+            let name = self.set_aside(path)?;
+            let gone = name.map_or(Ok(()), |name| self.discard(&name));
+            gone.and_then(|()| self.prune(path)).and_then(|()| self.sync())
+        } else {
+            let listed: Vec<_> = paths.iter().map(RepoPath::as_bytes).collect();
+            let (note, text) = match listed.len() {
+                0 => (ALL_DROPPED, Vec::new()),
+                _ => (DROPPED, serde_json::to_vec(&listed)?),
+            };
+            atomic::write(&self.dir.join(note), &text, 0o600)?;
+            steps::reached("dropped");
+            self.end_taking_out()
+        };
+        ended.inspect_err(|_| self.leave_unfinished())
     }
 
     /// Takes out what was to be taken out together.
     pub(super) fn end_taking_out(&self) -> io::Result<()> {
+        let everything = self.dir.join(ALL_DROPPED);
+        if everything.try_exists()? {
+            self.take_out_everything()?;
+            return self.forget_note(&everything);
+        }
         let note = self.dir.join(DROPPED);
         let text = match fs::read(&note) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -94,6 +124,24 @@ impl Overlay {
             self.prune(&path)?;
         }
         self.forget_note(&note)
+    }
+
+    fn take_out_everything(&self) -> io::Result<()> {
+        let root = RepoPath::root();
+        for listed in self.list(&root)? {
+            self.take_out(&root.join(&listed.name))?;
+        }
+        for name in attribute_names(&self.upper)? {
+            marks::clear(&self.upper, &String::from_utf8_lossy(&name))?;
+        }
+        marks::clear(&self.upper, OWN)?;
+        // Both folders were made in the same way, and nobody changes the other one.
+        let Stat { mode, uid, gid, .. } = Stat::from(&fstat(&*self.work)?);
+        if self.is_privileged {
+            set_owner(&self.upper, Some(uid), Some(gid))?;
+        }
+        self.set_mode(&self.upper, mode)?;
+        set_times(&self.upper, Times { accessed: Time::Now, modified: Time::Now })
     }
 
     /// Removes the note of something that has come to its end, which it must not outlive: whoever
@@ -163,6 +211,7 @@ impl Overlay {
             let is_folder = matches!(self.find(&path)?, Some(Entry { kind: Kind::Folder(_), .. }));
             if is_folder && kept.range::<[u8], _>(path.below()).next().is_some() {
                 self.set_shows(&path, &Shows::Same)?;
+                marks::clear(self.look_at(&path)?.ok_or(Errno::NOENT)?, OWN)?;
                 folders.push(path);
             } else {
                 self.take_out(&path)?;
@@ -175,15 +224,15 @@ impl Overlay {
     pub fn prune(&self, path: &RepoPath) -> io::Result<()> {
         let mut folder = path.parent();
         while let Some(path) = folder.filter(|path| !path.is_root()) {
-            let is_silent = match self.find(&path)? {
-                Some(entry) => entry.kind == Kind::Folder(Shows::Same),
-                None => return Ok(()),
-            };
+            let Some(entry) = self.look_at(&path)? else { return Ok(()) };
+            let is_plain =
+                read_entry(&entry)?.is_some_and(|it| it.kind == Kind::Folder(Shows::Same));
+            let is_silent = is_plain && marks::get(&entry, OWN)?.is_none();
             if !is_silent || !self.list(&path)?.is_empty() {
                 return Ok(());
             }
             let spot = self.place(&path)?;
-            unlinkat(&spot.folder, spot.name, AtFlags::REMOVEDIR)?;
+            unnoticed(&spot.folder, || Ok(unlinkat(&spot.folder, spot.name, AtFlags::REMOVEDIR)?))?;
             self.folders.forget(&path);
             folder = path.parent();
         }

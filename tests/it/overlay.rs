@@ -3,6 +3,7 @@
 mod changes;
 mod choices;
 mod commits;
+mod drops;
 mod ends;
 mod files;
 mod ignore_lines;

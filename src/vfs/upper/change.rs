@@ -190,15 +190,18 @@ impl View<'_> {
     /// The entry of the upper folder that an inode has; one of the base gets one.
     fn own_entry(&self, names: &mut Names, ino: Ino) -> Result<Arc<OwnedFd>, Stop> {
         self.require_changeable(names, ino)?;
-        if let Some(entry) = self.existing_entry(names, ino)? {
-            return Ok(entry);
+        let mut entry = self.existing_entry(names, ino)?;
+        if entry.is_none() {
+            match self.standing(names, ino)? {
+                Standing::Base(path, index) => self.raise_in_place(names, ino, (&path, index))?,
+                Standing::Gone(_) => self.raise_nameless(ino)?,
+                Standing::Upper(..) => {}
+            }
+            entry = self.existing_entry(names, ino)?;
         }
-        match self.standing(names, ino)? {
-            Standing::Base(path, index) => self.raise_in_place(names, ino, (&path, index))?,
-            Standing::Gone(_) => self.raise_nameless(ino)?,
-            Standing::Upper(..) => {}
-        }
-        self.existing_entry(names, ino)?.ok_or_else(|| VfsError::NotFound.into())
+        let entry = entry.ok_or(VfsError::NotFound)?;
+        overlay::mark_own(&*entry)?;
+        Ok(entry)
     }
 
     /// Puts an entry above one of the base, which keeps its inode.

@@ -129,7 +129,7 @@ impl View<'_> {
             New::Folder => {
                 // What the base has under this name was removed before.
                 let shows = if base.is_some() { Shows::Nothing } else { Shows::Same };
-                overlay.create_folder(&path, mode, owner, &shows)?;
+                overlay.create_own_folder(&path, mode, owner, &shows)?;
             }
             New::Link(target) => overlay.create_link(&path, target, owner)?,
             New::Pipe => overlay.create_pipe(&path, mode, owner)?,

@@ -73,6 +73,10 @@ impl View<'_> {
             replaces_folder: is_folder && in_the_way.is_some(),
         };
         self.upper.overlay.rename(&from.path, &to.path, how)?;
+        if is_folder && to.base.is_some() && to.base == self.index_of(ino) {
+            // It is back where the base has it.
+            self.upper.overlay.set_shows(&to.path, &Shows::Same)?;
+        }
         if let Some(end) = in_the_way {
             end.note(names);
         }

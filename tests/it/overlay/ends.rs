@@ -246,6 +246,99 @@ fn a_new_overlay_on_a_full_disk_asks_for_room() {
     assert!(said.contains("make room on its disk"), "{said}");
 }
 
+impl Writable {
+    /// One whose overlay is on a disk of its own.
+    fn on_disk(options: &str) -> (Self, Unmounted) {
+        let mut writable = Self::new();
+        writable.mount = None;
+        let disk = writable.sandbox.folder("disk");
+        succeed(Command::new("mount").args(["-t", "tmpfs", "-o", options, "none"]).arg(&disk));
+        writable.upper = disk.join("overlay");
+        writable.mount();
+        (writable, Unmounted(disk))
+    }
+}
+
+/// Writes until the disk is full.
+fn fill(place: &Path) {
+    let mut file = fs::File::create(place).unwrap();
+    let full = std::iter::repeat_with(|| file.write_all(&[1; 4096])).find_map(Result::err);
+    assert_eq!(Errno::from_io_error(&full.unwrap()), Some(Errno::NOSPC));
+}
+
+#[test]
+fn an_overlay_with_changes_is_mounted_on_a_full_disk_and_makes_room() {
+    let (mut writable, disk) = Writable::on_disk("size=2m");
+    fs::create_dir(writable.path("more")).unwrap();
+    fs::write(writable.path("more/small"), "kept").unwrap();
+    fs::remove_file(writable.path("README.md")).unwrap();
+    writable.mount = None;
+    fill(&writable.kept("big"));
+    for round in ["Move on", "Move on again"] {
+        // What is seen of the branch then cannot be noted.
+        writable.registry.text("docs/deep/page.txt", round).unwrap();
+        writable.registry.commit(round, DATE).unwrap();
+        writable.remount();
+        assert_eq!(fs::read_to_string(writable.path("more/small")).unwrap(), "kept");
+        assert_eq!(writable.changes().len(), 3);
+    }
+    let (code, said) = writable.run("discard", &["README.md", "more"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("discard one new file or folder by itself"), "{said}");
+    assert_eq!(writable.changes().len(), 3);
+    let (code, said) = writable.run("discard", &["more"]);
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = writable.run("discard", &["README.md", "big"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(writable.changes(), Vec::<String>::new());
+
+    fill(&writable.path("big"));
+    fs::remove_file(writable.path("README.md")).unwrap();
+    eventually("nobody writes", || writable.run("discard", &["--yes"]).0 == Some(0));
+    assert_eq!(writable.changes(), Vec::<String>::new());
+    writable.mount = None;
+    drop(disk);
+}
+
+#[test]
+fn an_overlay_with_changes_is_mounted_where_no_file_can_be_made() {
+    let (mut writable, disk) = Writable::on_disk("nr_inodes=40");
+    fs::write(writable.path("small"), "kept").unwrap();
+    writable.mount = None;
+    let full = (0..).find_map(|number| fs::write(writable.kept(&number.to_string()), "").err());
+    assert_eq!(Errno::from_io_error(&full.unwrap()), Some(Errno::NOSPC));
+    writable.mount();
+    assert_eq!(fs::read_to_string(writable.path("small")).unwrap(), "kept");
+    let (code, said) = writable.run("discard", &["small"]);
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = writable.run("discard", &["--yes"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(writable.changes(), Vec::<String>::new());
+    writable.mount = None;
+    drop(disk);
+}
+
+#[test]
+fn an_overlay_does_not_lie_in_what_another_keeps() {
+    let mut writable = Writable::new();
+    fs::create_dir(writable.path("raw")).unwrap();
+    let link = writable.sandbox.path("link");
+    std::os::unix::fs::symlink(writable.kept("raw"), &link).unwrap();
+    for is_mounted in [true, false] {
+        if !is_mounted {
+            writable.mount = None;
+        }
+        let work = writable.upper.join("work/own");
+        for place in [writable.kept("raw"), writable.kept("none/yet"), work, link.join("more")] {
+            let (code, said) = writable.refused("main", &place);
+            assert_eq!(code, Some(2), "{said}");
+            assert!(said.contains("would lie within the one in"), "{said}");
+        }
+    }
+    writable.mount();
+    assert_eq!(writable.changes(), Vec::<String>::new());
+}
+
 /// A disk that goes when this is dropped.
 pub(super) struct Unmounted(pub(super) std::path::PathBuf);
 

@@ -229,15 +229,41 @@ fn changes_whose_dropping_is_killed_are_dropped_all_together() {
 }
 
 #[test]
+fn everything_is_dropped_or_nothing_where_that_is_killed() {
+    for step in ["dropped", "taken out", "taken out#2"] {
+        let mut writable = Writable::new();
+        writable.remount_until(step);
+        fs::rename(writable.path("README.md"), writable.path("READ.md")).unwrap();
+        fs::write(writable.path("data/new"), "new").unwrap();
+        assert_ne!(writable.run("discard", &["--yes"]).0, Some(0), "{step}");
+        writable.remount_dead();
+        assert_eq!(writable.changes(), Vec::<String>::new(), "{step}");
+        assert_eq!(fs::read_dir(writable.upper.join("upper")).unwrap().count(), 0, "{step}");
+    }
+}
+
+#[test]
+fn a_single_path_whose_dropping_is_killed_is_dropped() {
+    let mut writable = Writable::new();
+    writable.remount_until("taken out");
+    fs::create_dir(writable.path("more")).unwrap();
+    fs::write(writable.path("more/new"), "new").unwrap();
+    assert_ne!(writable.run("discard", &["more"]).0, Some(0));
+    writable.remount_dead();
+    assert!(!writable.path("more").exists());
+    assert_eq!(fs::read_dir(writable.upper.join("work")).unwrap().count(), 0);
+}
+
+#[test]
 fn a_discard_that_fails_midway_shows_nothing_until_the_next_mount_ends_it() {
     let mut writable = Writable::new();
-    for name in ["one", "two"] {
-        fs::create_dir(writable.path(name)).unwrap();
-        fs::write(writable.path(name).join("x"), "x").unwrap();
+    fs::create_dir(writable.path("one")).unwrap();
+    for name in ["one/x", "two"] {
+        fs::write(writable.path(name), "x").unwrap();
     }
     // What is mounted cannot be moved.
     let two = writable.kept("two");
-    succeed(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&two));
+    succeed(Command::new("mount").arg("--bind").arg(writable.kept("one/x")).arg(&two));
     let fixed = super::ends::Unmounted(two);
     let (code, said) = writable.run("discard", &["one", "two"]);
     assert_eq!(code, Some(1), "{said}");
