@@ -72,6 +72,7 @@ impl Router<'_> {
 
     /// What DVC tracks and would refuse, since a `.dvcignore` in this folder hides it.
     fn hidden_from_dvc(&mut self, folder: &RepoPath) -> Result<Option<String>, GitError> {
+        let mut folders = Vec::new();
         for Tracked { output, declared_in, project, .. } in self.tree.outputs() {
             let path = &output.path;
             if path.strip_prefix(folder).is_none() || !self.is_there(declared_in) {
@@ -81,9 +82,12 @@ impl Router<'_> {
             if self.is_dvc_ignored(path, is_dir)? {
                 return Ok(Some(format!("it would hide {path}, which {declared_in} tracks")));
             }
-            if let Content::Tree(_) = output.content
-                && let Some(flaw) = self.hidden_in(path, *project)?
-            {
+            if let Content::Tree(_) = output.content {
+                folders.push((path, *project, declared_in));
+            }
+        }
+        for (path, project, declared_in) in folders {
+            if let Some(flaw) = self.hidden_in(path, project)? {
                 return Ok(Some(format!("{flaw}, which {declared_in} tracks")));
             }
         }
