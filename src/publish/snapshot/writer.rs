@@ -266,7 +266,8 @@ impl<'a> Writer<'a> {
     fn file(&self, change: &Change) -> Option<Recorded> {
         let (digest, size) = self.content(change)?;
         let is_exec = match change.new? {
-            New::File(stat) => stat.mode & 0o100 != 0,
+            // Any of the bits, as DVC has it.
+            New::File(stat) => stat.mode & 0o111 != 0,
             New::Same { is_exec, .. } => is_exec,
             _ => false,
         };
