@@ -348,6 +348,11 @@ fn update_stage(stage: &mut Map, wdir: Option<&str>, base: Base<'_>) {
         stage.set("frozen", Value::Scalar(Scalar::boolean(true)));
     }
     stage.remove("locked");
+    let is_set = |key| stage.get(key).is_some_and(|value| !value.is_falsy());
+    if !is_set("cmd") && !is_set("deps") {
+        // Only those that take something in have it since DVC 1.
+        stage.remove("md5");
+    }
     if stage.get("wdir").is_some_and(|wdir| wdir.as_scalar().and_then(Scalar::as_str) == Some("."))
     {
         stage.remove("wdir");

@@ -180,3 +180,13 @@ proptest! {
         prop_assert_eq!(update(text.as_bytes(), &root, &root, &changes).unwrap().unwrap(), text);
     }
 }
+
+#[test]
+fn a_stage_that_takes_nothing_in_has_no_hash_of_its_own() {
+    let text = format!("md5: {OLD}\nouts:\n- md5: {OLD}\n  path: x\n- md5: {OLD}\n  path: y\n");
+    let changed = with_content(&text, file(1));
+    assert!(changed.starts_with("outs:\n"), "{changed}");
+    let import = format!("md5: {OLD}\ndeps:\n- path: s3://b/y\nouts:\n- md5: {OLD}\n  path: x\n");
+    let changed = with_content(&import, file(1));
+    assert!(changed.starts_with(&format!("md5: {OLD}\n")), "{changed}");
+}
