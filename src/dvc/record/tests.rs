@@ -17,7 +17,7 @@ fn folder(size: Option<u64>) -> Recorded {
 
 fn changed(text: &str, changes: &[(&str, Change)]) -> Result<Option<String>, RecordError> {
     let path = |text: &str| RepoPath::new(text.as_bytes()).unwrap();
-    let changes = changes.iter().map(|(name, change)| (path(name), *change)).collect();
+    let changes = changes.iter().map(|(name, change)| (path(name), change.clone())).collect();
     update(text.as_bytes(), &path("dir"), &RepoPath::root(), &changes)
 }
 

@@ -5,30 +5,34 @@
 //! |---|---|
 //! | `flaws` | files of DVC and git that would leave a repository broken |
 //! | `ignored` | what is kept out of commits |
+//! | `moved` | outputs that came to another path, and their `.dvc` files |
 //! | `records` | the `.dvc` files of what is tracked from now on |
 //! | `stages` | what pipelines make |
 
 mod flaws;
 mod ignored;
+mod moved;
 mod records;
 mod stages;
 
-use std::{collections::BTreeMap, io::Read};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read,
+};
 
 pub use self::ignored::KeptOut;
-pub(super) use self::records::outputs_in;
 use self::{
     ignored::{Book, is_private},
+    moved::imported,
     stages::{Made, by_force},
+};
+pub(super) use self::{
+    moved::{moved_outputs, output_for},
+    records::outputs_in,
 };
 use super::changes::{Change, Changes, New};
 use crate::{
-    dvc::{
-        dotfile,
-        ignore::Ignore,
-        manifest::write::check_new,
-        output::{Content, Origin},
-    },
+    dvc::{dotfile, ignore::Ignore, manifest::write::check_new, output::Content},
     git::{GitError, Repository},
     overlay::Overlay,
     path::RepoPath,
@@ -100,6 +104,10 @@ pub(super) struct Router<'a> {
     uncached: BTreeMap<&'a RepoPath, OutputId>,
     /// Outputs that `.dvc` files name which were written or changed by hand, and these files.
     by_hand: BTreeMap<RepoPath, &'a RepoPath>,
+    /// Outputs of the base by the paths that they were moved to.
+    moved: BTreeMap<RepoPath, OutputId>,
+    /// Those of them that are imports and came with their `.dvc` files, so that nothing else is written.
+    pub(super) imports: BTreeSet<RepoPath>,
     /// What stages of pipelines make by now.
     made: BTreeMap<RepoPath, Made>,
     /// The `.dvc` files of folders that are tracked from now on, or why there can be none.
@@ -128,6 +136,8 @@ impl<'a> Router<'a> {
             changed: sources.chain(paths).collect(),
             uncached: outputs.map(|(id, tracked)| (&tracked.output.path, id)).collect(),
             by_hand: BTreeMap::new(),
+            moved: moved_outputs(overlay, tree, changes),
+            imports: BTreeSet::new(),
             made: BTreeMap::new(),
             new_folders: BTreeMap::new(),
             git_book: Book::of_git(),
@@ -159,6 +169,9 @@ impl<'a> Router<'a> {
             let is_left = self.is_left_by_git(change)?;
             let route = self.of_uncached(output).unwrap_or(Route::Uncached(output));
             return Ok(if is_left { Route::Ignored(KeptOut::GitIgnore) } else { route });
+        }
+        if let Some(why) = self.flaw_of_uncached(change) {
+            return Ok(Route::Refused(why));
         }
         match old_output(self.tree, change) {
             Old::Git => Ok(Route::Git),
@@ -222,12 +235,8 @@ impl<'a> Router<'a> {
                 "a stage of {file} makes it, which would have to make nothing"
             ));
         }
-        match &tracked.output.origin {
-            Origin::Own => {}
-            Origin::Import(source) => {
-                return refused(format!("it is imported from {}", source.url));
-            }
-            Origin::ImportUrl => return refused("it is imported from a URL".to_owned()),
+        if let Some(why) = imported(&tracked.output.origin) {
+            return refused(why);
         }
         match &tracked.output.content {
             _ if tracked.output.is_versioned => {
