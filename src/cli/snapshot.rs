@@ -224,9 +224,11 @@ fn require_known(record: &Record, typed: &Typed) -> Result<(), Failure> {
     }
     let told = changes::of_mount(record)?;
     match missing.into_iter().find(|path| !told.iter().any(|told| told.is_at(path))) {
-        Some(path) => {
-            Err(failed(record, Code::Usage, &format!("there is no {path}, nor was there")))
-        }
+        Some(path) => Err(failed(
+            record,
+            Code::Usage,
+            &format!("no such file or folder, now or before: {path}"),
+        )),
         None => Ok(()),
     }
 }

@@ -108,7 +108,7 @@ pub(super) fn update_files(
     let content = |_: &str, path: &str| match changes.get(&file_dir.resolve(path.as_bytes()).ok()?)
     {
         Some(Change::Content(content)) => Some(*content),
-        Some(Change::Removed) | None => None,
+        Some(Change::Renamed(..) | Change::Removed) | None => None,
     };
     let updated = update(bytes, &content)?;
     Ok(updated.unwrap_or_else(|| String::from_utf8_lossy(bytes).into_owned()))

@@ -6,6 +6,7 @@
 //! output whose content is new is upgraded to the hashes of DVC 3.
 
 pub mod merge;
+pub mod moved;
 
 use std::collections::BTreeMap;
 
@@ -39,10 +40,12 @@ pub enum Recorded {
 }
 
 /// What becomes of an output in an existing file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// It has new content.
     Content(Recorded),
+    /// It came to another path, with this content if that is not the same.
+    Renamed(RepoPath, Option<Recorded>),
     /// It is no longer tracked.
     Removed,
 }
@@ -189,6 +192,11 @@ pub fn update(
         }
     }
     update_stage(stage, wdir.as_deref(), base);
+    let is_renamed = changes.values().any(|change| matches!(change, Change::Renamed(..)));
+    if is_renamed && stage.get("md5").is_some() {
+        let md5 = moved::stage_md5(stage);
+        stage.set("md5", string(md5));
+    }
     Ok(Some(document::compose(&document)))
 }
 
@@ -199,20 +207,15 @@ fn update_output(
     place: Result<RepoPath, Flaw>,
     change: Option<&Change>,
 ) -> Result<(), RecordError> {
+    let (place, content) = match change {
+        Some(Change::Content(content)) => (place, Some(content)),
+        Some(Change::Renamed(to, content)) => (Ok(to.clone()), content.as_ref()),
+        Some(Change::Removed) | None => (place, None),
+    };
     let path = place.as_ref().ok().and_then(|place| written_path(place, wdir, base));
-    if let (Ok(place), Some(Change::Content(content))) = (place, change) {
-        let is_versioned = |key| output.get(key).is_some_and(|value| !value.is_falsy());
-        if ["cloud", "version_id", "files"].into_iter().any(is_versioned) {
-            return Err(RecordError::Versioned(place));
-        }
+    if let (Ok(place), Some(content)) = (place, content) {
         // A path that DVC reads is one that it can write.
-        let path = path.unwrap_or_default();
-        for key in ["size", "nfiles", "isexec", "etag", "checksum", "cloud", "files"] {
-            if !(has_key(content, key)) {
-                output.remove(key);
-            }
-        }
-        set_content(output, content, &path);
+        replace_content(output, content, &path.unwrap_or_default(), place)?;
     } else {
         keep_content(output);
         if let Some(path) = path {
@@ -220,6 +223,26 @@ fn update_output(
         }
     }
     drop_silent(output);
+    Ok(())
+}
+
+/// Sets what tells an output's content and path, and takes away what told another content.
+fn replace_content(
+    output: &mut Map,
+    content: &Recorded,
+    path: &str,
+    place: RepoPath,
+) -> Result<(), RecordError> {
+    let is_versioned = |key| output.get(key).is_some_and(|value| !value.is_falsy());
+    if ["cloud", "version_id", "files"].into_iter().any(is_versioned) {
+        return Err(RecordError::Versioned(place));
+    }
+    for key in ["size", "nfiles", "isexec", "etag", "checksum", "cloud", "files"] {
+        if !(has_key(content, key)) {
+            output.remove(key);
+        }
+    }
+    set_content(output, content, path);
     Ok(())
 }
 
@@ -308,41 +331,46 @@ fn drop_silent(output: &mut Map) {
 
 /// Takes outputs out of the list. DVC then writes the whole list anew, without its comments.
 fn remove_outputs(outputs: &mut List, removed: &[usize]) {
-    const ORDER: [&str; 20] = [
-        "md5",
-        "size",
-        "nfiles",
-        "isexec",
-        "version_id",
-        "etag",
-        "checksum",
-        "cloud",
-        "hash",
-        "path",
-        "fs_config",
-        "desc",
-        "type",
-        "labels",
-        "meta",
-        "cache",
-        "metric",
-        "plot",
-        "persist",
-        "remote",
-    ];
-    let in_order = |output: &Map| {
-        let rest = output.keys().filter(|key| !ORDER.contains(key));
-        let mut plain = Map::default();
-        for key in ORDER.into_iter().chain(rest) {
-            if let Some(value) = output.get(key) {
-                plain.set(key, value.plain());
-            }
-        }
-        Value::Map(plain)
-    };
     let kept = outputs.iter().enumerate().filter(|(at, _)| !removed.contains(at));
-    let kept: Vec<_> = kept.filter_map(|(_, output)| output.as_map()).map(in_order).collect();
+    let kept = kept.filter_map(|(_, output)| output.as_map());
+    let kept: Vec<_> = kept.map(|output| in_order(output, &OUTPUT_ORDER)).collect();
     outputs.replace(kept);
+}
+
+/// The order in which DVC writes what it tells of an output.
+const OUTPUT_ORDER: [&str; 20] = [
+    "md5",
+    "size",
+    "nfiles",
+    "isexec",
+    "version_id",
+    "etag",
+    "checksum",
+    "cloud",
+    "hash",
+    "path",
+    "fs_config",
+    "desc",
+    "type",
+    "labels",
+    "meta",
+    "cache",
+    "metric",
+    "plot",
+    "persist",
+    "remote",
+];
+
+/// A mapping as DVC writes it anew, without its comments: keys in this order, the others behind.
+fn in_order(map: &Map, order: &[&str]) -> Value {
+    let rest = map.keys().filter(|key| !order.contains(key));
+    let mut plain = Map::default();
+    for key in order.iter().copied().chain(rest) {
+        if let Some(value) = map.get(key) {
+            plain.set(key, value.plain());
+        }
+    }
+    Value::Map(plain)
 }
 
 fn update_stage(stage: &mut Map, wdir: Option<&str>, base: Base<'_>) {
@@ -356,6 +384,11 @@ fn update_stage(stage: &mut Map, wdir: Option<&str>, base: Base<'_>) {
         stage.set("frozen", Value::Scalar(Scalar::boolean(true)));
     }
     stage.remove("locked");
+    let is_set = |key| stage.get(key).is_some_and(|value| !value.is_falsy());
+    if !is_set("cmd") && !is_set("deps") {
+        // Only those that take something in have it since DVC 1.
+        stage.remove("md5");
+    }
     if stage.get("wdir").is_some_and(|wdir| wdir.as_scalar().and_then(Scalar::as_str) == Some("."))
     {
         stage.remove("wdir");

@@ -15,6 +15,7 @@ mod names;
 mod records;
 mod refresh;
 mod refusals;
+mod renames;
 mod snapshots;
 
 use std::{

@@ -71,6 +71,11 @@ impl Scalar {
         (self.kind == Kind::String).then_some(self.text.as_str())
     }
 
+    /// The text that is written for it, but for quotes.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// What kind of value this is.
     pub fn kind(&self) -> Kind {
         self.kind

@@ -384,10 +384,14 @@ fn with_own_comments(mut value: Value, slots: Option<Slots>) -> Value {
 
 fn list(nodes: Vec<Node>, slots: Option<Slots>, is_flow: bool) -> Node {
     let layout = Layout { is_flow, ..Layout::default() };
-    // An item's comments stand with its place only, so that what stands after its end is lost.
-    let items = nodes.into_iter().map(|node| Item {
-        value: node.value,
-        comments: node.slots.as_ref().map(|slots| comments(Some(slots))),
+    // An item's comments stand with its place only, so that what stands after its end is lost, and
+    // what stands behind a `|`.
+    let items = nodes.into_iter().map(|mut node| {
+        if let Value::Scalar(scalar) = &mut node.value {
+            scalar.header.clear();
+        }
+        let comments = node.slots.as_ref().map(|slots| comments(Some(slots)));
+        Item { value: node.value, comments }
     });
     Node { value: Value::List(List { layout, items: items.collect() }), slots }
 }

@@ -190,3 +190,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn comments_go_where_they_do_with_dvc() {
+    // Of blank lines in front the first is lost.
+    assert_eq!(round_trip("\n\n\nouts:\n- a: 1\n"), "\n\nouts:\n- a: 1\n");
+    assert_eq!(round_trip("\n\n# c\nouts: 1\n"), "\n# c\nouts: 1\n");
+    assert_eq!(round_trip("\nouts: 1\n"), "outs: 1\n");
+    // So is what stands behind a `|`, but in a mapping.
+    assert_eq!(round_trip("a:\n- | # c\n  x\n- b\n"), "a:\n- |\n  x\n- b\n");
+    assert_eq!(round_trip("a: | # c\n  x\n"), "a: | # c\n  x\n");
+}

@@ -17,7 +17,7 @@ fn folder(size: Option<u64>) -> Recorded {
 
 fn changed(text: &str, changes: &[(&str, Change)]) -> Result<Option<String>, RecordError> {
     let path = |text: &str| RepoPath::new(text.as_bytes()).unwrap();
-    let changes = changes.iter().map(|(name, change)| (path(name), *change)).collect();
+    let changes = changes.iter().map(|(name, change)| (path(name), change.clone())).collect();
     update(text.as_bytes(), &path("dir"), &RepoPath::root(), &changes)
 }
 
@@ -179,4 +179,14 @@ proptest! {
         let changes = [(output.path.clone(), Change::Content(file(size)))].into();
         prop_assert_eq!(update(text.as_bytes(), &root, &root, &changes).unwrap().unwrap(), text);
     }
+}
+
+#[test]
+fn a_stage_that_takes_nothing_in_has_no_hash_of_its_own() {
+    let text = format!("md5: {OLD}\nouts:\n- md5: {OLD}\n  path: x\n- md5: {OLD}\n  path: y\n");
+    let changed = with_content(&text, file(1));
+    assert!(changed.starts_with("outs:\n"), "{changed}");
+    let import = format!("md5: {OLD}\ndeps:\n- path: s3://b/y\nouts:\n- md5: {OLD}\n  path: x\n");
+    let changed = with_content(&import, file(1));
+    assert!(changed.starts_with(&format!("md5: {OLD}\n")), "{changed}");
 }

@@ -6,32 +6,35 @@
 //! | `entails` | what a change by hand of such files brings about |
 //! | `flaws` | files of DVC and git that would leave a repository broken |
 //! | `ignored` | what is kept out of commits |
+//! | `moved` | outputs that came to another path, and their `.dvc` files |
 //! | `records` | the `.dvc` files of what is tracked from now on |
 //! | `stages` | what pipelines make |
 
 mod entails;
 mod flaws;
 mod ignored;
+mod moved;
 mod records;
 mod stages;
 
-use std::{collections::BTreeMap, io::Read};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read,
+};
 
 pub use self::ignored::KeptOut;
-pub(super) use self::records::outputs_in;
 use self::{
     ignored::{Book, is_private},
+    moved::imported,
     stages::{Made, by_force},
+};
+pub(super) use self::{
+    moved::{moved_outputs, output_for},
+    records::outputs_in,
 };
 use super::changes::{Change, Changes, New};
 use crate::{
-    dvc::{
-        dotfile,
-        ignore::Ignore,
-        manifest::write::check_new,
-        output::{Content, Origin},
-        record,
-    },
+    dvc::{dotfile, ignore::Ignore, manifest::write::check_new, output::Content, record},
     git::{GitError, Repository},
     overlay::Overlay,
     path::RepoPath,
@@ -103,6 +106,10 @@ pub(super) struct Router<'a> {
     uncached: BTreeMap<&'a RepoPath, OutputId>,
     /// Outputs that `.dvc` files name which were written or changed by hand, and these files.
     by_hand: BTreeMap<RepoPath, &'a RepoPath>,
+    /// Outputs of the base by the paths that they were moved to.
+    moved: BTreeMap<RepoPath, OutputId>,
+    /// Those of them that are imports and came with their `.dvc` files, so that nothing else is written.
+    pub(super) imports: BTreeSet<RepoPath>,
     /// What stages of pipelines make by now.
     made: BTreeMap<RepoPath, Made>,
     /// The `.dvc` files of folders that are tracked from now on, or why there can be none.
@@ -131,6 +138,8 @@ impl<'a> Router<'a> {
             changed: sources.chain(paths).collect(),
             uncached: outputs.map(|(id, tracked)| (&tracked.output.path, id)).collect(),
             by_hand: BTreeMap::new(),
+            moved: moved_outputs(overlay, tree, changes),
+            imports: BTreeSet::new(),
             made: BTreeMap::new(),
             new_folders: BTreeMap::new(),
             git_book: Book::of_git(),
@@ -166,6 +175,9 @@ impl<'a> Router<'a> {
             let is_left = self.is_left_by_git(change)?;
             let route = self.of_uncached(output).unwrap_or(Route::Uncached(output));
             return Ok(if is_left { Route::Ignored(KeptOut::GitIgnore) } else { route });
+        }
+        if let Some(why) = self.flaw_of_uncached(change) {
+            return Ok(Route::Refused(why));
         }
         match old_output(self.tree, change) {
             Old::Git => Ok(Route::Git),
@@ -229,12 +241,8 @@ impl<'a> Router<'a> {
                 "a stage of {file} makes it, which would have to make nothing"
             ));
         }
-        match &tracked.output.origin {
-            Origin::Own => {}
-            Origin::Import(source) => {
-                return refused(format!("it is imported from {}", source.url));
-            }
-            Origin::ImportUrl => return refused("it is imported from a URL".to_owned()),
+        if let Some(why) = imported(&tracked.output.origin) {
+            return refused(why);
         }
         match &tracked.output.content {
             _ if tracked.output.is_versioned => {
@@ -312,13 +320,33 @@ impl<'a> Router<'a> {
         Ok(is_new && self.is_git_ignored(path)?)
     }
 
-    /// Why a `.dvc` or lock file of the base cannot be written anew, if so.
-    pub(super) fn unwritable(&self, file: &RepoPath) -> Result<Option<String>, GitError> {
-        if self.changed.contains_key(file) {
-            return Ok(None);
+    /// Why a `.dvc` or lock file that a change goes into cannot be written anew, if so, with the file.
+    pub(super) fn unwritable(
+        &self,
+        Change { path, .. }: &Change,
+        route: &Route,
+    ) -> Result<Option<(RepoPath, String)>, GitError> {
+        let declared_in = |output: OutputId| {
+            let file = &self.tree.tracked(output).declared_in;
+            Some(file).filter(|file| !self.changed.contains_key(*file))
+        };
+        let moved = |path: &RepoPath| self.moved.get(path).copied().and_then(declared_in);
+        let files = match route {
+            Route::Dotfile(output) | Route::Manifest(output) | Route::Uncached(output) => {
+                [declared_in(*output), None]
+            }
+            Route::NewFile(record) => [Some(record), moved(path)],
+            Route::NewFolder { folder, record } => [Some(record), moved(folder)],
+            Route::Git | Route::Ignored(_) | Route::Refused(_) => [None, None],
+        };
+        for file in files.into_iter().flatten() {
+            if let Some(text) = self.text(file)?
+                && let Err(why) = record::check(&text)
+            {
+                return Ok(Some((file.clone(), why.to_string())));
+            }
         }
-        let text = self.text_before(file)?.unwrap_or_default();
-        Ok(record::check(&text).err().map(|why| why.to_string()))
+        Ok(None)
     }
 
     /// The text of a file that is in git or comes there.

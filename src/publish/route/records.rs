@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow};
 
-use super::{Old, Router, old_output};
+use super::{Old, Router, imported, old_output, output_for};
 use crate::{
     dvc::{
         dotfile,
@@ -58,6 +58,15 @@ impl Router<'_> {
                 continue;
             }
             let outputs = self.outputs_in(path)?.and_then(Result::ok).unwrap_or_default();
+            let beside = path.as_bytes().strip_suffix(b".dvc").map(RepoPath::new);
+            if let ([output], Some(Ok(beside))) = (&outputs[..], beside)
+                && output.is_cached
+                && !self.is_there(&output.path)
+                && self.is_there(&beside)
+            {
+                // It was moved with what it tracks, and nobody has set its path.
+                found.insert(beside, path);
+            }
             let own = outputs.into_iter().filter(|output| output.is_cached);
             found.extend(own.map(|output| (output.path, path)));
         }
@@ -103,14 +112,21 @@ impl Router<'_> {
         if let Some(made) = made {
             return Ok(self.lock_of(made));
         }
+        let moved = self.moved_to(path);
         let known = self.by_hand.get(path).copied();
         let known = known.or(replaced.map(|tracked| &tracked.declared_in));
+        let known = known.or_else(|| self.record_of_moved(moved?));
         let known = known.filter(|file| self.is_there(file)).cloned();
         let file = known.or_else(|| {
             let name = Name::new(&[name, b".dvc"].concat()).ok()?;
             Some(path.parent()?.join(&name))
         });
         let Some(file) = file else { return Ok(Err("it has no name".to_owned())) };
+        if let Some(moved) = moved.filter(|_| !self.changed.contains_key(&file))
+            && let Some(why) = imported(&moved.output.origin)
+        {
+            return Ok(Err(format!("{why}; rename {} with it", moved.declared_in)));
+        }
         let why = match self.outputs_in(&file)? {
             None if self.is_there(&file) => Some(format!("{file} is something else already")),
             None if self.is_git_ignored(&file)? => {
@@ -118,19 +134,32 @@ impl Router<'_> {
             }
             None => None,
             Some(Err(flaw)) => Some(format!("DVC could not read {file}: {flaw}")),
-            Some(Ok(outputs)) => self.flaw_among(&outputs, path, &file),
+            Some(Ok(outputs)) => self.flaw_among(&outputs, path, &file)?,
         };
         Ok(why.map_or(Ok(file), Err))
     }
 
     /// Why a `.dvc` file with these outputs cannot track a path, if so.
-    fn flaw_among(&self, outputs: &[Output], path: &RepoPath, file: &RepoPath) -> Option<String> {
-        if let Some(own) = outputs.iter().find(|output| output.path == *path) {
+    fn flaw_among(
+        &mut self,
+        outputs: &[Output],
+        path: &RepoPath,
+        file: &RepoPath,
+    ) -> Result<Option<String>, GitError> {
+        let moved = self.moved_to(path);
+        let own = output_for(outputs, path, moved, self.changed.contains_key(file));
+        if let Some(own) = own.filter(|own| own.path == *path || !self.is_there(&own.path)) {
             let is_plain = own.origin == Origin::Own && own.is_cached && !own.is_versioned;
-            return (!is_plain).then(|| format!("{file} says that it comes from elsewhere"));
+            let is_moved = match moved.filter(|_| !is_plain) {
+                Some(moved) => self.is_moved_with(file, own, (path, moved))?,
+                None => false,
+            };
+            self.imports.extend(is_moved.then(|| path.clone()));
+            let is_sound = is_plain || is_moved;
+            return Ok((!is_sound).then(|| format!("{file} says that it comes from elsewhere")));
         }
-        let other = outputs.iter().find(|output| self.is_there(&output.path))?;
-        Some(format!("{file}, which would track it, tracks {} already", other.path))
+        let other = outputs.iter().find(|output| self.is_there(&output.path));
+        Ok(other.map(|it| format!("{file}, which would track it, tracks {} already", it.path)))
     }
 
     /// The outermost folder that is tracked as one from now on and has a path in it.

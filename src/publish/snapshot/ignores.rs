@@ -8,7 +8,7 @@ use super::{
     writer::Writer,
 };
 use crate::{
-    dvc::{gitignore, ignore::Ignore, record::Recorded},
+    dvc::{gitignore, ignore::Ignore},
     git::Edit,
     path::RepoPath,
     publish::{
@@ -58,9 +58,8 @@ pub(super) fn refuse_without_ignore(list: &mut [Routed], tree: &Tree) -> Result<
 
 impl Writer<'_> {
     /// Notes that git is not to see something of which DVC keeps the content.
-    pub(super) fn keep_from_git(&mut self, path: &RepoPath, content: &Recorded) {
+    pub(super) fn keep_from_git(&mut self, path: &RepoPath, is_dir: bool) {
         let folder = path.parent().unwrap_or_default();
-        let is_dir = matches!(content, Recorded::Folder { .. });
         self.ignored.entry(folder).or_default().push((path.clone(), is_dir));
     }
 

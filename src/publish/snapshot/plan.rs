@@ -13,7 +13,7 @@ use crate::{
     path::RepoPath,
     publish::{
         changes::{Change, Changes, New},
-        route::{KeptOut, Route, Router, Rules},
+        route::{KeptOut, Route, Router, Rules, moved_outputs},
     },
     tree::{Node, OutputId, Tree},
 };
@@ -43,8 +43,14 @@ pub(super) struct Plan {
     pub(super) new_folders: BTreeMap<RepoPath, Vec<Change>>,
     /// The `.dvc` files of new files and folders.
     pub(super) records: BTreeMap<RepoPath, RepoPath>,
-    /// What is gone together with the `.dvc` file that declared it.
-    pub(super) let_go: Vec<Change>,
+    /// What came or went together with the `.dvc` file that declares it.
+    pub(super) along: Vec<Change>,
+    /// Outputs of the base by the paths that they are moved to.
+    pub(super) moved: BTreeMap<RepoPath, OutputId>,
+    /// Those of them whose `.dvc` files stay, since they have other names.
+    pub(super) renamed_within: BTreeSet<OutputId>,
+    /// Those of them that are imports, moved with their `.dvc` files.
+    pub(super) imports: BTreeSet<RepoPath>,
     /// Outputs that are gone as a whole.
     pub(super) removed: BTreeSet<OutputId>,
     pub(super) left: Vec<(Change, Left)>,
@@ -58,22 +64,32 @@ impl Plan {
     ) -> Result<Self, SnapshotError> {
         let Ground { overlay, tree, repository, .. } = *ground;
         let has_manifest = Some(ground.has_manifest);
-        let (list, ties) = tied((overlay, tree, repository), changes, rules, chosen, has_manifest)?;
+        let (list, ties, imports) =
+            tied((overlay, tree, repository), changes, rules, chosen, has_manifest)?;
         ties.check(&list)?;
         let touched: BTreeSet<_> = list.iter().map(|routed| routed.change.path.clone()).collect();
-        let mut plan = Self { removed: changes.removed_outputs.clone(), ..Self::default() };
+        let mut plan = Self {
+            removed: changes.removed_outputs.clone(),
+            moved: moved_outputs(overlay, tree, changes),
+            imports,
+            ..Self::default()
+        };
         for Routed { change, route, left, .. } in list {
             match (left, &route) {
                 (Some(left), _) => plan.leave(change, left),
                 (None, Route::Dotfile(output))
                     if touched.contains(&tree.tracked(*output).declared_in) =>
                 {
-                    plan.let_go.push(change);
+                    plan.along.push(change);
                 }
                 (None, _) => plan.add(tree, change, route),
             }
         }
         plan.add_empty(tree, changes, chosen);
+        let moved = plan.moved.iter().filter(|(path, output)| {
+            plan.records.get(*path) == Some(&tree.tracked(**output).declared_in)
+        });
+        plan.renamed_within = moved.map(|(_, output)| *output).collect();
         Ok(plan)
     }
 
@@ -121,28 +137,37 @@ impl Plan {
             Route::Manifest(output) => self.folders.entry(output).or_default().push(change),
             Route::NewFile(record) => {
                 self.records.insert(change.path.clone(), record);
-                self.new_files.push(change);
+                let is_import = self.imports.contains(&change.path);
+                let list = if is_import { &mut self.along } else { &mut self.new_files };
+                list.push(change);
             }
             Route::NewFolder { folder, record } => {
                 self.records.insert(folder.clone(), record);
-                self.new_folders.entry(folder).or_default().push(change);
+                if self.imports.contains(&folder) {
+                    self.along.push(change);
+                } else {
+                    self.new_folders.entry(folder).or_default().push(change);
+                }
             }
         }
     }
 
-    /// Everything that goes to DVC, with the output of the base that it is part of.
+    /// Everything that goes to DVC, with the output of the base that it is or was part of.
     pub(super) fn to_dvc(&self) -> impl Iterator<Item = (Option<OutputId>, &Change)> {
+        let moved = |path: &RepoPath| self.moved.get(path).copied();
         let files = self.files.iter().map(|(output, change)| (Some(*output), change));
-        let folders = self.folders.iter();
-        let folders = folders.flat_map(|(id, list)| list.iter().map(|change| (Some(*id), change)));
-        let new = self.new_files.iter().chain(self.new_folders.values().flatten());
-        files.chain(folders).chain(new.map(|change| (None, change)))
+        let new_files = self.new_files.iter().map(move |change| (moved(&change.path), change));
+        let folders = self.folders.iter().map(|(id, list)| (Some(*id), list));
+        let new_folders = self.new_folders.iter().map(move |(path, list)| (moved(path), list));
+        let in_folders = folders.chain(new_folders);
+        let in_folders = in_folders.flat_map(|(id, list)| list.iter().map(move |it| (id, it)));
+        files.chain(new_files).chain(in_folders)
     }
 
     /// The paths of everything that is recorded.
     pub(super) fn recorded(&self) -> impl Iterator<Item = &RepoPath> {
         let to_dvc = self.to_dvc().map(|(_, change)| change);
-        self.git.iter().chain(to_dvc).chain(&self.let_go).map(|change| &change.path)
+        self.git.iter().chain(to_dvc).chain(&self.along).map(|change| &change.path)
     }
 }
 
@@ -178,7 +203,7 @@ pub fn routed(
     rules: &Rules,
     chosen: &[RepoPath],
 ) -> Result<Vec<Routed>, SnapshotError> {
-    tied(ground, changes, rules, chosen, None).map(|(list, _)| list)
+    tied(ground, changes, rules, chosen, None).map(|(list, ..)| list)
 }
 
 fn tied(
@@ -187,7 +212,7 @@ fn tied(
     rules: &Rules,
     chosen: &[RepoPath],
     has_manifest: Option<&HasManifest<'_>>,
-) -> Result<(Vec<Routed>, Ties), SnapshotError> {
+) -> Result<(Vec<Routed>, Ties, BTreeSet<RepoPath>), SnapshotError> {
     let mut router = Router::new(rules, (overlay, tree, repository), changes)?;
     let sources = changes.list.iter().filter_map(|change| {
         let Some(New::Same { node, .. }) = change.new else { return None };
@@ -214,7 +239,7 @@ fn tied(
         let note = if route == Route::Git { router.entails(&change)? } else { None };
         list.push(Routed { change, route, left: None, note, is_source });
     }
-    refuse_unwritable(&mut list, (&router, tree))?;
+    refuse_unwritable(&mut list, &router)?;
     refuse_without_ignore(&mut list, tree)?;
     let ties = Ties::of(&list, tree)?;
     let is_chosen = ties.choose(&list, chosen);
@@ -230,7 +255,8 @@ fn tied(
         refuse_without_manifest(&mut list, (&router, tree), has_manifest)?;
     }
     ties.refuse(&mut list);
-    Ok((list, ties))
+    let imports = router.imports;
+    Ok((list, ties, imports))
 }
 
 /// A route that the content of the change can take.
@@ -338,8 +364,12 @@ impl Ties {
         let nested = nested.filter(|(at, _)| list[*at].change.new.is_none());
         let recorded = self.recorded.iter().map(|(at, record)| (*record, *at));
         let let_go = self.let_go.iter().flat_map(both);
+        let shown = self.shown.iter().flat_map(|(at, origin)| {
+            let is_moved = list[*origin].change.new.is_none();
+            [(*at, *origin)].into_iter().chain(is_moved.then_some((*origin, *at)))
+        });
         let mut needed_by = HashMap::<_, Vec<_>>::new();
-        for (at, other) in nested.chain(self.shown.iter().copied()).chain(recorded).chain(let_go) {
+        for (at, other) in nested.chain(shown).chain(recorded).chain(let_go) {
             needed_by.entry(at).or_default().push(other);
         }
         let is_refused = |at: &usize| matches!(list[*at].left, Some(Left::Refused(_)));
@@ -348,7 +378,11 @@ impl Ties {
             for other in needed_by.remove(&at).unwrap_or_default() {
                 if list[other].left.is_none() {
                     let path = &list[at].change.path;
-                    let why = format!("it goes with {path}, which cannot be recorded");
+                    let is_same = list[other].change.renamed_from.as_ref() == Some(path);
+                    let why = match &list[at].left {
+                        Some(Left::Refused(why)) if is_same => why.clone(),
+                        _ => format!("it goes with {path}, which cannot be recorded"),
+                    };
                     list[other].refuse(why);
                     refused.push(other);
                 }

@@ -1,7 +1,7 @@
 //! `.dvc` and lock files that were written by hand: what they let go of, and whether what they name
 //! can be had.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use super::{HasManifest, SnapshotError, plan::Routed};
 use crate::{
@@ -30,23 +30,20 @@ pub(super) fn is_let_go(
 }
 
 /// Refuses what would go into files that cannot be written anew as DVC would.
-pub(super) fn refuse_unwritable(
-    list: &mut [Routed],
-    (router, tree): (&Router<'_>, &Tree),
-) -> Result<(), GitError> {
+pub(super) fn refuse_unwritable(list: &mut [Routed], router: &Router<'_>) -> Result<(), GitError> {
+    // Of what lies in one folder the one file is looked at once.
     let mut known = BTreeMap::new();
     for routed in list {
-        let (Route::Dotfile(output) | Route::Manifest(output) | Route::Uncached(output)) =
-            routed.route
-        else {
-            continue;
+        let place = match &routed.route {
+            Route::Manifest(output) => Ok(*output),
+            Route::NewFolder { folder, .. } => Err(folder.clone()),
+            _ => Err(routed.change.path.clone()),
         };
-        let file = &tree.tracked(output).declared_in;
-        let why = match known.get(file) {
-            Some(why) => why,
-            None => known.entry(file).or_insert(router.unwritable(file)?),
+        let flaw = match known.entry(place) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(router.unwritable(&routed.change, &routed.route)?),
         };
-        if let Some(why) = why {
+        if let Some((file, why)) = flaw {
             routed.refuse(format!("{file}, which tracks it: {why}"));
         }
     }

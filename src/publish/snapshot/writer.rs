@@ -20,13 +20,16 @@ use crate::{
         },
         md5::Md5,
         output::Content,
-        record::{self, Change as OutputChange, RecordError, Recorded},
+        record::{self, Change as OutputChange, Recorded},
     },
     git::{Edit, Edits, GitId},
     id::{BlobId, Digest, Scheme},
     path::{Name, RepoPath},
-    publish::changes::{Change, New},
-    tree::{Index, Node, OutputId},
+    publish::{
+        changes::{Change, New},
+        route::{output_for, outputs_in},
+    },
+    tree::{Index, Node, OutputId, Tracked},
 };
 
 pub(super) struct Writer<'a> {
@@ -50,6 +53,7 @@ impl<'a> Writer<'a> {
         self.git(plan)?;
         self.folders(plan)?;
         self.files(plan)?;
+        self.imports(plan)?;
         self.stop_ignoring(plan)?;
         self.start_ignoring()?;
         self.uncached(plan)?;
@@ -111,7 +115,8 @@ impl<'a> Writer<'a> {
             let path = &self.ground.tree.tracked(*output).output.path;
             let becomes = if plan.removed.contains(output) {
                 // What comes to the same place goes into its file.
-                (!plan.records.contains_key(path)).then_some(OutputChange::Removed)
+                let stays = plan.records.contains_key(path) || plan.renamed_within.contains(output);
+                (!stays).then_some(OutputChange::Removed)
             } else if is_of_dvc_2(self.ground, *output) {
                 self.upgrade_manifest(*output, path, list)?.map(OutputChange::Content)
             } else {
@@ -241,6 +246,7 @@ impl<'a> Writer<'a> {
             let becomes = match self.file(change) {
                 Some(content) => OutputChange::Content(content),
                 None if change.new.is_some() || plan.records.contains_key(&change.path) => continue,
+                None if plan.renamed_within.contains(output) => continue,
                 None => OutputChange::Removed,
             };
             let tracked = &self.ground.tree.tracked(*output).output;
@@ -266,7 +272,8 @@ impl<'a> Writer<'a> {
     fn file(&self, change: &Change) -> Option<Recorded> {
         let (digest, size) = self.content(change)?;
         let is_exec = match change.new? {
-            New::File(stat) => stat.mode & 0o100 != 0,
+            // Any of the bits, as DVC has it.
+            New::File(stat) => stat.mode & 0o111 != 0,
             New::Same { is_exec, .. } => is_exec,
             _ => false,
         };
@@ -401,7 +408,8 @@ impl<'a> Writer<'a> {
         if let OutputChange::Content(content) = becomes {
             self.declared.insert(tracked.output.path.clone(), content);
             if tracked.output.is_cached {
-                self.keep_from_git(&tracked.output.path, &content);
+                let is_dir = matches!(content, Recorded::Folder { .. });
+                self.keep_from_git(&tracked.output.path, is_dir);
             }
         }
         if tracked.is_of_pipeline() {
@@ -431,35 +439,79 @@ impl<'a> Writer<'a> {
         let Some(file) = plan.records.get(path) else { return Ok(()) };
         let failed = |source| SnapshotError::Record { path: file.clone(), source };
         let name = path.file_name().unwrap_or_default();
-        let text = match self.updated(file, path, content)? {
+        let mut text = self.updated(plan, (path, file), Some(*content))?;
+        if text.is_none() {
+            text = self.renamed(plan, path, content)?;
+        }
+        let text = match text {
             Some(text) => text,
             None => record::create(name, content).map_err(failed)?,
         };
         self.put(file, text.as_bytes())?;
-        self.keep_from_git(path, content);
+        self.keep_from_git(path, matches!(content, Recorded::Folder { .. }));
         Ok(())
     }
 
-    /// An existing `.dvc` file with new content of a path, if it tracks that.
+    /// An existing `.dvc` file with the new content of a path, if it tracks that or what was moved
+    /// there.
     fn updated(
         &self,
-        file: &RepoPath,
+        plan: &Plan,
+        (path, file): (&RepoPath, &RepoPath),
+        content: Option<Recorded>,
+    ) -> Result<Option<String>, SnapshotError> {
+        let tree = self.ground.tree;
+        let (Some(text), Some(project)) = (self.text(file)?, tree.project_around(file)) else {
+            return Ok(None);
+        };
+        let outputs = outputs_in(file, tree, &|path| self.text(path))?;
+        let outputs = outputs.and_then(Result::ok).unwrap_or_default();
+        let moved = plan.moved.get(path).map(|output| tree.tracked(*output));
+        let output = output_for(&outputs, path, moved, self.edits.contains_key(file));
+        let Some(output) = output else { return Ok(None) };
+        let change = match content {
+            Some(content) if output.path == *path => OutputChange::Content(content),
+            None if output.path == *path => return Ok(None),
+            content => OutputChange::Renamed(path.clone(), content),
+        };
+        let root = &tree.projects[project].root;
+        let folder = file.parent().unwrap_or_default();
+        let changes = [(output.path.clone(), change)].into();
+        let updated = record::update(&text, &folder, root, &changes);
+        updated.map_err(|source| SnapshotError::Record { path: file.clone(), source })
+    }
+
+    /// The `.dvc` file of what was moved to a path, anew beside that.
+    fn renamed(
+        &self,
+        plan: &Plan,
         path: &RepoPath,
         content: &Recorded,
     ) -> Result<Option<String>, SnapshotError> {
-        let (Some(text), Some(project)) = (self.text(file)?, self.ground.tree.project_around(file))
-        else {
-            return Ok(None);
-        };
-        let root = &self.ground.tree.projects[project].root;
+        let Some(output) = plan.moved.get(path) else { return Ok(None) };
+        let Tracked { output, project, declared_in: file } = self.ground.tree.tracked(*output);
+        let Some(id) = self.in_base(file)? else { return Ok(None) };
+        let text = self.ground.repository.blob(id, MOST_IN_GIT)?;
         let folder = file.parent().unwrap_or_default();
-        let changes = [(path.clone(), OutputChange::Content(*content))].into();
-        match record::update(&text, &folder, root, &changes) {
-            Err(RecordError::Absent(_)) => Ok(None),
-            updated => {
-                updated.map_err(|source| SnapshotError::Record { path: file.clone(), source })
+        let base = (&folder, &self.ground.tree.projects[*project].root);
+        // Names of which this is not true were refused.
+        let name = str::from_utf8(path.file_name().unwrap_or_default()).unwrap_or_default();
+        let renamed = record::moved::rename(&text, base, (&output.path, name), content);
+        renamed.map_err(|source| SnapshotError::Record { path: file.clone(), source })
+    }
+
+    /// Imports whose `.dvc` files were moved with them: the files as they are, but for the path.
+    fn imports(&mut self, plan: &Plan) -> Result<(), SnapshotError> {
+        for path in &plan.imports {
+            let Some(file) = plan.records.get(path) else { continue };
+            if let Some(text) = self.updated(plan, (path, file), None)? {
+                self.put(file, text.as_bytes())?;
             }
+            let content =
+                plan.moved.get(path).map(|it| &self.ground.tree.tracked(*it).output.content);
+            self.keep_from_git(path, matches!(content, Some(Content::Tree(_))));
         }
+        Ok(())
     }
 
     /// A file of git's as it is by now.

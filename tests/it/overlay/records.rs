@@ -198,7 +198,13 @@ fn a_record_that_cannot_be_written_anew_costs_its_own_output_alone() {
     fs::write(&record, format!("{text}meta:\n  rate: 1e-3\n")).unwrap();
     writable.registry.commit("Annotate", DATE).unwrap();
     writable.remount();
-    fs::write(writable.path("large.bin"), "other").unwrap();
+    let (place, other) = (writable.path("large.bin"), writable.path("other.bin"));
+    fs::rename(&place, &other).unwrap();
+    let (code, said) = writable.run("snapshot", &["-m", "x"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("other.bin: large.bin.dvc, which tracks it: line 7"), "{said}");
+    fs::rename(&other, &place).unwrap();
+    fs::write(&place, "other").unwrap();
     fs::write(writable.path("data/a.bin"), "other").unwrap();
     let line = ": large.bin.dvc, which tracks it: line 7: dvcfs does not rewrite numbers";
     for args in [&["--dry-run"][..], &["-m", "x"]] {
@@ -207,6 +213,6 @@ fn a_record_that_cannot_be_written_anew_costs_its_own_output_alone() {
         assert!(said.contains(line), "{said}");
     }
     assert_eq!(writable.changes(), ["modified large.bin"]);
-    assert_eq!(fs::read_to_string(writable.path("large.bin")).unwrap(), "other");
+    assert_eq!(fs::read_to_string(&place).unwrap(), "other");
     assert!(fs::read_to_string(writable.path("data.dvc")).unwrap().ends_with("  rate: 1e-3\n"));
 }

@@ -314,3 +314,24 @@ fn dvc_agrees_with_a_snapshot_to_the_byte() {
     let added = ["data", "large.bin", "more/sound [1].wav", "more/tool", "set"];
     writable.assert_dvc_agrees(&commit, &names, &added);
 }
+
+#[test]
+fn whoever_may_execute_a_file_it_is_executable_for_dvc() {
+    let writable = Writable::new();
+    let names = ["group", "others", "nobody"];
+    for (name, mode) in names.into_iter().zip([0o654, 0o601, 0o666]) {
+        fs::write(writable.path(name), noise(7, 100_000)).unwrap();
+        fs::set_permissions(writable.path(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let clone = writable.clone_at("main", "by-dvc");
+    for name in names {
+        fs::copy(writable.path(name), clone.join(name)).unwrap();
+    }
+    let commit = writable.snapshot(&[]);
+    let mut dvc = Dvc::start(&writable.sandbox);
+    writable.dvc(&mut dvc, &clone, "add", &names);
+    for name in names.map(|name| format!("{name}.dvc")) {
+        let theirs = fs::read_to_string(clone.join(&name)).unwrap();
+        assert_eq!(writable.text_at(&commit, &name), theirs.trim_end());
+    }
+}
