@@ -8,7 +8,8 @@ all files of a large folder; it is made if it is missing, which takes DVC some m
 which passing files to the kernel takes. Both sides take turns; what counts is the ratio. `publish`
 pushes to an S3 server of its own (`benches/store`), or to a bucket of the one at `--s3 URL` with
 credentials in the environment; s5cmd is measured beside it where it is on PATH. Touches only the
-folder it makes, that checkout and that bucket.
+folder it makes, that checkout and that bucket. `--work` is best on a disk on which nothing was deleted
+in the last minutes: ext4 makes files there more slowly.
 """
 
 import argparse
