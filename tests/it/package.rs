@@ -101,7 +101,8 @@ fn package(sandbox: &Sandbox) -> PathBuf {
 }
 
 /// Puts the machine's own system under a layer that takes what is written, in there runs `$TRIAL`,
-/// and lists what this has left there, besides the notes of dpkg and caches of others.
+/// and lists what this has left there, besides the notes of dpkg, caches of others, and the marks (as
+/// devices) of what the machine had before and that is gone.
 const IN_A_LAYER: &str = r#"
     mkdir "$TOP/layers"
     mount -t tmpfs none "$TOP/layers"
@@ -117,7 +118,7 @@ const IN_A_LAYER: &str = r#"
     cd written
     find . \( -path ./trial -o -path ./var/lib/dpkg -o -path ./var/log -o -path ./var/cache/man \
         -o -path ./var/cache/ldconfig -o -path ./etc/ld.so.cache \) -prune \
-        -o \( -type f -o -type l -o -name "*dvcfs*" \) -print
+        -o -type c -o \( -type f -o -type l -o -name "*dvcfs*" \) -print
 "#;
 
 /// Installs the package, mounts by it, and removes it: once where something was not pushed, and

@@ -1,7 +1,7 @@
 //! The `.dvc` files of outputs that were renamed.
 
 use super::{
-    Base, Map, OUTPUT_ORDER, RecordError, Recorded, Value, document, drop_silent, in_order,
+    Base, Map, OUTPUT_ORDER, RecordError, Recorded, Value, document, drop_silent, in_order, read,
     replace_content, update_stage,
 };
 use crate::dvc::document::Kind;
@@ -21,9 +21,7 @@ pub fn rename(
     content: &Recorded,
 ) -> Result<Option<String>, RecordError> {
     const STAGE_ORDER: [&str; 5] = ["desc", "frozen", "outs", "always_changed", "meta"];
-    yaml::parse(bytes)?;
-    // Sound, or the line above would have failed.
-    let mut document = document::parse(&String::from_utf8_lossy(bytes))?;
+    let mut document = read(bytes)?;
     let stage = document.as_map_mut().ok_or(FormatError::Shape("not a mapping"))?;
     if ["cmd", "deps"].iter().any(|key| stage.get(key).is_some_and(|value| !value.is_falsy())) {
         return Ok(None);

@@ -54,13 +54,13 @@ pub(crate) fn lose_manifests(registry: &RegistryBuilder) {
 /// Bytes that look like no others, the same for the same seed.
 pub(crate) fn noise(seed: u64, size: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
+    let mut bytes = vec![0; size.next_multiple_of(8)];
+    for piece in bytes.chunks_exact_mut(8) {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        state.to_le_bytes()
-    };
-    let mut bytes: Vec<u8> = (0..size.div_ceil(8)).flat_map(|_| next()).collect();
+        piece.copy_from_slice(&state.to_le_bytes());
+    }
     bytes.truncate(size);
     bytes
 }
