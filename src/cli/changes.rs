@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     path::{RepoPath, escape},
-    publish::{self, Change, Changes, ChangesError, Happened, Left, Route},
+    publish::{self, Changes, ChangesError, Happened, Left, Route, Routed},
     tree::Tree,
     vfs::Vfs,
 };
@@ -99,11 +99,11 @@ pub(super) fn answer(vfs: &Vfs, runtime: &tokio::runtime::Handle, typed: &Typed)
     let routed = routed.map_err(|error| chain(&error))?.into_iter();
     let told = routed
         .filter(|routed| !routed.is_source && routed.left != Some(Left::NotChosen))
-        .map(|routed| Told { note: routed.note, ..tell(&tree, &routed.change, routed.route) });
+        .map(|routed| tell(&tree, routed));
     serde_json::to_value(told.collect::<Vec<_>>()).map_err(|error| error.to_string())
 }
 
-fn tell(tree: &Tree, change: &Change, route: Route) -> Told {
+fn tell(tree: &Tree, Routed { change, route, note, .. }: Routed) -> Told {
     let happened = match change.happened() {
         Happened::Added => "added",
         Happened::Modified => "modified",
@@ -135,7 +135,7 @@ fn tell(tree: &Tree, change: &Change, route: Route) -> Told {
         file: file.map(|file| in_json(&file).0),
         refused,
         ignored,
-        note: None,
+        note,
     }
 }
 

@@ -201,7 +201,7 @@ impl From<OverlayError> for Failure {
             OverlayError::Damaged { .. } => failure(Code::Failed)
                 .hint("what was changed is in its folder upper; copy it, and take a new overlay"),
             OverlayError::Unusable { source, .. } => failure(Code::Failed).hint(match source.kind() {
-                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                _ if error.lacks_room() => {
                     "make room on its disk, or take a folder on another: --overlay=DIR"
                 }
                 ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {

@@ -373,6 +373,11 @@ fn in_order(map: &Map, order: &[&str]) -> Value {
     Value::Map(plain)
 }
 
+/// Whether it is a stage that runs something, or an import.
+fn takes_something_in(stage: &Map) -> bool {
+    ["cmd", "deps"].iter().any(|key| stage.get(key).is_some_and(|value| !value.is_falsy()))
+}
+
 fn update_stage(stage: &mut Map, wdir: Option<&str>, base: Base<'_>) {
     if let Some(wdir) = wdir
         && let Ok(folder) = base.resolve(None, wdir)
@@ -384,9 +389,8 @@ fn update_stage(stage: &mut Map, wdir: Option<&str>, base: Base<'_>) {
         stage.set("frozen", Value::Scalar(Scalar::boolean(true)));
     }
     stage.remove("locked");
-    let is_set = |key| stage.get(key).is_some_and(|value| !value.is_falsy());
-    if !is_set("cmd") && !is_set("deps") {
-        // Only those that take something in have it since DVC 1.
+    if !takes_something_in(stage) {
+        // Only those that do have it since DVC 1.
         stage.remove("md5");
     }
     if stage.get("wdir").is_some_and(|wdir| wdir.as_scalar().and_then(Scalar::as_str) == Some("."))

@@ -81,7 +81,7 @@ impl Repository {
     }
 
     /// Where a branch was upstream when that was last looked at.
-    pub fn last_seen(&self, remote: &str, branch: &str) -> Result<Option<CommitId>, GitError> {
+    fn last_seen(&self, remote: &str, branch: &str) -> Result<Option<CommitId>, GitError> {
         self.tip_of(&self.upstream_ref(remote, branch))
     }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Base, Map, OUTPUT_ORDER, RecordError, Recorded, Value, document, drop_silent, in_order, read,
-    replace_content, update_stage,
+    replace_content, takes_something_in, update_stage,
 };
 use crate::dvc::document::Kind;
 use crate::dvc::{FormatError, json, md5::Md5, output::text, yaml};
@@ -23,7 +23,7 @@ pub fn rename(
     const STAGE_ORDER: [&str; 5] = ["desc", "frozen", "outs", "always_changed", "meta"];
     let mut document = read(bytes)?;
     let stage = document.as_map_mut().ok_or(FormatError::Shape("not a mapping"))?;
-    if ["cmd", "deps"].iter().any(|key| stage.get(key).is_some_and(|value| !value.is_falsy())) {
+    if takes_something_in(stage) {
         return Ok(None);
     }
     let base = Base { file_dir, project_root };

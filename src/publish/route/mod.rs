@@ -25,13 +25,10 @@ use std::{
 pub use self::ignored::KeptOut;
 use self::{
     ignored::{Book, is_private},
-    moved::imported,
+    moved::{imported, moved_outputs},
     stages::{Made, by_force},
 };
-pub(super) use self::{
-    moved::{moved_outputs, output_for},
-    records::outputs_in,
-};
+pub(super) use self::{moved::output_for, records::outputs_in};
 use super::changes::{Change, Changes, New};
 use crate::{
     dvc::{dotfile, ignore::Ignore, manifest::write::check_new, output::Content, record},
@@ -107,7 +104,7 @@ pub(super) struct Router<'a> {
     /// Outputs that `.dvc` files name which were written or changed by hand, and these files.
     by_hand: BTreeMap<RepoPath, &'a RepoPath>,
     /// Outputs of the base by the paths that they were moved to.
-    moved: BTreeMap<RepoPath, OutputId>,
+    pub(super) moved: BTreeMap<RepoPath, OutputId>,
     /// Those of them that are imports and came with their `.dvc` files, so that nothing else is written.
     pub(super) imports: BTreeSet<RepoPath>,
     /// What stages of pipelines make by now.

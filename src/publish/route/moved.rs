@@ -17,7 +17,7 @@ use crate::{
 
 /// The outputs of the base that came as they are, or as folders that were changed since, to other
 /// paths of their project, by these.
-pub(in crate::publish) fn moved_outputs(
+pub(super) fn moved_outputs(
     overlay: &Overlay,
     tree: &Tree,
     changes: &Changes,

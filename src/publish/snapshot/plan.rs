@@ -13,7 +13,7 @@ use crate::{
     path::RepoPath,
     publish::{
         changes::{Change, Changes, New},
-        route::{KeptOut, Route, Router, Rules, moved_outputs},
+        route::{KeptOut, Route, Router, Rules},
     },
     tree::{Node, OutputId, Tree},
 };
@@ -64,16 +64,13 @@ impl Plan {
     ) -> Result<Self, SnapshotError> {
         let Ground { overlay, tree, repository, .. } = *ground;
         let has_manifest = Some(ground.has_manifest);
-        let (list, ties, imports) =
-            tied((overlay, tree, repository), changes, rules, chosen, has_manifest)?;
+        let mut router = Router::new(rules, (overlay, tree, repository), changes)?;
+        let (list, ties) = tied((&mut router, tree), changes, chosen, has_manifest)?;
+        let Router { moved, imports, .. } = router;
         ties.check(&list)?;
         let touched: BTreeSet<_> = list.iter().map(|routed| routed.change.path.clone()).collect();
-        let mut plan = Self {
-            removed: changes.removed_outputs.clone(),
-            moved: moved_outputs(overlay, tree, changes),
-            imports,
-            ..Self::default()
-        };
+        let mut plan =
+            Self { removed: changes.removed_outputs.clone(), moved, imports, ..Self::default() };
         for Routed { change, route, left, .. } in list {
             match (left, &route) {
                 (Some(left), _) => plan.leave(change, left),
@@ -203,17 +200,16 @@ pub fn routed(
     rules: &Rules,
     chosen: &[RepoPath],
 ) -> Result<Vec<Routed>, SnapshotError> {
-    tied(ground, changes, rules, chosen, None).map(|(list, ..)| list)
+    let mut router = Router::new(rules, ground, changes)?;
+    tied((&mut router, ground.1), changes, chosen, None).map(|(list, _)| list)
 }
 
 fn tied(
-    (overlay, tree, repository): (&Overlay, &Tree, &Repository),
+    (router, tree): (&mut Router<'_>, &Tree),
     changes: &Changes,
-    rules: &Rules,
     chosen: &[RepoPath],
     has_manifest: Option<&HasManifest<'_>>,
-) -> Result<(Vec<Routed>, Ties, BTreeSet<RepoPath>), SnapshotError> {
-    let mut router = Router::new(rules, (overlay, tree, repository), changes)?;
+) -> Result<(Vec<Routed>, Ties), SnapshotError> {
     let sources = changes.list.iter().filter_map(|change| {
         let Some(New::Same { node, .. }) = change.new else { return None };
         let path = change.renamed_from.clone()?;
@@ -229,7 +225,7 @@ fn tied(
             (&route, change.new, change.old)
         {
             let known = let_go.get(&output).copied();
-            let is_let_go = known.map_or_else(|| is_let_go(&router, tree, output), Ok)?;
+            let is_let_go = known.map_or_else(|| is_let_go(router, tree, output), Ok)?;
             let_go.insert(output, is_let_go);
             if is_let_go {
                 route = Route::Dotfile(output);
@@ -239,7 +235,7 @@ fn tied(
         let note = if route == Route::Git { router.entails(&change)? } else { None };
         list.push(Routed { change, route, left: None, note, is_source });
     }
-    refuse_unwritable(&mut list, &router)?;
+    refuse_unwritable(&mut list, router)?;
     refuse_without_ignore(&mut list, tree)?;
     let ties = Ties::of(&list, tree)?;
     let is_chosen = ties.choose(&list, chosen);
@@ -252,11 +248,10 @@ fn tied(
         };
     }
     if let Some(has_manifest) = has_manifest {
-        refuse_without_manifest(&mut list, (&router, tree), has_manifest)?;
+        refuse_without_manifest(&mut list, (router, tree), has_manifest)?;
     }
     ties.refuse(&mut list);
-    let imports = router.imports;
-    Ok((list, ties, imports))
+    Ok((list, ties))
 }
 
 /// A route that the content of the change can take.
